@@ -1,4 +1,4 @@
-"""Tasks whose next success matters: an open incident may resolve by it, or a muted one need not page."""
+"""Tasks whose next success matters: it may resolve an open incident, or make a muted one not page."""
 
 from collections.abc import Collection
 from typing import Final
@@ -14,9 +14,9 @@ class AwaitedTasks:
     """Not thread-safe: it belongs to the decider."""
 
     def __init__(self, registry: IncidentRegistry, *, resolve_on_success: bool) -> None:
-        """Start without any. ``resolve_on_success``: open incidents resolve by it."""
+        """Start empty. ``resolve_on_success``: a success resolves open incidents."""
         self.tasks: dict[str, bool] = {}
-        """Their names. It is the same object for ever: each success looks into it."""
+        """Their names. Always the same object, because the hot path looks it up for each success."""
         self.muted = MutedIncidents(registry)
         self._resolve = resolve_on_success
         self.open_by_task: dict[str, set[str]] = {}
@@ -24,21 +24,21 @@ class AwaitedTasks:
         registry.listen(self.unmute)
 
     def open_keys(self, task: str) -> Collection[str]:
-        """Of the open incidents of a task."""
+        """Keys of a task's open incidents."""
         return self.open_by_task.get(task, _NO_KEYS)
 
     def keys(self, task: str) -> tuple[str, ...]:
-        """Of all incidents that a success of the task matters for."""
+        """Keys of all incidents that a success of the task affects."""
         return *self.open_keys(task), *self.muted.keys_by_task.get(task, _NO_KEYS)
 
     def add(self, task: str, key: str) -> None:
-        """An open incident is about the task."""
+        """Register an open incident of the task."""
         self.open_by_task.setdefault(task, set()).add(key)
         if self._resolve:
             self.tasks[task] = True
 
     def opened(self, entry: OpenIncident) -> None:
-        """An incident is open. That of a storm is known by its name, not by its tasks."""
+        """An incident has been opened. A storm is registered by its name, not by its tasks."""
         for task in () if entry.storm else entry.tasks:
             self.add(task, entry.key)
 
@@ -58,13 +58,13 @@ class AwaitedTasks:
         self.tasks |= dict.fromkeys(entry.tasks, True)
 
     def unmute(self, entry: OpenIncident) -> None:
-        """It no longer waits; no-op if it did not."""
+        """The incident no longer waits. Does nothing if it was not waiting."""
         if entry.key in self.muted:
             self.muted.discard(entry)
             for task in entry.tasks:
                 self._forget(task)
 
     def _forget(self, task: str) -> None:
-        """Its success does not matter, unless another incident of it waits for one."""
+        """Stop awaiting the task's success, unless another incident still waits for it."""
         if task not in self.muted.keys_by_task and not (self._resolve and task in self.open_by_task):
             self.tasks.pop(task, None)

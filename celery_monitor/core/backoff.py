@@ -1,34 +1,34 @@
-"""How long to wait before another attempt: exponential growth, capped, with full jitter.
+"""How long to wait before the next attempt: capped exponential backoff with full jitter.
 
-Full jitter spreads the attempts of many clients, which all began to wait when the same server went down,
-evenly over the whole interval; equal delays would make them come back together.
+Full jitter spreads the attempts of many clients, which all started to wait when the same server went down,
+evenly over the whole interval. With equal delays they would all retry at the same moment.
 """
 
 from typing import Final
 
 BASE: Final = 1.0
-"""Seconds within which the first retry falls."""
+"""The longest wait before the first retry, in seconds."""
 NOTIFICATION_CAP: Final = 300.0
-"""The longest wait of a notification, in seconds: how late a page may be once the receiver is back."""
+"""The longest wait before a notification is retried, in seconds: how late a page may be once the receiver is back."""
 REPAIR_BASE: Final = 30.0
 REPAIR_CAP: Final = 900.0
-"""The same for what a person has to repair first, such as a routing key that is refused."""
+"""The same for errors that a person has to fix first, such as a rejected routing key."""
 MAX_RETRY_AFTER: Final = NOTIFICATION_CAP
-"""The longest wait that a receiver may ask for, in seconds. Receivers count a sliding minute, so a longer one is a
-mistake of a server or a proxy, and every page of the routing key would wait for it. One request in this time does no
-harm to anybody."""
+"""The longest ``Retry-After`` that is obeyed, in seconds. Receivers limit requests per minute, so a longer wait is a
+mistake of a server or a proxy, and it would hold back every page of the routing key. One request per this interval
+harms no server."""
 MAX_WAIT: Final = 3600.0
-"""Seconds that nothing waits longer than, whatever it waits for: a row that is due later was written while the clock
-was ahead."""
+"""The longest wait of all, in seconds, whatever the reason: a row that is due later was written while the clock was
+ahead."""
 
 _MAX_DOUBLINGS: Final = 1000
-"""Fewer than what overflows a float; every cap is reached long before."""
+"""Few enough not to overflow a float; every cap is reached long before."""
 
 
 def delay(attempt: int, fraction: float, *, base: float = BASE, cap: float = NOTIFICATION_CAP) -> float:
     """Seconds to wait after the ``attempt``-th failed attempt in a row (1 is the first).
 
-    ``fraction`` is a random number in [0, 1): the result is that part of the least of ``cap`` and
-    ``base`` doubled with every further failure.
+    ``fraction``: a random number in [0, 1). The result is this fraction of the smaller of ``cap`` and ``base``, which
+    doubles with every further failure.
     """
     return fraction * min(cap, base * 2.0 ** min(max(attempt, 1) - 1, _MAX_DOUBLINGS))

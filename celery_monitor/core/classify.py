@@ -1,10 +1,10 @@
-"""What a failure was: exception class, message, and the innermost frame of the application, out of hostile text.
+"""Finds a failure's exception class, message and innermost application frame in untrusted text.
 
-An event holds the exception's ``repr`` and, usually, a traceback. A class may write any ``repr``; Celery ≥ 5.7 sends
-``ExceptionWithTraceback()`` for children that were killed. Python itself writes the class into the traceback, where the
-messages, which are arbitrary text too, may look like another one. So each confirms the other: the class is that of the
-section of the traceback (see `unwind`) whose class or message is what the ``repr`` says; without such a section that of
-the last one; without a traceback the ``repr``'s head, when it has the form ``Class(…)``.
+An event contains the exception's ``repr`` and, usually, a traceback. Neither can be trusted alone: a class may define
+any ``repr``, and Celery ≥ 5.7 sends ``ExceptionWithTraceback()`` for killed child processes; in the traceback, where
+Python writes the class, a message may look like another exception. So each confirms the other. The class is that of
+the traceback section (see `traceback_parser`) whose class or message matches the ``repr``; without such a section, that
+of the last section; without a traceback, the head of the ``repr`` if it has the form ``Class(…)``.
 """
 
 import re
@@ -20,7 +20,7 @@ from celery_monitor.core.traceback_parser import Frame, TracebackSection, sectio
 
 MAX_MESSAGE_LENGTH: Final = 2_000
 MAX_TRACEBACK_LENGTH: Final = 16_000
-"""The end of it is kept: that is where the exception is."""
+"""The end is kept, because it names the exception."""
 MAX_CLASS_LENGTH: Final = 120
 NO_CLASS: Final = "Exception"
 
@@ -36,30 +36,30 @@ _CELERY = re.compile(
     r"|(?:backends|concurrency|utils|worker)[/\\][\w/\\]{1,80})|(?:billiard|kombu|vine|amqp)[/\\][\w/\\]{1,80})\.py$"
 )
 _PACKAGE = re.compile(r"(.{0,480}[/\\](?:site|dist)-packages[/\\])([^/\\]{1,200})")
-_CARRIERS: Final = frozenset({"ExceptionWithTraceback", "ExceptionInfo", "UnpickleableExceptionWrapper"})
-"""What Celery puts around an exception: it says nothing of it."""
+_WRAPPERS: Final = frozenset({"ExceptionWithTraceback", "ExceptionInfo", "UnpickleableExceptionWrapper"})
+"""Classes in which Celery wraps an exception: they say nothing about it."""
 _WRAPPED = re.compile(r"UnpickleableExceptionWrapper\('[\w.<>]{0,240}', '([^\W\d]\w{0,119})', ")
 _USUAL: Final = 4_000
-"""Characters of a traceback whose place is worth to be remembered."""
+"""Longest traceback, in characters, whose frame is cached."""
 _PATHS: Final = 1000
-"""Remembered with what is known of each: the frames of most failures have been seen before."""
+"""Paths whose classification is cached: most failures have frames that were seen before."""
 _RETRY: Final = "celery.exceptions.Retry"
-"""Ends each attempt that is tried again; the event's ``exception`` is why."""
+"""Ends each attempt that will be retried; the event's ``exception`` gives the reason."""
 
 
 _REMEMBERED: Final = 256
-"""Failures whose texts are remembered with what was read out of them."""
+"""Failures whose texts and classification are cached."""
 _MAX_REMEMBERED: Final = 8_000
-"""Characters of one such failure."""
+"""Longest failure that is cached, in characters."""
 
 
 class Classified(msgspec.Struct, frozen=True, gc=False):
-    """What is known of one failure."""
+    """The classification of one failure."""
 
     exception: str
-    """Short class name, a safe label value."""
+    """Short class name, safe as a label value."""
     qualified: str
-    """With its module where the traceback tells it."""
+    """Class name, with its module if the traceback contains it."""
     message: str
     traceback: str
     frame: str
@@ -67,7 +67,7 @@ class Classified(msgspec.Struct, frozen=True, gc=False):
 
 
 class Classifier:
-    """``classify``, which remembers its newest results: most failures repeat an earlier one to the letter.
+    """``classify`` with a cache: most failures are exact repetitions of an earlier one.
 
     Not thread-safe: it belongs to the monitor.
     """
@@ -76,17 +76,17 @@ class Classifier:
         """``redact``: patterns that are replaced in every text."""
         self._redact = redact
         self._known: dict[tuple[str | None, int], tuple[str | None, Classified]] = {}
-        """Exception and length of the traceback → the traceback and the result. Comparing a long text costs less than
-        its hash."""
+        """Exception and length of the traceback → the traceback and the result. Comparing long texts is cheaper than
+        hashing them."""
 
     def classify(self, exception: str | None, traceback: str | None) -> Classified:
-        """As the function of this name."""
+        """Like the function ``classify``."""
         length = len(traceback) if traceback else 0
         known = self._known.get((exception, length))
         if known is not None and known[0] == traceback:
             return known[1]
         result = classify(exception, traceback, self._redact)
-        # A pattern that took too long may be in time for the next failure.
+        # A pattern that timed out now may succeed for the next failure.
         if length + len(exception or "") <= _MAX_REMEMBERED and UNREAD not in {result.message, result.traceback}:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
@@ -95,10 +95,10 @@ class Classifier:
 
 
 def classify(exception: str | None, traceback: str | None, redact: Sequence[Pattern] = ()) -> Classified:
-    """Read a failure's texts. Never raises; the texts come back cut, printable and redacted."""
+    """Classify a failure. Never raises; the returned texts are truncated, printable and redacted."""
     raw_exception, text = exception or "", traceback or ""
     raw = storable_text(raw_exception[: MAX_MESSAGE_LENGTH * 2])
-    # Twice of what is kept, so that a secret cut in half here does not escape the redaction.
+    # Twice the length that is kept, so that a secret cut in half here does not escape redaction.
     limit = MAX_TRACEBACK_LENGTH * 2
     trace = redacted(storable_text(text[-limit:]), redact)
     if len(text) <= limit:
@@ -118,28 +118,28 @@ def classify(exception: str | None, traceback: str | None, redact: Sequence[Patt
 
 
 def unregistered_name(exception: str | None) -> str | None:
-    """The task's name inside of ``NotRegistered('x')``: such a failure has no other event."""
+    """The task name in ``NotRegistered('x')``: such a task has no other event that names it."""
     match = _NOT_REGISTERED.match((exception or "")[:MAX_MESSAGE_LENGTH])
     return match[2] if match else None
 
 
 @lru_cache(maxsize=1024)
 def group_id(name: str, exception: str, frame: str) -> str:
-    """16 hex digits that stay the same for the same task, exception class and frame."""
+    """16 hex digits, identical for equal task, exception class and frame."""
     return blake2b(f"{name}\x00{exception}\x00{frame}".encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
 def _named(raw: str, chain: Sequence[TracebackSection], *, cut: bool) -> tuple[str, str]:
     """Class and message. ``cut``: the end of the ``repr`` is missing."""
     head, inner = _head(raw, cut=cut)
-    named = [section for section in chain if section.qualified and _short(section.qualified) not in _CARRIERS]
+    named = [section for section in chain if section.qualified and _short(section.qualified) not in _WRAPPERS]
     for section in reversed(named):
         if head and _short(section.qualified) == _short(head):
             return section.qualified, inner
         if raw and _says(raw, section.message):
             return section.qualified, raw
     last = next((section for section in reversed(named) if section.qualified != _RETRY), None)
-    carried = chain[-1].message if chain and _short(chain[-1].qualified) in _CARRIERS else ""
+    carried = chain[-1].message if chain and _short(chain[-1].qualified) in _WRAPPERS else ""
     if last is not None and not (head and (carried or named[-1] is not last)):
         return last.qualified, inner if head else last.message
     if not head:
@@ -148,12 +148,12 @@ def _named(raw: str, chain: Sequence[TracebackSection], *, cut: bool) -> tuple[s
 
 
 def _head(raw: str, *, cut: bool) -> tuple[str, str]:
-    """Class and arguments of ``Class(…)``; "" for any other ``repr``, and for Celery's carriers."""
+    """Class and arguments of ``Class(…)``; "" for any other ``repr`` and for Celery's wrapper classes."""
     if wrapped := _WRAPPED.match(raw):
         return wrapped[1], raw[wrapped.end() :]
     match = _HEAD.match(raw)
     body = raw.rstrip()
-    if match is None or _short(match[1]) in _CARRIERS or not (cut or body.endswith(")")):
+    if match is None or _short(match[1]) in _WRAPPERS or not (cut or body.endswith(")")):
         return "", ""
     inner = body[match.end() :] if cut else body[match.end() : -1]
     if len(inner) > 1 and inner[0] in "'\"" and inner[-1] in "',\"":
@@ -166,13 +166,13 @@ def _short(qualified: str) -> str:
 
 
 def _says(raw: str, message: str) -> bool:
-    """Whether a ``repr`` of no particular form is the exception's message, as pydantic's and gRPC's are."""
+    """Whether a free-form ``repr`` is the exception's message, as with pydantic and gRPC."""
     first = message.partition("\n")[0]
     return bool(first) and raw.partition("\n")[0].strip() == first
 
 
 def _place(chain: Sequence[TracebackSection], length: int) -> str:
-    """Where in the application it failed, as it is shown."""
+    """The application frame in which the task failed, formatted for display."""
     if length <= _USUAL and len(chain) == 1 and not chain[0].held:
         return _known_place(chain[0].frames)
     return _shown(_application_frame(chain))
@@ -184,9 +184,9 @@ def _known_place(frames: tuple[Frame, ...]) -> str:
 
 
 def _application_frame(chain: Sequence[TracebackSection]) -> Frame | None:
-    """The innermost frame that is of no library, of the last exception of the chain that has one.
+    """The innermost frame outside of libraries, of the last exception in the chain that has one.
 
-    Where it is only a call of ``retry``, or of something that ran in another process, the cause tells more.
+    If that frame only calls ``retry``, or code that ran in another process, the cause is more informative.
     """
     passed_on = None
     for outside in (_is_outside, _is_library):
@@ -203,7 +203,7 @@ def _application_frame(chain: Sequence[TracebackSection]) -> Frame | None:
 
 
 def _innermost(frames: Sequence[Frame], outside: Callable[[str], bool]) -> tuple[Frame | None, Frame | None]:
-    """The last frame that is not ``outside`` of the application, and what it called."""
+    """The last frame that is not ``outside`` the application, and the frame that it called."""
     after = None
     for frame in reversed(frames):
         if not outside(frame[0]):
@@ -213,13 +213,13 @@ def _innermost(frames: Sequence[Frame], outside: Callable[[str], bool]) -> tuple
 
 
 def is_library(path: str) -> bool:
-    """Whether a frame's file is not the application's own: a library's, Python's, or within an archive."""
+    """Whether a frame's file belongs to a library, to Python or to an archive, and not to the application."""
     return _is_outside(path)
 
 
 @lru_cache(maxsize=_PATHS)
 def _is_outside(path: str) -> bool:
-    """Libraries, and archives, which may be either."""
+    """Libraries and archives; an archive may contain either kind of code."""
     return _is_library(path) or bool(_ARCHIVE.search(path))
 
 
@@ -233,7 +233,7 @@ def _is_retry(frame: Frame | None) -> bool:
 
 
 def _installed_frame(section: TracebackSection) -> Frame | None:
-    """For an application that is installed like a library: its package is that of the task, which Celery calls."""
+    """For an application installed like a library: its package is that of the task function, which Celery calls."""
     frames = section.frames
     first = next((n for n, frame in enumerate(frames) if not _CELERY.search(frame[0])), 0)
     package = _PACKAGE.match(frames[first][0]) if first else None

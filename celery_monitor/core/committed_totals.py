@@ -1,9 +1,9 @@
-"""What the store holds, for readers: a number that was shown once is not taken back.
+"""The totals that the store holds, for readers: a total that was exported never decreases.
 
-The monitor's memory is ahead of the store by what came since the last flush. A process that is killed goes on from the
-store: on a broker that gives nothing twice that is less than memory held, and Prometheus takes a counter that falls
-for one that began again at zero, and adds all of it once more. So the totals that are shown are those of the last
-commit. They are at most a flush old; while the store is away, they stand still.
+Memory is ahead of the store by the events since the last flush. A killed process continues from the store; if the
+broker does not redeliver, the totals are then lower than those in memory were. Prometheus takes a counter that
+decreases for a reset and counts its whole value again. So only committed totals are shown. They are at most one flush
+old, and do not change while the store is unavailable.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from celery_monitor.core.model import Changes, Series, SeriesKey, Snapshot, Work
 
 
 class CommittedTotals:
-    """Totals as committed. Not thread-safe: the caller holds a lock over each call."""
+    """Not thread-safe: the caller holds a lock during each call."""
 
     def __init__(self, restored: Snapshot) -> None:
         """``restored``: the monitor's state before its first message."""
@@ -23,7 +23,7 @@ class CommittedTotals:
         self._workers: dict[str, Worker] = {worker.hostname: worker for worker in restored.workers}
 
     def commit(self, changes: Changes) -> None:
-        """Take over what was written."""
+        """Apply changes that were committed."""
         for key in changes.dropped_series:
             self._series.pop(key, None)
         for series in changes.series:
@@ -39,9 +39,9 @@ class CommittedTotals:
         return list(self._series.values())
 
     def workers(self, live: Iterable[Worker]) -> list[Worker]:
-        """The workers as they are now, but for what they have in total.
+        """The workers as they are now, but with committed totals.
 
-        One that was dropped stays until that is committed: another one gets its totals with the same commit.
+        A dropped worker stays until that is committed, because the same commit adds its totals to another worker.
         """
         workers = self._workers.copy()
         for worker in live:

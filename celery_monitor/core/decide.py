@@ -1,24 +1,27 @@
-"""Which failures page. Rules, windows and open incidents → a Verdict with its Reason for every failure.
+"""Decides which failures page: rules, windows and open incidents give each failure a Verdict with a Reason.
 
-An incident is all failures with one dedup key: by default one task in one hour of the failures' own timestamps, so a
-backlog read after midnight keeps its keys. It is kept from its first failure on, sent or not. Its life: suppressed
-(below the threshold, silenced, too old, or part of a storm) → open → resolved (``resolve: on_success``), and open
-again by a later failure. Opening puts a ``trigger`` into the outbox, once; later failures refresh it at most every
-``update_interval``. Failures of one incident may fall under several rules, which may match by exception or queue: each
-is judged by its own, and until the incident opens it takes on the rule of its newest failure that may page.
+An incident groups all failures with the same dedup key: by default one task in one hour of the failures' own
+timestamps, so a backlog that is read after midnight keeps its keys. It exists from its first failure, whether or not
+anything is sent. Its states: suppressed (below the threshold, silenced, too old, or part of a storm) → open → resolved
+(``resolve: on_success``), and open again after a later failure. Opening adds one ``trigger`` to the outbox; later
+failures refresh it at most every ``update_interval``. Failures of one incident may match different rules, by exception
+or queue: each is judged by its own rule, and until the incident opens it takes the rule of its newest failure that may
+page.
 
-A silence or a mute window (``core/silences``) holds back what would open an incident, or refresh one; when it ends,
-the incident pages if its condition holds (``core/muted``).
+A silence or a mute window (``core/silences``) holds back notifications that would open or refresh an incident. When it
+ends, the incident pages if its condition still holds (``core/muted``).
 
-A storm is more than ``storm_tasks`` distinct tasks of one severity, or a more severe one, that fail within
-``storm_window`` (``core/storm``): the tasks above that number become one incident of that severity, which counts the
-failures of all of them. When it is over, a task that still fails opens an incident of its own.
+A storm occurs when more than ``storm_tasks`` distinct tasks of one severity, or a higher one, fail within
+``storm_window`` (``core/storm``). The tasks above that number share one incident of that severity, which counts the
+failures of all of them. After the storm, a task that still fails opens its own incident.
 
-Incidents in memory are bounded. Beyond it those that were not sent, or are over, are forgotten; where all are open, a
-failure that would open another one joins the storm of its severity: something pages, whatever somebody sends.
+The number of incidents in memory is bounded. Beyond the bound, incidents that were not sent or have ended are dropped.
+If all are open, a failure that would open another one joins the storm of its severity, so that it pages whatever
+events arrive.
 
-With ``resolve_on_success`` an incident resolves when each of its tasks has succeeded since its last failure and has had
-no failure for ``resolve_after``, whichever incident that failure belongs to: the hour may have turned since.
+With ``resolve_on_success`` an incident resolves when each of its tasks has succeeded since its last failure and has
+not failed for ``resolve_after``. Failures in other incidents of the task count too, because the next hour has another
+incident.
 """
 
 from collections import Counter
@@ -42,19 +45,19 @@ from celery_monitor.core.storm import RecentFailures, StormDetector, storm_name
 MAX_INCIDENTS: Final = 2_000
 KEYS_REMEMBERED: Final = 1_000
 AWAITED: Final = 7 * DAY
-"""How long an open incident waits for the success that resolves it."""
+"""Seconds that an open incident waits for the success that resolves it."""
 _PAGING: Final = (Reason.JOINED, Reason.OPENED, Reason.REOPENED)
 _OPENING: Final = (Reason.OPENED, Reason.REOPENED, Reason.STORM_OPENED)
-"""Tuples: finding an enum member in a set calls its hash method, which is slow on the path of each failure."""
+"""Tuples: looking up an enum member in a set calls its hash method, which is slow on the path of each failure."""
 _OPEN: Final = IncidentState.OPEN
 _SUPPRESSED: Final = IncidentState.SUPPRESSED
 _JOINED: Final = Reason.JOINED
-"""Bound once: up to Python 3.11 each ``IncidentState.OPEN`` calls a descriptor's method."""
+"""Looked up once: up to Python 3.11 each ``IncidentState.OPEN`` calls a descriptor's method."""
 _NO_STORM: Final = frozenset({Reason.SILENCED, Reason.MUTED, Reason.BELOW_THRESHOLD, Reason.TOO_OLD})
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """A failure's verdict, for the log."""
+    """A failure's verdict, to be logged."""
 
     task: str
     uuid: str
@@ -63,7 +66,7 @@ class Notice(msgspec.Struct, frozen=True):
 
 
 class Decider:
-    """Keeps the incidents whose window may still grow. Not thread-safe: it belongs to the monitor."""
+    """Keeps the incidents that failures can still join. Not thread-safe: it belongs to the monitor."""
 
     def __init__(
         self,
@@ -73,9 +76,9 @@ class Decider:
         max_incidents: int = MAX_INCIDENTS,
         overflows: Counter[str] | None = None,
     ) -> None:
-        """Start without incidents; ``restore`` fills it.
+        """Start empty; ``restore`` fills it.
 
-        ``max_incidents`` bounds the incidents in memory, ``overflows`` counts what that has cut.
+        ``max_incidents`` bounds the incidents in memory; ``overflows`` counts those that were dropped.
         """
         self._policy = policy
         self._overflows = overflows if overflows is not None else Counter()
@@ -90,11 +93,11 @@ class Decider:
         self._storms = StormDetector(tasks=policy.storm_tasks, window=policy.storm_window)
         self._recovery = RecoveryTracker()
         self.episodes = Episodes(policy, self._rules, self._registry)
-        """The incidents of the other conditions."""
+        """The incidents of conditions other than failure."""
         self._key_of = lru_cache(maxsize=KEYS_REMEMBERED)(self._new_key)
 
     def restore(self, incidents: Iterable[Incident], now: float) -> None:
-        """Take over what the store kept. What was sent before counts as sent now."""
+        """Load the stored incidents. What was sent before the restart counts as sent now."""
         for old in incidents:
             if old.condition is not Condition.FAILURE:
                 self.episodes.restore(old, now)
@@ -111,7 +114,7 @@ class Decider:
         self.episodes.restored()
 
     def decide(self, failure: TaskFailure, now: float) -> Verdict:
-        """Put a failure into its incident and say whether it pages."""
+        """Add a failure to its incident and decide whether it pages."""
         rule = self._rules.find(failure.task, failure.queue, failure.exception)
         key = self._key(failure, rule)
         too_old = now - failure.at > self._policy.max_age
@@ -139,7 +142,7 @@ class Decider:
     def _page(
         self, entry: OpenIncident, failure: TaskFailure, rule: Rule, reason: Reason, now: float, *, muted: bool
     ) -> tuple[Reason, str]:
-        """Tell of a failure that may page; what became of it, and in which incident."""
+        """Notify of a failure that may page. Returns the reason for the outcome and the incident's key."""
         joined = reason is _JOINED
         if muted:
             if not joined:
@@ -155,7 +158,7 @@ class Decider:
         return reason, entry.key
 
     def _reject(self, failure: TaskFailure, rule: Rule, now: float, *, too_old: bool) -> Verdict:
-        """No incident of its own. Where there is no room for one, it pages in a storm's, of which there are few."""
+        """Handle a failure that gets no incident of its own. If there was no room for one, it pages with a storm."""
         if too_old:
             return Verdict(Reason.TOO_OLD, None)
         self._overflows["incidents"] += 1
@@ -168,23 +171,23 @@ class Decider:
         return Verdict(reason, key, reason is Reason.STORM_OPENED)
 
     def succeeded(self, task: str, at: float) -> None:
-        """A task succeeded: its open incidents may resolve once they are quiet."""
+        """A task succeeded: its open incidents may resolve once it has not failed for long enough."""
         if self._policy.resolve_on_success:
             self._recovery.succeeded(task, at)
         for key in self._awaited.keys(task):
             entry = self._open[key]
-            # The first success after a failure decides; the thousands after it are not worth a write.
+            # Only the first success after a failure matters; the thousands after it are not worth a write.
             entry.dirty |= entry.succeeded_at <= entry.last_at < at
             entry.succeeded_at = max(entry.succeeded_at, at)
 
     @property
     def pages(self) -> bool:
-        """Whether something is to be sent with the next ``take``."""
+        """Whether the next ``take`` returns notifications."""
         return bool(self._registry.outbox)
 
     @property
     def awaited(self) -> Mapping[str, bool]:
-        """Tasks whose success would matter. It is the same object for ever."""
+        """Tasks whose next success matters. Always the same object."""
         return self._awaited.tasks
 
     def __len__(self) -> int:
@@ -193,19 +196,19 @@ class Decider:
 
     @property
     def open_by_condition(self) -> Mapping[str, int]:
-        """Incidents that are open, by condition."""
+        """Number of open incidents, by condition."""
         return self._registry.open_by_condition
 
     @property
     def open_count(self) -> int:
-        """Incidents that are open."""
+        """Number of open incidents."""
         return self._registry.open_count
 
     def tick(self, now: float, read_until: float | None = None) -> list[Verdict]:
-        """Refresh incidents that grew, resolve those that are over, and drop windows that no failure can join now.
+        """Refresh incidents that grew, resolve those that have ended, and drop those that no failure can join any more.
 
-        Gives what has become of the incidents whose silence has ended. ``read_until``: what was published before it
-        has been read, so that a success is known; None when that is not known.
+        Returns the verdicts on incidents whose silence has ended. ``read_until``: everything published before this time
+        has been read, so a success would be known; None if unknown.
         """
         self._registry.tick()
         unmuted = self._muted.unmuted(now, read_until)
@@ -220,7 +223,7 @@ class Decider:
                 else:
                     self._registry.refresh(entry, now)
             if self._registry.is_choked:
-                continue  # the store is away: what is over waits, too
+                continue  # the store is unavailable: ended incidents have to wait too
             waits = entry.key in self._muted or (entry.state is IncidentState.OPEN and self._awaits(entry, now))
             if now > entry.ends_at and not waits:
                 if entry.state is IncidentState.OPEN:
@@ -230,7 +233,7 @@ class Decider:
         return ended
 
     def unsent(self) -> list[tuple[OutboxRequest, Incident]]:
-        """What the next ``take`` is to send, as it is now; nothing is taken."""
+        """The notifications that the next ``take`` would return, without taking them."""
         return self._registry.unsent()
 
     def take(self) -> tuple[list[Incident], list[OutboxRequest]]:
@@ -251,7 +254,7 @@ class Decider:
         )
 
     def _is_storm(self, rule: Rule, failure: TaskFailure, now: float) -> bool:
-        """Note that a task has failed; whether that is part of a storm."""
+        """Record a task's failure. Returns whether it is part of a storm."""
         at = min(failure.at, now)
         recent = self._storms.recent(
             at, 1, exception=failure.exception, hostname=failure.hostname, queue=failure.queue, uuid=failure.uuid
@@ -259,7 +262,7 @@ class Decider:
         return self._storms.note(rule.route, rule.severity, failure.task, recent)
 
     def _restored(self, old: Incident) -> RecentFailures:
-        """What the storms need of an incident from before a restart."""
+        """The storm detector's record of an incident from before a restart."""
         count = old.count if old.last_at - old.first_at <= self._policy.storm_window else 1
         exception, hostname, queue = (
             max(counts, key=counts.__getitem__, default="") for counts in (old.exceptions, old.workers, old.queues)
@@ -268,7 +271,7 @@ class Decider:
         return self._storms.recent(old.last_at, count, exception=exception, hostname=hostname, queue=queue, uuid=uuid)
 
     def _join_storm(self, failure: TaskFailure, rule: Rule, now: float, *, opens: bool) -> tuple[Reason, str]:
-        """Count a failure in the storm of its severity. One whose own incident is open opens no storm."""
+        """Count a failure in the storm of its severity. ``opens``: it may open the storm, having no open incident."""
         fleet = self._policy.fleet if "{fleet}" in self._policy.dedup_key else ""
         key = storm_key(rule.route, rule.severity, window(failure.at, self._policy.zone), fleet)
         entry = self._open.get(key)
@@ -278,7 +281,7 @@ class Decider:
             if entry is None:
                 entry = self._open[key] = self._new(key, STORM, rule, failure, now)
                 entry.storm = True
-            if entry.state is not IncidentState.OPEN:  # its text tells at once of all that made it
+            if entry.state is not IncidentState.OPEN:  # the first notification names all tasks of the storm
                 for task, recent in self._storms.tasks(rule.route, rule.severity).items():
                     if recent.since > counted_until:
                         entry.include(task, recent, recent.count - (task == failure.task))
@@ -301,7 +304,7 @@ class Decider:
         return self._recovery.recovered(entry.tasks, quiet_since)
 
     def _task_names(self, entry: OpenIncident) -> Iterable[str]:
-        """By what names its quiet is known."""
+        """The names under which the recovery tracker knows the incident."""
         return (storm_name(entry.rule.route, entry.severity),) if entry.storm else entry.tasks
 
     def _awaits(self, entry: OpenIncident, now: float) -> bool:
@@ -316,7 +319,7 @@ class Decider:
         return cover(failure.task, failure.queue, now) or cover(failure.task, failure.queue, failure.at)
 
     def _release(self, entry: OpenIncident, now: float, *, pages: bool) -> Verdict:
-        """The silence of an incident has ended."""
+        """The silence of an incident has ended: page now, or not at all."""
         self._awaited.unmute(entry)
         entry.dirty = True
         open_keys = self._awaited.open_keys(entry.task)
@@ -332,7 +335,7 @@ class Decider:
 
 
 def _reason(entry: OpenIncident, rule: Rule, *, too_old: bool) -> Reason:
-    """What becomes of a failure under ``rule`` that has joined the entry."""
+    """The outcome of a failure that matches ``rule`` and has joined the entry."""
     if entry.state is _OPEN:
         return _JOINED
     if too_old:

@@ -1,13 +1,12 @@
-"""Incidents of the conditions other than failure: an episode opens one, goes on in it, and resolves it.
+"""Incidents of the conditions other than failure: an episode opens one, updates it and resolves it.
 
-A judge (``core/conditions``, ``core/schedules``) says what holds, as an ``Episode``, as often as it looks, and once
-that it has ended, as an ``EpisodeEnd``. One incident stands for one episode, also over a restart: its key is made of
-the condition, the subject, the rule, and the time when it began. Of each condition, subject and rule one is open at a
-time.
+A judge (``core/conditions``, ``core/schedules``) reports an ``Episode`` each time it finds that a condition holds, and
+one ``EpisodeEnd`` when it no longer does. Each episode has one incident, also across restarts: its key consists of the
+condition, the subject, the rule and the start time. For each condition, subject and rule at most one is open.
 
-A storm is more than ``storm_tasks`` subjects of one condition and severity within ``storm_window``: those above that
-number become one incident, which resolves when the last of them is over. Where there is no room for an incident in
-memory, the episode joins the storm of its condition, too: something pages.
+A storm occurs when more than ``storm_tasks`` subjects have one condition and severity within ``storm_window``: those
+above that number share one incident, which resolves when the last of them has ended. If memory has no room for another
+incident, the episode also joins the storm of its condition, so that it pages.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,46 +30,46 @@ from celery_monitor.core.storm import StormDetector
 
 RULE_GONE: Final = "its rule was removed from the configuration"
 MAX_WITHOUT_ROOM: Final = 10_000
-"""Episodes that a storm stands for because there was no room. What is beyond is not told: the storm is."""
+"""Episodes that are part of a storm for lack of room. More of them are dropped: the storm has paged already."""
 _ENDED: Final = frozenset({IncidentState.RESOLVED, IncidentState.EXPIRED})
 _RETENTION: Final = DAY
-"""Seconds for which an episode that is over is kept in memory, to open again if the same one goes on."""
+"""Seconds for which an ended episode is kept in memory, to be reopened if the same episode continues."""
 
 
 class _Live(msgspec.Struct):
-    """An episode that is not over, and what stands for it: an incident of its own, a storm's, or both."""
+    """An episode that has not ended, and its incidents: its own, a storm's, or both."""
 
     incident_key: str | None
     storm: str | None = None
 
 
 class EpisodeNotice(msgspec.Struct, frozen=True):
-    """That an episode has begun, or is over, for the log."""
+    """The start or end of an episode, to be logged."""
 
     condition: Condition
     subject: str
     rule: str
     summary: str
     reason: Reason | None
-    """Why it did or did not page; None: it is over."""
+    """Why it did or did not page; None if the episode has ended."""
     incident: str | None
 
 
 class Episodes:
-    """Keeps the incidents of episodes in a book. Not thread-safe: it belongs to the monitor."""
+    """Keeps the incidents of episodes. Not thread-safe: it belongs to the monitor."""
 
     def __init__(self, policy: Policy, rules: RuleSet, registry: IncidentRegistry) -> None:
-        """``rules`` tells which rules there are now; ``registry`` is shared with whoever judges failures."""
+        """``rules``: the rules configured now; ``registry`` is shared with the Decider."""
         self._policy = policy
         self._rules = rules
         self._registry = registry
         self._live: dict[Identity, _Live] = {}
         self._detectors: dict[Condition, StormDetector] = {}
         self._storms: dict[tuple[Condition, str, Severity], str] = {}
-        """Keys of the storms that are open."""
+        """Keys of the open storms."""
 
     def restore(self, old: Incident, now: float) -> None:
-        """Take over an incident that the store kept. What was sent before counts as sent now."""
+        """Load a stored incident. What was sent before the restart counts as sent now."""
         rule = self._rules.current(old.rule, old.condition, old.route)
         effective_rule = rule or Rule(old.rule, severity=old.severity, route=old.route, on=old.condition)
         storm = old.task == STORM and not old.subject
@@ -92,21 +91,21 @@ class Episodes:
             self._live[old.condition, old.subject, old.rule] = _Live(old.key)
 
     def restored(self) -> None:
-        """Everything was taken over: what was part of a storm that is still open belongs to it again."""
+        """All incidents are loaded: link the members of storms that are still open to them."""
         for live in self._live.values():
             entry = self._registry.entries[live.incident_key or ""]
             if entry.reason is Reason.STORM_JOINED:
                 live.storm = self._storms.get((entry.condition, entry.rule.route, entry.severity))
 
     def live(self, on: Condition) -> list[Incident]:
-        """The incidents of this condition that are not over, for its judge to go on from after a start."""
+        """The unresolved incidents of this condition, from which its judge continues after a start."""
         entries = (
             self._registry.entries.get(live.incident_key or "") for key, live in self._live.items() if key[0] is on
         )
         return [entry.freeze(self._policy.fleet) for entry in entries if entry is not None]
 
     def judge(self, changes: Iterable[Episode | EpisodeEnd], now: float) -> Iterator[EpisodeNotice]:
-        """Take over what judges have found. What has begun or is over is told; what goes on is not."""
+        """Apply what judges have found. Yields a notice for each start and end, and none for updates."""
         for change in changes:
             if isinstance(change, EpisodeEnd):
                 key = self.end(change, now)
@@ -120,12 +119,12 @@ class Episodes:
                     yield EpisodeNotice(*fields, verdict.reason, verdict.incident)
 
     def observe(self, episode: Episode, now: float) -> Verdict:
-        """It holds: open its incident, or go on in it."""
+        """The condition holds: open the episode's incident, or update it."""
         live = self._live.get(episode.identity)
         entry = None if live is None or live.incident_key is None else self._registry.entries.get(live.incident_key)
         is_open = entry is not None and entry.state is IncidentState.OPEN
         if live is not None and (live.incident_key is None or live.storm or is_open):
-            return self._go_on(live, entry, episode)
+            return self._update(live, entry, episode)
         if entry is None:
             entry = self._entry(episode, now)
         if entry is None:
@@ -136,7 +135,7 @@ class Episodes:
         if not episode.rule.page:
             entry.reason = Reason.SILENCED
             return Verdict(Reason.SILENCED, entry.key, changed=first)
-        if self._registry.covers(entry, now):  # it is told again as it goes on, and opens when the silence has ended
+        if self._registry.covers(entry, now):  # the judge reports it again, and it opens after the silence
             entry.state, entry.reason = IncidentState.SUPPRESSED, Reason.MUTED
             return Verdict(Reason.MUTED, entry.key, changed=first)
         if self._is_storm(episode, now):
@@ -149,7 +148,7 @@ class Episodes:
         return Verdict(reason, entry.key)
 
     def end(self, over: EpisodeEnd, now: float) -> str | None:
-        """It is over. Key of the incident that is closed by it; None when there is none, or a storm stands for it."""
+        """The episode has ended. Returns the key of the incident that this closes; None if it has none of its own."""
         live = self._live.pop(over.identity, None)
         entry = None if live is None or live.incident_key is None else self._registry.entries.get(live.incident_key)
         if entry is None:
@@ -160,7 +159,7 @@ class Episodes:
         return entry.key
 
     def tick(self, entry: OpenIncident, now: float) -> None:
-        """What time alone does to one of its incidents."""
+        """Let time pass for one of its incidents: refresh it, close a storm that has ended, drop an old one."""
         if entry.state is IncidentState.OPEN:
             if entry.storm and all(live.storm != entry.key for live in self._live.values()):
                 self._storms.pop((entry.condition, entry.rule.route, entry.severity), None)
@@ -170,7 +169,7 @@ class Episodes:
         elif entry.state in _ENDED and now > entry.ends_at and not self._registry.is_choked:
             self._registry.evict(entry)
 
-    def _go_on(self, live: _Live, entry: OpenIncident | None, episode: Episode) -> Verdict:
+    def _update(self, live: _Live, entry: OpenIncident | None, episode: Episode) -> Verdict:
         if entry is not None:
             entry.observe(episode)
         return Verdict(
@@ -178,7 +177,7 @@ class Episodes:
         )
 
     def _entry(self, episode: Episode, now: float) -> OpenIncident | None:
-        """Its incident: the one that has this key already, or a new one. None where there is no room."""
+        """The episode's incident: an existing one with its key, or a new one; None if there is no room."""
         rule = episode.rule
         key = episode_key(episode.condition, episode.subject, rule.name, episode.since, self._fleet)
         entry = self._registry.entries.get(key)
@@ -210,7 +209,7 @@ class Episodes:
         return Verdict(reason, live.storm)
 
     def _is_storm(self, episode: Episode, now: float) -> bool:
-        """Note that an episode begins; whether that is part of a storm."""
+        """Record that an episode has begun. Returns whether it is part of a storm."""
         detector = self._detectors.get(episode.condition)
         if detector is None:
             detector = StormDetector(tasks=self._policy.storm_tasks, window=self._policy.storm_window)
@@ -245,7 +244,7 @@ class Episodes:
         return Reason.STORM_OPENED, entry.key
 
     def _end(self, entry: OpenIncident, now: float) -> None:
-        """Whoever was told is told the end; others are not."""
+        """Close an incident: one that was open is resolved and notified; any other one expires silently."""
         was_open = entry.state is IncidentState.OPEN
         entry.ends_at = now + _RETENTION
         self._registry.close(entry, IncidentState.RESOLVED if was_open else IncidentState.EXPIRED, now)

@@ -1,11 +1,11 @@
-"""What is worth reading of a traceback, out of hostile text."""
+"""Extracts the part of an untrusted traceback that is worth reading."""
 
 from typing import Final
 
 FRAMES: Final = 2
-"""Last frames, beside the application's own."""
+"""Last frames that are shown in addition to the application's own."""
 ENDING: Final = 6
-"""Lines kept of the last frame's source and the exception's message."""
+"""Lines that are shown of one frame or of the exception's message."""
 WIDTH: Final = 200
 _CUT: Final = "  …"
 _FRAME: Final = '  File "'
@@ -13,10 +13,10 @@ _LIBRARIES: Final = "/site-packages/"
 
 
 def relevant_tail(traceback: str, frame: str = "") -> str:
-    """What is worth reading of a traceback: the application's own frame, the last ones, and the exception.
+    """The part of a traceback that is worth reading: the application's own frame, the last frames and the exception.
 
-    ``frame`` is an error group's: ``path/of/app.py:function``. Paths are cut to their ends, markers of columns fall
-    away.
+    ``frame``: an error group's frame, such as ``path/of/app.py:function``. Paths are shortened to their ends and column
+    markers are removed.
     """
     lines = [line for line in traceback.rstrip().splitlines() if line.strip(" ^~") or not line]
     frames = [index for index, line in enumerate(lines) if line.startswith(_FRAME)]
@@ -27,7 +27,7 @@ def relevant_tail(traceback: str, frame: str = "") -> str:
     own_frames = [
         index for index in frames if name and f'{name}"' in lines[index] and lines[index].endswith(f"in {function}")
     ]
-    # What leads to the application's frame is Celery's; what follows it is what the application called.
+    # The frames before the application's belong to Celery; those after it are what the application called.
     begin = own_frames[-1] if own_frames else frames[0]
     lines_shown = sorted({*own_frames[-1:], *[index for index in frames if index >= begin][-FRAMES:]})
     ends = [*frames[1:], len(lines)]
@@ -44,7 +44,7 @@ def relevant_tail(traceback: str, frame: str = "") -> str:
 
 def _shortened(line: str) -> str:
     if line.startswith(_FRAME):
-        # By hand: a regular expression is slow on lines that are made to be slow.
+        # No regular expression: a crafted line could make it slow.
         path, quote, rest = line.removeprefix(_FRAME).partition('"')
         parts = path.rpartition(_LIBRARIES)
         end = parts[2] if parts[1] else "/".join(path.split("/")[-3:])

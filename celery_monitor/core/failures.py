@@ -1,4 +1,4 @@
-"""What is done with one failure: read its texts, group it, judge it, and keep it as a sample."""
+"""Processes one failure: classify its texts, group it, judge it, and keep it as a sample."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ from celery_monitor.core.track import MAX_ARGUMENTS_LENGTH, Tracker
 from celery_monitor.core.workers import MAX_HOSTNAME_LENGTH
 
 MAX_NOTICES: Final = 100
-"""Verdicts kept for the log between two calls."""
+"""Verdicts that are kept for the log between two calls."""
 _TOO_OLD: Final = Reason.TOO_OLD
 
 
@@ -24,7 +24,7 @@ class FailureJudge:
     def __init__(
         self, limits: Limits, tracker: Tracker, aggregator: Aggregator, decider: Decider, counters: Counters
     ) -> None:
-        """Work on these parts of a monitor."""
+        """Use these parts of the monitor."""
         self._redact = limits.redact
         self._classify = Classifier(limits.redact).classify
         self._tracker = tracker
@@ -34,7 +34,7 @@ class FailureJudge:
         self._notices: list[Notice] = []
 
     def judge(self, event: Event, name: str, queue: str, now: float) -> str:
-        """Group and judge a failure; returns its class's short name."""
+        """Group and judge a failure; returns the short name of its exception class."""
         classified = self._classify(event.exception, event.traceback)
         exception, frame = classified.qualified, classified.frame
         group = group_id(name, exception, frame)
@@ -59,7 +59,7 @@ class FailureJudge:
         return short
 
     def take_notices(self) -> list[Notice]:
-        """Verdicts since the last call, for the log; at most MAX_NOTICES."""
+        """Verdicts since the last call, to be logged; at most MAX_NOTICES."""
         notices, self._notices = self._notices, []
         return notices
 

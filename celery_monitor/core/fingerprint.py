@@ -1,9 +1,9 @@
-"""Which messages were applied before.
+"""Detects redelivered messages that were applied before.
 
-With each flush goes a fingerprint of every message in it. A message that the broker flags as redelivered and whose
-fingerprint is known, committed or pending, is not counted again. No more than ``prefetch`` messages can be
-unacknowledged on one connection, so the newest ``prefetch`` fingerprints of a connection (an epoch) are enough. Older
-epochs matter too: what a half-open connection held comes back when the broker notices, minutes later.
+Each flush stores a fingerprint of every message in it. A message that the broker flags as redelivered and whose
+fingerprint is known, committed or pending, is not counted again. At most ``prefetch`` messages can be unacknowledged on
+one connection, so the newest ``prefetch`` fingerprints of a connection (an epoch) are enough. Older epochs matter too:
+the messages held by a half-open connection are redelivered minutes later, when the broker closes it.
 """
 
 from collections.abc import Iterable
@@ -17,37 +17,37 @@ MAX_EPOCHS: Final = 100
 
 
 def fingerprint_of(body: bytes) -> bytes:
-    """Of one message."""
+    """The fingerprint of a message body."""
     return blake2b(body, digest_size=BYTES).digest()
 
 
 class Fingerprints:
-    """The newest fingerprints of each recent connection. ``capacity``: the least of each, the broker's prefetch."""
+    """The newest fingerprints of each recent connection: at least ``capacity`` of each, the prefetch count."""
 
     def __init__(self, *, capacity: int) -> None:
-        """Start without any; ``restore`` fills it."""
+        """Start empty; ``restore`` fills it."""
         self.on = False
-        """The source acknowledges, so messages can come twice."""
+        """Whether the source acknowledges messages, so that they can be redelivered."""
         self.epoch = 0
         self._capacity = capacity
         self._ended: dict[bytes, int] = {}
-        """Of earlier epochs, each with its newest one."""
+        """Fingerprints of earlier epochs, each with the newest epoch in which it occurred."""
         self._newer: set[bytes] = set()
         self._older: set[bytes] = set()
-        """Of this epoch. The newer ones become the older ones when they are enough by themselves."""
+        """Those of this epoch. When ``_newer`` has ``capacity`` entries, it replaces ``_older``."""
         self._pending = bytearray()
 
     def restore(self, epoch: int, stored: Iterable[tuple[int, bytes]]) -> None:
-        """Take over what the store kept: (epoch, concatenated fingerprints), oldest first.
+        """Load the stored fingerprints: (epoch, concatenated fingerprints), oldest first.
 
-        All of it: the prefetch may have been a larger one then.
+        All of them are kept, because the prefetch count may have been larger then.
         """
         self.epoch = epoch
         for old, blob in stored:
             self._ended |= dict.fromkeys((blob[at : at + BYTES] for at in range(0, len(blob), BYTES)), old)
 
     def connected(self, *, acknowledges: bool) -> None:
-        """Begin an epoch: what was delivered before it may be delivered again in it."""
+        """Begin an epoch, in which messages delivered before may be redelivered."""
         self.on = acknowledges
         self._ended |= dict.fromkeys(self._newer | self._older, self.epoch)
         self._newer, self._older = set(), set()
@@ -56,14 +56,14 @@ class Fingerprints:
         self._ended = {fingerprint: epoch for fingerprint, epoch in self._ended.items() if epoch >= oldest}
 
     def is_redelivered_duplicate(self, delivery: Delivery) -> bool:
-        """Note a message; True when it was applied before."""
+        """Record a message. Returns whether it was applied before."""
         fingerprint = fingerprint_of(delivery.body)
         newer = self._newer
-        # Also those of this connection: a quorum queue whose leader loses sight of the consumer's node for a moment
-        # takes back what is unacknowledged (rabbit_fifo: suspected_down), and so does a mirrored classic queue that
-        # fails over (RabbitMQ 3); both deliver it once more on the same channel. The price: of two messages with equal
-        # bodies that come again after a crash before their commit, one is counted. Events of Celery are never equal:
-        # each has the sender's clock, which goes up with every event.
+        # Also those of this connection: a quorum queue whose leader briefly loses contact with the consumer's node
+        # requeues unacknowledged messages (rabbit_fifo: suspected_down), and so does a mirrored classic queue that
+        # fails over (RabbitMQ 3); both redeliver them on the same channel. The price: if two messages with equal bodies
+        # are redelivered after a crash before their commit, only one is counted. Celery's events are never equal:
+        # each contains the sender's clock, which increases with every event.
         repeated = delivery.redelivered and (
             fingerprint in self._ended or fingerprint in newer or fingerprint in self._older
         )

@@ -1,7 +1,7 @@
-"""An incident in one line, and what a task can choose made fit for any receiver.
+"""Formats an incident as text that every receiver accepts: a headline, fields and paragraphs.
 
-Everything that a task can choose (its name, its exception, the worker's host) is hostile: control characters go, lone
-surrogates are replaced, lengths are cut, so that no message is refused for them.
+Everything that a task controls (its name, its exception, the worker's host) is untrusted: control characters and lone
+surrogates are replaced and lengths are limited, so that no receiver rejects the message.
 """
 
 import re
@@ -17,14 +17,14 @@ _FACT: Final = 2_000
 _not_plain: Final = re.compile(r"[^A-Za-z0-9]+").sub
 _VALUE_LIMIT: Final = 1_000
 _LISTED: Final = 5
-"""Names in one line; … stands for the others."""
+"""Names that a line lists; … stands for the rest."""
 _HAPPENED: Final = {
     "WorkerLostError": "a worker's child process was killed (often out of memory)",
     "TimeLimitExceeded": "exceeded its hard time limit and was killed",
     "SoftTimeLimitExceeded": "exceeded its soft time limit",
     "NotRegistered": "it is not registered in the worker that received it",
 }
-"""Exceptions whose class says nothing to someone who is woken by it."""
+"""Plain descriptions of exceptions whose class name alone does not explain the failure."""
 
 
 _MANY: Final = {
@@ -35,11 +35,11 @@ _MANY: Final = {
     Condition.NO_WORKER: "Many queues have too few workers",
     Condition.MISSED: "Many scheduled tasks did not run",
 }
-"""The storm of each condition other than failure."""
+"""Headline of a storm, for each condition other than failure."""
 
 
 def headline(incident: Incident) -> str:
-    """What failed, how often, and what it said; of another condition, what holds."""
+    """What failed, how often and with which message; for another condition, what holds."""
     fleet = f"[{incident.fleet}] " if incident.fleet else ""
     if incident.condition is not Condition.FAILURE:
         if not incident.is_storm:
@@ -65,9 +65,9 @@ def headline(incident: Incident) -> str:
 
 
 def facts(incident: Incident) -> list[tuple[str, str]]:
-    """What is told of a condition other than failure beside its headline: labels and values, each on one line.
+    """The details of a condition other than failure: labels and values, each on one line.
 
-    Labels are of letters, digits and spaces, each once: receivers make names of them.
+    Labels are unique and consist of letters, digits and spaces, because receivers turn them into field names.
     """
     values: dict[str, str] = {}
     for label, value in incident.details:
@@ -94,7 +94,7 @@ def _number(count: int, noun: str) -> str:
 
 
 def overview(incident: Incident) -> list[tuple[str, str]]:
-    """What every channel tells beside the headline: labels and values, each on one line, the most important first."""
+    """The fields that every channel shows below the headline: labels and values on one line, most important first."""
     one, failures = incident, incident.condition is Condition.FAILURE
     fields = [
         *([("Failures", str(one.count))] if failures else facts(one)),
@@ -111,9 +111,9 @@ def overview(incident: Incident) -> list[tuple[str, str]]:
 
 
 def paragraphs(incident: Incident, *, resolved: bool, limit: int) -> list[str]:
-    """An incident as plain text: its headline and what is known of it, then the end of what it said.
+    """An incident as plain text: its headline and fields, then the end of its traceback or message.
 
-    ``limit``: characters of the latter, which a resolved one has not.
+    ``limit``: maximum characters of the latter, which a resolved incident omits.
     """
     fields = [("Severity", str(incident.severity)), *overview(incident)]
     width = max(len(label) for label, _ in fields) + 2
@@ -125,7 +125,7 @@ def paragraphs(incident: Incident, *, resolved: bool, limit: int) -> list[str]:
 
 
 def text(value: str, limit: int | None = None) -> str:
-    """The value without lone surrogates and what is not printable (but line breaks and tabs), cut with ``…``."""
+    """The value without lone surrogates and unprintable characters (line breaks and tabs are kept), cut with ``…``."""
     value = value.encode("utf-8", "replace").decode()
     if not value.isprintable():
         value = "".join(char if char.isprintable() or char in "\n\t" else " " for char in value)
@@ -133,17 +133,17 @@ def text(value: str, limit: int | None = None) -> str:
 
 
 def line(value: str, limit: int = _NAME_LIMIT) -> str:
-    """As ``text``, on one line."""
+    """Like ``text``, on one line."""
     return text(" ".join(text(value).split()), limit)
 
 
 def format_counts(counts: Mapping[str, int], limit: int) -> str:
-    """The names with the most, each with its number."""
-    entries = most_first(counts)
+    """The names with the highest counts, each with its count."""
+    entries = by_count(counts)
     names = ", ".join(f"{line(name, 100)} ({count})" for name, count in entries[:limit])
     return names + (", …" if len(entries) > limit else "")
 
 
-def most_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Sorted by number."""
+def by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Name and count, highest count first."""
     return sorted(counts.items(), key=lambda entry: -entry[1])

@@ -1,8 +1,8 @@
-"""The label ``hostname`` of the task metrics: which hosts are known, and which have gone.
+"""Values of the label ``hostname`` of the task metrics: the hosts that are known, and when one is dropped.
 
-Those that send tasks are hosts as well as the workers, and nothing but their events tells of them. A host goes when no
-worker is on it any more and nothing was heard of it for as long as a worker is kept: else the pods of every release of
-a web server would stay for ever.
+Clients that send tasks are hosts too, and only their events show them. A host is dropped when it has no workers and no
+event came from it for as long as a silent worker is kept; otherwise the pods of every release of a web server would
+stay for ever.
 """
 
 from collections import Counter
@@ -18,21 +18,21 @@ class Hosts:
     """Not thread-safe: it belongs to the monitor. ``purge`` in seconds, ``now`` as for ``Workers``."""
 
     def __init__(self, *, purge: float, overflows: Counter[str] | None = None) -> None:
-        """Start empty; ``restore`` fills it. ``overflows``: where is counted what the bound has cut."""
+        """Start empty; ``restore`` fills it. ``overflows`` counts events of hosts beyond the bound."""
         self._purge = purge
         self._overflows = overflows if overflows is not None else Counter()
         self._last_received_at: dict[str, float] = {}
 
     def __len__(self) -> int:
-        """How many are known."""
+        """Number of known hosts."""
         return len(self._last_received_at)
 
     def restore(self, hosts: Iterable[str], now: float) -> None:
-        """Take over the hosts of stored series; they have until ``now`` + purge to be heard of."""
+        """Load the hosts of stored series; they are dropped without an event until ``now`` + purge."""
         self._last_received_at |= dict.fromkeys(hosts, now)
 
     def hear(self, hostname: str, now: float) -> str:
-        """The label for an event of ``hostname``: the part after ``@``, ``other`` when there are too many of them."""
+        """Record an event of ``hostname``. Returns its label: the part after ``@``, or ``other`` beyond the bound."""
         host = host_of(hostname)
         if host not in self._last_received_at and len(self._last_received_at) >= MAX_HOSTS:
             self._overflows["hosts"] += 1
@@ -41,9 +41,9 @@ class Hosts:
         return host
 
     def tick(self, workers: Iterable[str], now: float) -> set[str]:
-        """Forget and return the hosts that have gone. ``workers``: hostnames of those that are known.
+        """Drop and return the hosts that are gone. ``workers``: hostnames of the known workers.
 
-        ``other`` never goes: it has the totals of hosts that may still be there.
+        ``other`` is never dropped: it contains the totals of hosts that may still be active.
         """
         purged = {host for host, at in self._last_received_at.items() if now - at > self._purge and host != OTHER}
         if purged:

@@ -1,10 +1,10 @@
-"""Run times, waiting times and queue lengths by hour.
+"""Runtimes, waiting times and queue lengths by hour.
 
-The histograms of a series only grow, and a flush writes them whole. So what was measured in an hour is the difference
-between two of them, and all that has to be kept is what they were when each hour began: a checkpoint. It is written
-with the flush of the first event of the hour, so hours are exact whatever is killed, and no event costs more for it.
-After a start it is not known in which hour the newest event of a series was: a backlog may have been read long after.
-So the first event of each series notes another checkpoint, which may be of the same hour.
+The histograms of a series are cumulative, and a flush writes them completely. So the measurements of an hour are the
+difference between two states, and it is enough to store the state at the start of each hour: a checkpoint. It is
+written in the flush of the hour's first event, so hours are exact even if the process is killed, and other events cost
+nothing more. After a start it is unknown in which hour the newest event of a series was, as a backlog may have been
+read late. So the first event of each series writes another checkpoint, possibly of the same hour.
 """
 
 import math
@@ -28,23 +28,24 @@ from celery_monitor.core.text import OTHER
 
 HOUR: Final = 3600
 MAX_CHECKPOINTS: Final = 50_000
-"""That wait for the next flush. While more wait, because the store is away, hours go into the one before."""
+"""Checkpoints that wait for the next flush. With more, while the store is unavailable, an hour is merged into the
+previous one."""
 MAX_QUEUES: Final = 1_000
-"""Queues whose length is kept each time, the longest."""
+"""Queues whose length is recorded each time: the longest ones."""
 MAX_LATE_QUEUES: Final = 250
-"""Further queues in each quarter of an hour, that were not among the longest when it began."""
+"""Additional queues per quarter of an hour that were not among the longest at its start."""
 MAX_LENGTHS: Final = 100_000
-"""Lengths that wait for the next flush."""
+"""Queue lengths that wait for the next flush."""
 _AHEAD: Final = 60.0
-"""Seconds by which an event may be ahead of the clock. One that is further ahead begins no hour: those that come after
-it would be counted in an hour that has not come."""
+"""Seconds by which an event may be ahead of the clock. An event further ahead starts no hour: the events after it would
+be counted in a future hour."""
 
 
 class Measured(Protocol):
     """A series in memory.
 
-    ``hour_end``: Unix seconds at which the hour ends that it is in; 0 until an event has told. ``used_at``: Unix
-    seconds of its last use, by the monitor's clock; 0 for a new one.
+    ``hour_end``: Unix seconds at which its current hour ends; 0 before the first event. ``used_at``: Unix seconds of
+    its last use, by the monitor's clock; 0 for a new series.
     """
 
     key: SeriesKey
@@ -55,18 +56,18 @@ class Measured(Protocol):
 
 
 class Checkpoints:
-    """Notes what the histograms of series are when hours begin. Not thread-safe: it belongs to the table of series."""
+    """Records the histograms of series at the start of hours. Not thread-safe: it belongs to the table of series."""
 
     def __init__(self, runtime_bounds: Sequence[float], wait_bounds: Sequence[float], overflows: Counter[str]) -> None:
-        """``overflows`` counts what the bound has cut, as ``buckets``."""
+        """``overflows`` counts checkpoints beyond the bound, as ``buckets``."""
         self._bounds = (*runtime_bounds, math.inf), (*wait_bounds, math.inf)
         self._overflows = overflows
         self._waiting: list[Checkpoint] = []
         self._hour_end = 0.0
-        """The newest one, for the series to share."""
+        """The newest hour's end, one float object that all series share."""
 
     def begin(self, row: Measured, at: float, now: float) -> None:
-        """An event of ``at`` is about to be measured: note an hour that begins with it."""
+        """An event of ``at`` is about to be measured: write a checkpoint if it starts an hour."""
         start = int(min(at, now + _AHEAD) // HOUR) * HOUR
         if start < row.hour_end or row.key.name == OTHER:
             return
@@ -76,23 +77,23 @@ class Checkpoints:
             row.hour_end = self._hour_end
 
     def end(self, row: Measured) -> None:
-        """The series is dropped, or others are added to it: its hour ends with what it has now."""
+        """The series is about to be dropped or merged into: its hour ends with its present histograms."""
         start = _hour_of(row)
         if start and row.key.name != OTHER and (any(row.runtime) or any(row.wait)):
             self._note(row, start, last=True)
 
     def resume(self, row: Measured) -> None:
-        """Others were added to it after ``end``: its hour goes on from here."""
+        """Others were merged into the series after ``end``: its hour continues from here."""
         start = _hour_of(row)
         if start and row.key.name != OTHER:
             self._note(row, start)
 
     def replaced(self, old: Series, start: int) -> None:
-        """The stored histograms of a series have other bounds than today's, and start again at zero."""
+        """The stored histograms of a series have bounds that differ from the configured ones, and restart at zero."""
         self._waiting.append(ending(old, start))
 
     def take(self) -> list[Checkpoint]:
-        """Those since the last call, in order."""
+        """The checkpoints since the last call, in order."""
         waiting, self._waiting = self._waiting, []
         return waiting
 
@@ -108,17 +109,17 @@ class Checkpoints:
 
 
 class QueueLengths:
-    """Adds up the lengths that the broker told, by quarter of an hour. Not thread-safe."""
+    """Aggregates the queue lengths that the broker reported, by quarter of an hour. Not thread-safe."""
 
     def __init__(self) -> None:
-        """Start without any."""
+        """Start empty."""
         self._waiting: dict[tuple[int, str], QueueLengthDelta] = {}
         self._start = 0
         self._names: set[str] = set()
-        """Queues with a length in the present quarter of an hour: each is a row of the store."""
+        """Queues recorded in the present quarter of an hour: each one is a row in the store."""
 
     def note(self, queues: Iterable[QueueStats], now: float) -> None:
-        """The queues as they are now."""
+        """Record the current lengths of the queues."""
         start = int(now // BUCKET_SECONDS) * BUCKET_SECONDS
         if start != self._start:
             self._start, self._names = start, set()
@@ -138,16 +139,16 @@ class QueueLengths:
                 self._waiting[bucket] = QueueLengthDelta(start, queue.name, old.looks + 1, old.total + length, longest)
 
     def take(self) -> list[QueueLengthDelta]:
-        """Those since the last call."""
+        """The lengths since the last call."""
         waiting, self._waiting = self._waiting, {}
         return list(waiting.values())
 
 
 def hours(checkpoints: Iterable[Checkpoint], totals: Iterable[Series]) -> list[HourRow]:
-    """What was measured in each hour, of all series together; by time.
+    """The measurements of each hour over all series, in order of time.
 
-    ``checkpoints``: of each series in their order, with no gap up to now; the series in any order. Only the newest of
-    each series is kept in memory. ``totals``: the same series as they are now.
+    ``checkpoints``: in order for each series and without a gap up to now; the series may be interleaved. Only the
+    newest of each series is kept in memory. ``totals``: the present state of the same series.
     """
     cells_by_hour: dict[int, tuple[dict[float, int], dict[float, int]]] = {}
     newest: dict[SeriesKey, Checkpoint] = {}
@@ -163,23 +164,23 @@ def hours(checkpoints: Iterable[Checkpoint], totals: Iterable[Series]) -> list[H
 
 
 def ending(series: Series, start: int) -> Checkpoint:
-    """The last checkpoint of a series that is dropped. ``start``: of an hour that is not before its newest one."""
+    """The last checkpoint of a dropped series. ``start``: the start of an hour not before its newest one."""
     runtime, wait = _cells(series.runtime.bounds, series.runtime.counts), _cells(series.wait.bounds, series.wait.counts)
     return Checkpoint(start, series.key, runtime, wait, last=True)
 
 
 def _now(one: Series) -> Checkpoint:
-    """The series as it is."""
+    """The present state of a series as a checkpoint."""
     return ending(one, 0)
 
 
 def _hour_of(row: Measured) -> int:
-    """When the hour began that it is in; 0 for one that is in none."""
+    """Start of the hour that the series is in; 0 if it is in none."""
     return int(row.hour_end) - HOUR if row.hour_end else int(row.used_at // HOUR) * HOUR
 
 
 def _cells(bounds: Sequence[float], counts: Sequence[int]) -> Cells:
-    """The cells that hold something, and those below them: an estimate needs both bounds of a cell."""
+    """The nonempty cells and the ones directly below them, as an estimate needs both bounds of a cell."""
     if not any(counts):
         return ()
     above = [*counts[1:], 0]
@@ -188,7 +189,7 @@ def _cells(bounds: Sequence[float], counts: Sequence[int]) -> Cells:
 
 
 def _add_growth(to: dict[float, int], before: Cells, after: Cells) -> None:
-    """Add what ``after`` has more; nothing when it is not later, but of a series that began anew."""
+    """Add the growth from ``before`` to ``after``; nothing if a count decreased, because the series was reset."""
     earlier = dict(before)
     growth = {bound: count - earlier.pop(bound, 0) for bound, count in after}
     if any(earlier.values()) or min(growth.values(), default=0) < 0:

@@ -1,4 +1,4 @@
-"""A failure or an episode as it is judged, and the incident in memory that it belongs to."""
+"""The failure or episode that is judged, and the incident in memory that it belongs to."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -12,19 +12,19 @@ from celery_monitor.core.text import OTHER
 
 MAX_NAMES_PER_INCIDENT: Final = 20
 MAX_NAMES_PER_STORM: Final = 100
-"""Tasks that a storm names: its text tells how many they are."""
+"""Tasks that a storm names; its text gives their number."""
 SAMPLES: Final = 5
 MAX_EPISODE_SAMPLES: Final = 20
-"""Task IDs that an episode keeps: of what is lost, each one matters."""
+"""Task IDs that an episode keeps: more than a failure's, because each lost task matters."""
 MAX_SUMMARY: Final = 1_000
 MAX_LABEL: Final = 100
 MAX_VALUE: Final = 2_000
 MAX_TRACEBACK_LENGTH: Final = 4_000
-"""Characters of it that an incident keeps, from the end."""
+"""Characters that an incident keeps of a traceback, from its end."""
 
 
 class TaskFailure(msgspec.Struct, frozen=True, gc=False):
-    """A failure as the decision needs it. An incident keeps its last one: its texts are to be short."""
+    """A failure as the Decider needs it. An incident keeps its last one, so the texts must be short."""
 
     uuid: str
     task: str
@@ -40,22 +40,22 @@ class TaskFailure(msgspec.Struct, frozen=True, gc=False):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What became of one failure, or of one look at an episode."""
+    """The decision on one failure, or on one report of an episode."""
 
     reason: Reason
     incident: str | None
-    """Key of its incident; None when it came too late for it."""
+    """Key of its incident; None if it has none."""
     changed: bool = True
-    """The incident came to this reason now: what ``celery_monitor_incidents_total`` counts."""
+    """Whether the incident's reason has changed: counted by ``celery_monitor_incidents_total``."""
     muted: bool = False
-    """A silence covers the failure."""
+    """Whether a silence covers the failure."""
 
 
 class Episode(msgspec.Struct, frozen=True):
-    """A condition other than failure holds: what a judge found. The same episode is told again as it goes on.
+    """A judge's report that a condition other than failure holds. It is repeated while the episode continues.
 
-    One is open at a time for each condition, subject and rule; ``since`` tells it from earlier ones, so it must come
-    from the events or from what is stored, not from the time of looking: a restart must find the same.
+    At most one is open for each condition, subject and rule. ``since`` distinguishes it from earlier episodes, so it
+    must come from events or from the store, not from the time of the check: after a restart it must be the same.
     """
 
     condition: Condition
@@ -63,46 +63,46 @@ class Episode(msgspec.Struct, frozen=True):
     """The task, queue, worker or schedule."""
     rule: Rule
     since: float
-    """When it began to hold, in Unix seconds."""
+    """When the condition began to hold, in Unix seconds."""
     at: float
-    """What it was seen at last: Unix seconds."""
+    """When the condition was last seen to hold, in Unix seconds."""
     summary: str
-    """One sentence, without the fleet's name: what holds, and since when."""
+    """One sentence without the fleet's name: what holds, and since when."""
     task: str = ""
-    """The task, where there is one."""
+    """The task's name, if there is one."""
     count: int = 1
-    """Tasks concerned."""
+    """Number of tasks affected."""
     details: Sequence[tuple[str, str]] = ()
-    """Labels and values for the reader; beyond MAX_DETAILS they are cut. Each label once, of words of ours: receivers
-    make names of them. What is of the fleet goes into values."""
+    """Labels and values, at most MAX_DETAILS. Labels are unique and constant, because receivers turn them into field
+    names; data from the fleet belongs in values."""
     tasks: Mapping[str, int] = {}
     queues: Mapping[str, int] = {}
     workers: Mapping[str, int] = {}
     samples: Sequence[str] = ()
     """Task IDs."""
     unwatched: float = 0.0
-    """Seconds of its time in which the stream was not watched."""
+    """Seconds of the episode in which the stream was not watched."""
 
     @property
     def identity(self) -> "Identity":
-        """Of which one can be open at a time."""
+        """The identity of which only one episode can be open."""
         return self.condition, self.subject, self.rule.name
 
 
 class EpisodeEnd(msgspec.Struct, frozen=True):
-    """An episode has ended, as a judge found."""
+    """A judge's report that an episode has ended."""
 
     condition: Condition
     subject: str
     rule: str
-    """Its name."""
+    """The rule's name."""
     at: float
     summary: str = ""
-    """What is to be told in place of the last sentence; "" for no change."""
+    """Replaces the episode's summary; "" keeps it."""
 
     @property
     def identity(self) -> "Identity":
-        """Of the episode."""
+        """The episode's identity."""
         return self.condition, self.subject, self.rule
 
 
@@ -111,7 +111,7 @@ Identity = tuple[Condition, str, str]
 
 
 class OpenIncident(msgspec.Struct, gc=False):
-    """An incident in memory, mutable, and what is known of its sending."""
+    """A mutable incident in memory, with the state of its notifications."""
 
     key: str
     task: str
@@ -122,7 +122,7 @@ class OpenIncident(msgspec.Struct, gc=False):
     first_at: float
     last_at: float
     ends_at: float
-    """From when on no failure can join it."""
+    """Time after which no failure can join it."""
     state: IncidentState = IncidentState.SUPPRESSED
     reason: Reason = Reason.BELOW_THRESHOLD
     count: int = 0
@@ -143,17 +143,17 @@ class OpenIncident(msgspec.Struct, gc=False):
     details: tuple[tuple[str, str], ...] = ()
     unwatched: float = 0.0
     message: str = ""
-    """The sentence of a condition other than failure."""
+    """The summary of a condition other than failure."""
     revised: bool = False
-    """What it says has changed since it was sent."""
+    """Whether its text has changed since it was sent."""
 
     @property
     def has_unsent(self) -> bool:
-        """Something was not sent yet."""
+        """Whether there are changes that were not sent yet."""
         return self.revised or self.count > self.sent_count
 
     def observe(self, episode: Episode) -> None:
-        """Take over what an episode tells now."""
+        """Update the incident from a report of its episode."""
         before = self.message, self.details, self.count, self.unwatched
         self.count = max(self.count, episode.count)
         self.first_at, self.last_at = min(self.first_at, episode.since), max(self.last_at, episode.at)
@@ -169,12 +169,12 @@ class OpenIncident(msgspec.Struct, gc=False):
             self.revised = self.dirty = True
 
     def join(self, failure: TaskFailure, *, page: bool) -> None:
-        """Count a failure in. ``page``: its rule does not silence it."""
+        """Count a failure. ``page``: its rule does not silence it."""
         self.dirty = True
         self.count += 1
         self.silenced += not page
         self.first_at = min(self.first_at, failure.at)
-        # Most failures repeat the names of earlier ones: those are counted here, without a call for each.
+        # Most failures repeat the names of earlier ones. They are counted inline, which saves a call for each.
         if failure.exception in self.exceptions:
             self.exceptions[failure.exception] += 1
         else:
@@ -198,11 +198,11 @@ class OpenIncident(msgspec.Struct, gc=False):
 
     @property
     def max_tasks(self) -> int:
-        """How many tasks it names."""
+        """Maximum number of tasks that it names."""
         return MAX_NAMES_PER_STORM if self.storm else MAX_NAMES_PER_INCIDENT
 
     def include(self, task: str, recent: RecentFailures, count: int) -> None:
-        """Count in what a task has failed before it became part of this storm."""
+        """Count a task's failures from before it became part of this storm."""
         if count <= 0:
             return
         self.count += count
@@ -216,7 +216,7 @@ class OpenIncident(msgspec.Struct, gc=False):
             self.samples.append(recent.uuid)
 
     def freeze(self, fleet: str) -> Incident:
-        """The value that is stored and sent."""
+        """The immutable value that is stored and sent."""
         last = self.last
         return Incident(
             key=self.key,
@@ -255,7 +255,7 @@ class OpenIncident(msgspec.Struct, gc=False):
 
 
 def restored_incident(old: Incident, rule: Rule, ends_at: float, now: float) -> OpenIncident:
-    """Of a stored one, of failures. What was sent before counts as sent now."""
+    """A stored incident of failures, as an entry. What was sent before the restart counts as sent now."""
     last = TaskFailure(
         old.last_uuid, old.task, "", "", old.last_at, "", old.message, old.traceback, old.args, old.kwargs
     )

@@ -1,7 +1,7 @@
-"""A large JSON body → its events, as slices of its bytes, before any parser builds objects from it.
+"""Splits a large JSON body into its events, as slices of bytes, before a parser builds objects from it.
 
-Brackets, commas and strings are all that is looked at, and the number of them is bounded: ``[{},{},…]`` in 8 MB would
-take a parser half a gigabyte and four seconds. A slice need not be JSON; whoever parses it finds out.
+It looks only at brackets, commas and strings, and bounds their number: a parser would take half a gigabyte and four
+seconds for 8 MB of ``[{},{},…]``. A slice need not be valid JSON; the parser detects that.
 """
 
 import re
@@ -9,20 +9,20 @@ from collections.abc import Iterator
 from typing import Final
 
 MAX_SCANNED_TOKENS: Final = 100_000
-"""Brackets, commas and strings that are looked at in one body: some 35 ms. An event of Celery has 60."""
+"""Brackets, commas and strings that are scanned in one body: about 35 ms. A Celery event has 60."""
 
 _MARK: Final = re.compile(rb'["\[\]{},]')
 _TEXT: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _WINDOW: Final = 1 << 18
-"""Bytes of a string that one search goes through: it holds the interpreter's lock."""
+"""Bytes of a string that one search scans: a search holds the interpreter lock."""
 _START: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(\[\s*\]?)?")
 _QUOTE, _OPENING, _CLOSING = b'"', (b"[", b"{"), (b"]", b"}")
 
 
 def split_array(body: bytes) -> Iterator[bytes | None]:
-    """The elements of a list, or the body itself when it is none.
+    """The elements of a list, or the body itself if it is not a list.
 
-    The last one is None where an element does not end, or not within ``MAX_SCANNED_TOKENS``.
+    The last item is None if an element does not end within ``MAX_SCANNED_TOKENS``.
     """
     start = _START.match(body)
     at = start.end() if start is not None else 0
@@ -40,7 +40,7 @@ def split_array(body: bytes) -> Iterator[bytes | None]:
 
 
 def _end(body: bytes, at: int, tokens_left: int) -> tuple[int, int]:
-    """Where the value that begins at ``at`` ends, -1 when it does not; and how many marks are left then."""
+    """Position at which the value that begins at ``at`` ends, -1 if it does not; and the number of tokens left."""
     depth = 0
     while tokens_left > 0:
         mark = _MARK.search(body, at)
@@ -61,9 +61,9 @@ def _end(body: bytes, at: int, tokens_left: int) -> tuple[int, int]:
 
 
 def _after_string(body: bytes, at: int) -> int:
-    """Where the string goes on to whose inside ``at`` is; -1 when it does not end."""
+    """Position after the string that contains ``at``; -1 if it does not end."""
     while True:
-        end = _TEXT.match(body, at, at + _WINDOW).end()  # type: ignore[union-attr]  # it matches nothing, too
+        end = _TEXT.match(body, at, at + _WINDOW).end()  # type: ignore[union-attr]  # it always matches, possibly the empty string
         if body[end : end + 1] == _QUOTE:
             return end + 1
         if end == at:

@@ -1,22 +1,22 @@
-"""What a process may do by its lease of the store, as far as it can know by its own clock.
+"""What a process may do with its lease on the store, as far as its own clock can tell.
 
-The store's clock decides who leads. A process knows a lower bound: a renewal that it asked for at a moment holds for
-at least ``ttl`` from that moment on, however long the answer took. Sending is given up some time before that, so that
-a request that has just begun is over when another process may take the lease. All times are monotonic seconds.
+The store's clock decides who leads. A process knows a lower bound: a renewal holds for at least ``ttl`` from the
+moment at which it was requested, however long the answer took. Sending stops some time before that, so that a request
+that has just begun is finished when another process may take the lease. All times are monotonic seconds.
 """
 
 import math
 from typing import Final
 
 TRUST: Final = 0.75
-"""Part of the lease for which a process sends notifications without a new renewal."""
+"""Fraction of the lease for which a process may send notifications without a new renewal."""
 
 UNREADY_WAIT: Final = 2.0
-"""Seconds for which a free lease is left to a process that can go on without a gap."""
+"""Seconds for which a free lease is left to a process that can take over without a gap."""
 
 
 class Candidate:
-    """When a process that waits may ask for the lease."""
+    """Decides when a waiting process may request the lease."""
 
     def __init__(self) -> None:
         self._free_since: float | None = None
@@ -26,10 +26,10 @@ class Candidate:
         self._free_since = None
 
     def may_lead(self, expires_in: float, now: float, *, ready: bool) -> bool:
-        """Whether to ask for it. ``ready``: nothing is missed by taking over now.
+        """Whether to request the lease. ``ready``: a takeover now would miss no messages.
 
-        ``expires_in``: seconds, by the store's clock, until it is free; not positive once it is. A process that is not
-        ready leaves a free lease to one that is, and to a leader that could not renew it: both have what it lacks.
+        ``expires_in``: seconds until the lease is free, by the store's clock; zero or negative once it is. A process
+        that is not ready leaves a free lease for a while to one that is, and to the leader that could not renew it.
         """
         if expires_in > 0:
             self._free_since = None
@@ -40,36 +40,36 @@ class Candidate:
 
 
 class Leadership:
-    """One term: from the moment the lease was taken until it is lost or resigned; it never begins again."""
+    """One term, from taking the lease until it is lost or given up. A term never restarts."""
 
     def __init__(self, ttl: float, asked_at: float) -> None:
-        """``ttl``: seconds that a renewal holds; infinite where no other process can take the lease."""
+        """``ttl``: seconds for which a renewal holds; infinite if no other process can take the lease."""
         self.ttl = ttl
         self.end_reason: str | None = None
-        """Why the term has ended."""
+        """Why the term has ended; None while it lasts."""
         self._renewed_at = asked_at
         self._failed_at = -math.inf
 
     def renewed(self, asked_at: float) -> None:
-        """The store has extended the lease; ``asked_at`` is when it was asked to."""
+        """The store has extended the lease; ``asked_at``: when the renewal was requested."""
         self._renewed_at = max(self._renewed_at, asked_at)
 
     def failed(self, now: float) -> None:
-        """The store has not answered until now: nobody knows who leads."""
+        """The store has not answered, so it is unknown who leads."""
         self._failed_at = max(self._failed_at, now)
 
     def end(self, reason: str) -> None:
-        """Another process leads, or the lease was given up. The first reason stays."""
+        """End the term: another process leads, or the lease was given up. The first reason is kept."""
         self.end_reason = self.end_reason or reason
 
     def may_send(self, now: float) -> bool:
-        """Whether a notification may be sent: no other process can lead for a while."""
+        """Whether notifications may be sent: no other process can become leader for some time."""
         return self.end_reason is None and now < self._renewed_at + TRUST * self.ttl
 
     def may_consume(self, now: float) -> bool:
-        """Whether messages may be held: no other process can lead yet, so nobody waits for them."""
+        """Whether messages may be held: no other process can be leader yet."""
         return self.end_reason is None and now < self._renewed_at + self.ttl
 
     def unreachable(self) -> bool:
-        """Whether the store did not answer after the trust in the last renewal had ended."""
+        """Whether the store has failed to answer since the last renewal stopped being trusted."""
         return self.end_reason is None and self._failed_at >= self._renewed_at + TRUST * self.ttl

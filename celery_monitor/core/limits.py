@@ -1,4 +1,4 @@
-"""What a monitor is told of the settings, and how much of everything it keeps at most."""
+"""The settings that the monitor needs, and the maximum of everything that it keeps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from celery_monitor.core.workers import MAX_WORKERS
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the monitor is told of the settings. Times in seconds."""
+    """The settings that the monitor needs. Times in seconds."""
 
     prefetch: int = 4000
     max_tasks: int = 1_000_000
@@ -43,12 +43,12 @@ class Limits:
     policy: Policy = field(default_factory=Policy)
     mutes: Sequence[MuteWindow] = ()
     schedules: Sequence[Schedule] = ()
-    scheduler: Rule | None = None  # who hears that no schedule has run
-    stream_kept: float = 86_400.0  # for so long the broker keeps events for us, if it keeps any
-    prober: int | None = None  # whose probes tell how far the stream was read: another's clock may be wrong
+    scheduler: Rule | None = None  # the rule for "no schedule has run"
+    stream_kept: float = 86_400.0  # for how long the broker keeps events for the monitor, if it keeps any
+    prober: int | None = None  # whose probes show how far the stream was read: others may have wrong clocks
 
     def maxima(self) -> dict[str, int]:
-        """How much is kept of what ``usage`` tells, by its names."""
+        """The maximum of each bound, by the names of ``usage``."""
         return {
             "series": self.max_series,
             "task_names": self.max_task_names,

@@ -1,7 +1,7 @@
-"""Links to other systems, as templates: ``https://logs.example.com/?q={task_id}``.
+"""Link templates for other systems, such as ``https://logs.example.com/?q={task_id}``.
 
-What is filled in comes from tasks and is hostile, so everything but letters, digits and ``-._~`` is percent-encoded,
-and it may stand behind the host only: no task chooses where a link leads.
+The values come from tasks and are untrusted, so everything except letters, digits and ``-._~`` is percent-encoded, and
+placeholders are allowed only after the host: no task can choose where a link leads.
 """
 
 import re
@@ -19,7 +19,7 @@ _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstu
 
 
 def problem(template: str) -> str | None:
-    """What is wrong with a template; None when nothing is."""
+    """The problem with a template; None if it is valid."""
     if not _WHERE.match(template) or not template.isprintable() or " " in template:
         return "must be an http:// or https:// URL, with placeholders only after the host"
     unknown = [name for name in _PLACEHOLDER.findall(template) if name not in PLACEHOLDERS]
@@ -30,7 +30,7 @@ def problem(template: str) -> str | None:
 
 
 def fill(templates: Mapping[str, str], values: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Title and URL of each template whose placeholders all have a value, in order."""
+    """Title and URL of each template for which all placeholders have a value, in order."""
     links = []
     for title, template in templates.items():
         if all(values.get(name) for name in _PLACEHOLDER.findall(template)):
@@ -39,7 +39,7 @@ def fill(templates: Mapping[str, str], values: Mapping[str, str]) -> list[tuple[
 
 
 def of_failure(failure: Failure, fleet: str) -> dict[str, str]:
-    """What a failure gives to fill in."""
+    """The values of a failure."""
     return {
         "task_id": failure.uuid,
         "task": failure.name,
@@ -52,19 +52,19 @@ def of_failure(failure: Failure, fleet: str) -> dict[str, str]:
 
 
 def of_incident(incident: Incident) -> dict[str, str]:
-    """What an incident gives: of several workers, queues and exceptions that with the most failures."""
+    """The values of an incident: the worker, queue and exception with the most failures."""
     return {
         "task_id": incident.last_uuid,
         "task": "" if incident.is_storm else incident.task,
-        "worker": _most(incident.workers),
-        "queue": _most(incident.queues),
-        "exception": _most(incident.exceptions),
+        "worker": _most_frequent(incident.workers),
+        "queue": _most_frequent(incident.queues),
+        "exception": _most_frequent(incident.exceptions),
         "incident": incident.key,
         "fleet": incident.fleet,
     }
 
 
-def _most(counts: Mapping[str, int]) -> str:
+def _most_frequent(counts: Mapping[str, int]) -> str:
     known = {name: count for name, count in counts.items() if name != OTHER}
     return max(known, key=lambda name: known[name]) if known else ""
 

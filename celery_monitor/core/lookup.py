@@ -1,8 +1,8 @@
-"""What runs and waits now, and a task by its ID, out of memory.
+"""Finds the tasks that run or wait now, and tasks by ID, in memory.
 
-Hundreds of thousands of tasks can be under way, and the pump waits while somebody holds the monitor. So only their IDs
-are copied meanwhile (``TaskLookup.uuids``: some milliseconds), and what is known of them is looked up and sifted
-afterwards (``entries``, ``sift``): what a task does between the two may or may not be seen.
+Hundreds of thousands of tasks can be under way, and the pump waits while the monitor's lock is held. So only their IDs
+are copied under the lock (``TaskLookup.uuids``: a few milliseconds); their entries are looked up and filtered
+afterwards (``entries``, ``select_runs``). Changes between the two may or may not be visible.
 """
 
 import enum
@@ -20,34 +20,34 @@ from celery_monitor.core.model import NO_DETAILS, Stage, TaskDetails, TaskRef, T
 from celery_monitor.core.track import Tracker
 
 _OVER: Final = -runs.ENDED_UNSEEN
-"""``due_at`` of a run that is known to have ended, though no event has told of it."""
+"""``due_at`` of a run that is known to have ended although no event has reported it."""
 _T, _Y, _OK = map(int, (Stage.STARTED, Stage.RETRYING, Stage.SUCCEEDED))
 _ONE: Final = (None,)
 CHILDREN: Final = 50
-"""The most tasks listed among those that one task has sent."""
+"""Maximum number of children that are listed for one task."""
 
 Tasks = tuple[Sequence[str], Sequence[TaskRef]]
-"""Task IDs, and the entry of each."""
+"""Task IDs, and the entry of each one."""
 
 
 class RunState(enum.StrEnum):
-    """What a task that has not ended does."""
+    """The state of a task that has not ended."""
 
     RUNNING = "running"
     WAITING = "waiting"
-    """In a queue, or fetched by a worker and not begun."""
+    """In a queue, or fetched by a worker but not started."""
     SCHEDULED = "scheduled"
-    """Its ETA has not come."""
+    """Its ETA is in the future."""
     RETRYING = "retrying"
-    """It failed and waits for its next attempt."""
+    """It failed and waits for its retry."""
     LOST = "lost"
-    """Its worker is gone; no event will tell of its end."""
+    """Its worker is gone, so no event will report its end."""
     UNSEEN = "unseen_end"
-    """It has ended, as its worker says, and no event has told how. It is not listed."""
+    """Its worker no longer holds it, but no event has reported how it ended. It is not listed."""
 
 
 LISTED: Final = (RunState.RUNNING, RunState.WAITING, RunState.SCHEDULED, RunState.RETRYING, RunState.LOST)
-"""States of what has not ended."""
+"""States of tasks that have not ended."""
 OUTCOMES: Final[Mapping[str, Stage | None]] = {
     "ended": None,
     "succeeded": Stage.SUCCEEDED,
@@ -55,9 +55,9 @@ OUTCOMES: Final[Mapping[str, Stage | None]] = {
     "revoked": Stage.REVOKED,
     "rejected": Stage.REJECTED,
 }
-"""How tasks have ended, by name; ``ended`` is any of these."""
+"""Outcomes of ended tasks, by name; ``ended`` means any of them."""
 _RUNNING, _WAITING, _SCHEDULED, _RETRYING, _LOST = range(len(LISTED))
-"""Plain ints: counting members of an enumeration costs as much as all else."""
+"""Plain ints: counting enum members would double the cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,53 +66,53 @@ class RunFilter:
 
     state: RunState | None = None
     matches_name: Callable[[str], bool] | None = None
-    """Of a task's name."""
+    """A predicate on the task name."""
     queue: str | None = None
-    """Of the event that told it, else the most likely one, as it is shown."""
+    """The queue as it is shown: from an event, else the most likely one."""
     hostname: str | None = None
-    """Of the worker, whole."""
+    """The worker's full hostname."""
     offset: int = 0
     limit: int = 50
 
 
 @dataclass(frozen=True, slots=True)
 class RunPage:
-    """Some of the tasks under way."""
+    """A page of the tasks under way."""
 
     runs: Sequence[TaskRun] = ()
-    """Running ones by when they began, all others in the order in which they were first seen: the oldest first."""
+    """Running ones in order of their start, others in the order in which they were first seen, oldest first."""
     total: int = 0
-    """How many the filter lets through."""
+    """Number of runs that match the filter."""
     counts: dict[RunState, int] = field(default_factory=dict)
-    """The same of each state, whatever state the filter asks for."""
+    """The same for each state, ignoring the filter's state."""
     newest: int = 0
-    """Of runs that have ended: the number of the newest one that was looked at; 0 when there is none."""
+    """For ended runs: the number of the newest one that was checked; 0 if there is none."""
 
 
 class TaskLookup:
-    """Questions to the tracker's memory; each is bounded in time. Not thread-safe: it belongs to the monitor."""
+    """Queries on the tracker's memory, each bounded in time. Not thread-safe: it belongs to the monitor."""
 
     def __init__(self, tracker: Tracker, ended: EndedTasks, queue_of: Callable[[str, str], str]) -> None:
-        """``queue_of``: the most likely queue of a task's name on a worker."""
+        """``queue_of``: (task name, worker) → the most likely queue."""
         self._tracker = tracker
         self._ended = ended
         self._queue_of = queue_of
 
     def uuids(self) -> list[str]:
-        """Of all tasks that are tracked, those that were first seen first."""
+        """IDs of all tracked tasks, in the order in which they were first seen."""
         return list(self._tracker.tasks)
 
     def entries(self, uuids: Iterable[str]) -> Tasks:
-        """What is tracked of these IDs; those that have gone meanwhile are left out.
+        """The entries of these IDs, without tasks that were dropped meanwhile.
 
-        The one method that needs no lock: it looks up one after the other, and reads what may change meanwhile.
+        The only method that needs no lock: it looks up one ID at a time, and entries may change meanwhile.
         """
         get = self._tracker.tasks.get
         pairs = [(uuid, entry) for uuid in uuids if (entry := get(uuid)) is not None]
         return [uuid for uuid, _ in pairs], [entry for _, entry in pairs]
 
     def find(self, uuid: str) -> list[TaskRun]:
-        """The runs of a task ID: those under way, then those that have ended, the newest first."""
+        """The runs of a task ID: those under way, then those that have ended, newest first."""
         entry = self._tracker.tasks.get(uuid)
         live = [] if entry is None else [run for run in runs.all_runs(entry) if run.stage < _OK]
         return [
@@ -121,15 +121,15 @@ class TaskLookup:
         ]
 
     def ended_children(self, uuid: str) -> list[TaskRun]:
-        """Runs that have ended of tasks that this one has sent, the newest first."""
+        """Ended runs of the tasks that this task has sent, newest first."""
         return list(islice((run for run in self._ended.all(self._queue_of) if run.parent == uuid), CHILDREN))
 
     def likely_queue(self, task: str, hostname: str) -> str:
-        """The most likely queue of a task's run where no event has told it."""
+        """The most likely queue of a run for which no event names it."""
         return self._queue_of(task, hostname)
 
     def complete(self, task_runs: Iterable[TaskRun]) -> list[TaskRun]:
-        """The same with arguments, not redacted yet, and with the most likely queue where no event has told it."""
+        """The runs with arguments, not redacted yet, and with the most likely queue if no event names it."""
         return [self._complete(run) for run in task_runs]
 
     def _complete(self, run: TaskRun) -> TaskRun:
@@ -139,7 +139,7 @@ class TaskLookup:
 
 
 def state_of(run: TaskRef, now: float) -> RunState:
-    """Of a run that has not ended."""
+    """The state of a run that has not ended."""
     if run.stage == _T:
         if run.due_at == _OVER:
             return RunState.UNSEEN
@@ -150,19 +150,19 @@ def state_of(run: TaskRef, now: float) -> RunState:
 
 
 def state_of_run(run: TaskRun, now: float) -> str:
-    """A RunState, or the name of the Stage at which the run has ended."""
+    """A RunState, or for an ended run the name of its Stage."""
     if run.stage >= _OK:
         return Stage(run.stage).name.lower()
     due_at = _OVER if run.unseen_end else -run.lost_at if run.lost_at else 0.0
     return state_of(TaskRef(stage=run.stage, due_at=due_at, details=TaskDetails(eta=run.eta)), now)
 
 
-def sift(
+def select_runs(
     tasks: Tasks, criteria: RunFilter, now: float, likely_queue: Callable[[str, str], str | None] = lambda *_: None
 ) -> RunPage:
-    """The page that a filter asks for. Takes some 0.1 s of a million tasks.
+    """The page of runs that match a filter. Takes about 0.1 s for a million tasks.
 
-    ``likely_queue``: see TaskLookup; asked once for each task and worker, and only where the filter names a queue.
+    ``likely_queue``: see TaskLookup; called once for each task and worker, and only if the filter names a queue.
     """
     counts = [0] * len(LISTED)
     matches: list[tuple[str, TaskRef]] = []
@@ -211,7 +211,7 @@ def _fits(criteria: RunFilter, likely_queue: Callable[[str, str], str | None]) -
 
 
 def children(tasks: Tasks, uuid: str) -> list[TaskRun]:
-    """Tasks under way that a task has sent, the oldest first."""
+    """Tasks under way that this task has sent, oldest first."""
     children_runs = (
         to_task_run(child_uuid, ref)
         for child_uuid, ref in zip(*tasks, strict=True)
@@ -221,7 +221,7 @@ def children(tasks: Tasks, uuid: str) -> list[TaskRun]:
 
 
 def to_task_run(uuid: str, ref: TaskRef) -> TaskRun:
-    """A run under way as a value."""
+    """A run under way as an immutable value."""
     began, details = ref.stage == _T, ref.details or NO_DETAILS
     return TaskRun(
         uuid=uuid,

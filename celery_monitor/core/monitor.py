@@ -1,8 +1,8 @@
-"""The heart: messages in, Changes out. Knows neither broker nor store nor clock.
+"""The monitor as a state machine: it applies messages and returns Changes. It knows no broker, store or clock.
 
-``receive`` applies messages to memory. ``take`` gives everything that changed since the last ``take``, to be written
-in one transaction; until that has been done, the messages must not be acknowledged. A ``take`` that could not be
-written is written again as it is: its sequence makes that harmless.
+``receive`` applies messages in memory. ``take`` returns everything that changed since the last ``take``, to be written
+in one transaction; the messages must not be acknowledged before that transaction has committed. If a write fails, the
+same Changes are written again; their sequence number makes the retry idempotent.
 """
 
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
@@ -39,41 +39,41 @@ __all__ = ["LIVE_FOR", "LIVE_LAG", "MAX_NOTICES", "MAX_TICK_GAP", "PROBE", "Limi
 
 
 class Monitor:
-    """Not thread-safe: the caller holds a lock over each call. ``now`` is unix seconds; a clock may be set."""
+    """Not thread-safe: the caller holds a lock during each call. ``now``: Unix seconds, which may jump."""
 
     def __init__(self, limits: Limits, restored: Restored, now: float) -> None:
-        """Go on from what the store gave back."""
+        """Continue from the state that was read from the store."""
         self._parts = parts = Parts(limits, restored, now)
         self._clock = StreamClock(now)
         self._intake = Intake(parts, self._clock, int(restored.counters.get(CounterName.MESSAGES, 0)))
         self._sequence, self._lengths = restored.sequence, QueueLengths()
         self._episode_notices: list[EpisodeNotice] = []
         self.down, self.up, self.loads = parts.workers.down, parts.workers.up, parts.workers.loads
-        """Hostnames of the workers that are known and not there, and of those that are there; and the latter's load."""
+        """Hostnames of the known workers that are down, of those that are up, and the load averages of the latter."""
         self.undecodable = parts.undecodable
-        """Whether the fleet's events can be read."""
+        """Detects that most of the fleet's messages cannot be decoded."""
         parts.restore(restored, now)
 
     def connected(self, *, acknowledges: bool) -> None:
-        """A new connection has been made: what was delivered before may be delivered again on it."""
+        """A new connection has been made: messages delivered before may be redelivered on it."""
         self._parts.fingerprints.connected(acknowledges=acknowledges)
         self._clock.connected()
         self._parts.unnamed.connected()
 
     def stalled(self) -> None:
-        """Nothing can be received until the next message, or until ``flowing``: the silence is nobody's."""
+        """No message can arrive until the next one is read or ``flowing`` is called: no worker counts as silent."""
         self._clock.watched = False
 
     def flowing(self) -> None:
-        """The stream is open, though no message proves it."""
+        """The stream is open, although no message has arrived to show it."""
         self._intake.flowing()
 
     def receive(self, deliveries: Iterable[Delivery], now: float) -> None:
-        """Apply messages in their order. Never raises, whatever they hold."""
+        """Apply messages in order. Never raises, whatever they contain."""
         self._intake.receive(deliveries, now)
 
     def tick(self, now: float) -> None:
-        """What time alone does: expiry, purges, refreshed and resolved incidents. About once a second."""
+        """Let time pass: expire and purge entries, refresh and resolve incidents. Called about once a second."""
         parts, clock = self._parts, self._clock
         elapsed, quiet = clock.tick(now)
         parts.tracker.tick(now, quiet=quiet)
@@ -93,26 +93,26 @@ class Monitor:
                 parts.aggregator.drop_hosts(purged_hosts)
 
     def silence(self, silences: Iterable[Silence]) -> None:
-        """The silences as the store has them now."""
+        """Replace the silences by those that the store has now."""
         self._parts.silences.replace(silences)
 
     @property
     def lookup(self) -> TaskLookup:
-        """What runs and waits now, and tasks by their IDs."""
+        """Finds the tasks that run or wait now, and tasks by ID."""
         return TaskLookup(self._parts.tracker, self._parts.ended, self._parts.queues.likely_queue)
 
     @property
     def has_unnamed(self) -> bool:
-        """Whether the workers should be asked what they hold: events of it wait for its name."""
+        """Whether to inspect the workers for their tasks, because events wait for the name of a task."""
         return self._parts.unnamed.inspect_needed
 
     def shed_load(self) -> None:
-        """Memory runs short: let go of what takes most of it, and is least likely to be needed."""
+        """Memory is short: drop what takes most of it and is least likely to be needed."""
         self._parts.overflows["memory"] += 1
         self._parts.tracker.shed_load()
 
     def learn_tasks(self, tasks: Iterable[FleetTask]) -> int:
-        """Names of what the workers hold (Celery's inspect). Returns how many tasks have waited for theirs."""
+        """Learn the names of the workers' tasks (Celery's inspect). Returns how many tasks were waiting for a name."""
         self._parts.unnamed.inspected()
         tasks = list(tasks)
         self._parts.conditions.learn(tasks, self._clock.watched_for)
@@ -122,64 +122,64 @@ class Monitor:
         return len(waited)
 
     def to_confirm(self) -> list[str]:
-        """Workers that are to be asked whether they still hold what has been under way for long."""
+        """Workers to ask whether they still hold tasks that have been under way for a long time."""
         return self._parts.conditions.to_ask()
 
     @property
     def judges_waits(self) -> bool:
-        """Whether these workers are to say, too, what they have fetched and not begun."""
+        """Whether to ask these workers also for the tasks that they have fetched but not started."""
         return self._parts.conditions.judges_waits
 
     def confirm(self, hosts: Sequence[str], held: Mapping[str, Collection[str]]) -> None:
-        """What they have answered: hostname → the IDs of all tasks that it holds. Who is missing has not answered."""
+        """Take their answers: hostname → the IDs of all tasks that it holds. A missing worker has not answered."""
         self._parts.conditions.confirm(hosts, held, self._clock.watched_for)
 
     def note_answers(self, hostnames: Collection[str], busy: Container[str]) -> None:
-        """These workers have answered when all were asked; ``busy``: those that cannot answer during a task."""
+        """These workers answered when all were asked; ``busy``: workers that cannot answer while they run a task."""
         self._parts.conditions.note_answers(hostnames, busy, self._clock.watched_for)
 
     def polled(self, queues: Sequence[QueueStats]) -> None:
-        """The queues as they are now."""
+        """Take the queues' current lengths and consumers."""
         self._lengths.note(queues, self._clock.now)
         self.judge(self._parts.conditions.polled(queues, self._clock.now))
 
     def note_gap(self, since: float, until: float) -> None:
-        """The events between two times are lost: nobody was subscribed."""
+        """The events between these times are lost: the monitor was not subscribed."""
         self.count(CounterName.STREAM_GAP, max(0.0, until - since))
         self._parts.note_gap(since, until)
 
     def note_downtime(self, since: float, until: float) -> None:
-        """The stream was not read between two times. The broker has kept its events, but not for ever."""
+        """The stream was not read between these times. The broker kept its events, but only for a limited time."""
         self._parts.note_downtime(since, until)
 
     def learn_queues(self, queues: Mapping[str, Sequence[str]]) -> None:
-        """Which queues each worker consumes: it tells a task's queue where no task-sent does."""
+        """Learn which queues each worker consumes: this gives the queue of a task that has no task-sent event."""
         for hostname in queues:
             self._intake.notice(hostname, self._clock.now)
         self._parts.queues.learn(queues, self._parts.workers)
 
     def learn_names(self, names: Mapping[str, Sequence[str]]) -> None:
-        """Which tasks some workers know (Celery's inspect): they are shown with 0 before they have run."""
+        """Learn which tasks workers have registered (Celery's inspect): they count 0 before their first run."""
         self._parts.queues.register(names)
 
     def count(self, name: CounterName | LabelledCounter, amount: float, *, flush: bool = True) -> None:
-        """Add to a counter of the monitor's own; it survives restarts.
+        """Add to one of the monitor's own counters, which survive restarts.
 
-        Without ``flush`` it can wait until something else is written.
+        Without ``flush`` the write can wait until something else is written.
         """
         self._parts.counters.add(name, amount, flush=flush)
 
     @property
     def pages(self) -> bool:
-        """Whether the next ``take`` brings something that is to be sent: it should not wait."""
+        """Whether the next ``take`` returns notifications, so that it should not wait."""
         return self._parts.decider.pages
 
     def unsent(self) -> list[tuple[OutboxRequest, Incident]]:
-        """What the next ``take`` is to send, as it is now; nothing is taken."""
+        """The notifications that the next ``take`` would return, without taking them."""
         return self._parts.decider.unsent()
 
     def take(self, now: float, *, force: bool = False) -> Changes | None:
-        """Everything since the last call, for one transaction; None when there is nothing, unless forced."""
+        """Return all changes since the last call, for one transaction; None if there are none, unless ``force``."""
         self._count_schedules()
         counted = self._parts.aggregator.take()
         tracked, forgotten = self._parts.tracker.take()
@@ -222,7 +222,7 @@ class Monitor:
         return changes
 
     def judge(self, changes: Iterable[Episode | EpisodeEnd]) -> None:
-        """Open, go on with and resolve incidents of other conditions than failure, as their judges have found."""
+        """Open, update and resolve incidents of conditions other than failure, as their judges have found."""
         for notice in self._parts.decider.episodes.judge(changes, self._clock.now):
             if notice.reason is not None:
                 self.count(CounterFamily.INCIDENTS.counter(notice.reason), 1)
@@ -230,13 +230,13 @@ class Monitor:
                 self._episode_notices.append(notice)
 
     def episodes(self, on: Condition) -> list[Incident]:
-        """The incidents of a condition other than failure that are not over: what its judge goes on from at start."""
+        """The unresolved incidents of a condition other than failure, from which its judge continues after a start."""
         return self._parts.decider.episodes.live(on)
 
     def _judge_schedules(self, now: float) -> None:
         read_until = self._parts.counters.read_until
         if read_until is None:
-            read_until = self._clock.read_until(now)  # perhaps probes are forbidden here
+            read_until = self._clock.read_until(now)  # without probes, for example where publishing is forbidden
         if read_until is None:
             return
         self.judge(self._parts.schedules.judge(min(read_until, now)))
@@ -248,30 +248,30 @@ class Monitor:
             self.count(CounterFamily.UNJUDGED.counter(name), unjudged)
 
     def take_notices(self) -> list[Notice]:
-        """Verdicts since the last call, for the log; at most MAX_NOTICES."""
+        """Verdicts since the last call, to be logged; at most MAX_NOTICES."""
         return self._intake.failures.take_notices()
 
     def take_episode_notices(self) -> list[EpisodeNotice]:
-        """Of other conditions: what has begun and ended since the last call, for the log; at most MAX_NOTICES."""
+        """Episodes that began or ended since the last call, to be logged; at most MAX_NOTICES."""
         notices, self._episode_notices = self._episode_notices, []
         return notices
 
     def fleet_messages(self, now: float) -> int | None:
-        """Messages so far that are not probes; None unless our own probes show that the stream is read up to now."""
+        """Messages so far without probes; None unless the monitor's own probes show that the stream is up to date."""
         return self._fleet_messages if self._clock.is_live(now) else None
 
     def take_probes(self) -> list[tuple[int, int]]:
-        """(instance, number) of the probes that came in since the last call, of any monitor."""
+        """(instance, number) of the probes of any monitor that were received since the last call."""
         probes, self._intake.probes = self._intake.probes, []
         return probes
 
     def take_arrivals(self) -> list[str]:
-        """Workers that are new or back since the last call."""
+        """Workers that appeared or came back since the last call."""
         arrivals, self._intake.arrivals = self._intake.arrivals, []
         return arrivals
 
     def snapshot(self, committed: CommittedTotals | None = None) -> Snapshot:
-        """A consistent copy for readers in other threads; totals are those of ``committed`` where it is given."""
+        """A consistent copy for readers in other threads. With ``committed``, totals are the committed ones."""
         workers = self._parts.workers.snapshot()
         counters = self._all_counters() if committed is None else committed.counters
         return Snapshot(

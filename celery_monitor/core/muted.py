@@ -1,8 +1,8 @@
-"""The incidents that wait for the end of their silence.
+"""The incidents that wait for the end of a silence.
 
-Once nothing covers an incident any longer, it is judged once: it pages if its condition still holds, which means that
-the task has not succeeded since the incident's last failure. If a task has incidents of several hours, only the newest
-one pages: one page says that the task fails.
+When no silence covers an incident any more, it is judged once: it pages if its condition still holds, that is, if the
+task has not succeeded since the incident's last failure. If a task has incidents of several hours, only the newest
+pages, because one page is enough to report that the task fails.
 """
 
 from typing import Final
@@ -11,30 +11,30 @@ from celery_monitor.core.incident import OpenIncident
 from celery_monitor.core.incident_registry import IncidentRegistry
 
 MAX_CATCH_UP: Final = 300.0
-"""Seconds for which an incident whose silence has ended waits until the stream has been read so far."""
+"""Maximum seconds that an incident waits, after its silence, for the stream to be read up to that time."""
 
 
 class MutedIncidents:
-    """Keeps their keys. Not thread-safe: it belongs to the decider."""
+    """Keeps the keys of muted incidents. Not thread-safe: it belongs to the Decider."""
 
     def __init__(self, registry: IncidentRegistry) -> None:
-        """Start without any."""
+        """Start empty."""
         self._registry = registry
         self.keys_by_task: dict[str, set[str]] = {}
-        """Task → keys of its incidents that wait."""
+        """Task → keys of its waiting incidents."""
         self._keys: set[str] = set()
 
     def __contains__(self, key: object) -> bool:
         return key in self._keys
 
     def add(self, entry: OpenIncident) -> None:
-        """It waits from now on."""
+        """The incident waits from now on."""
         self._keys.add(entry.key)
         for task in entry.tasks:
             self.keys_by_task.setdefault(task, set()).add(entry.key)
 
     def discard(self, entry: OpenIncident) -> None:
-        """It no longer waits; no-op if it did not."""
+        """The incident no longer waits. Does nothing if it was not waiting."""
         if entry.key not in self._keys:
             return
         self._keys.remove(entry.key)
@@ -45,7 +45,7 @@ class MutedIncidents:
                 self.keys_by_task.pop(task, None)
 
     def unmuted(self, now: float, read_until: float | None) -> list[tuple[OpenIncident, bool]]:
-        """Incidents that nothing covers any longer, each with whether it is to page; newest first.
+        """Incidents that no silence covers any more, each with whether it pages; newest first.
 
         ``read_until``: as in Decider.tick.
         """
@@ -62,7 +62,7 @@ class MutedIncidents:
 
 
 def _caught_up(entry: OpenIncident, now: float, read_until: float | None) -> float:
-    """Up to when it is known what the task did. An incident that has just been seen may be of a backlog."""
+    """Time up to which the task's events are known. A recently opened incident may come from a backlog."""
     if read_until is None:
         return now
     known_until = min(now, read_until)

@@ -1,4 +1,4 @@
-"""Names from outside as they are kept: printable, bounded, and one string object for all who have the same."""
+"""Normalizes and interns names from events: printable, bounded, and one string object for equal names."""
 
 from collections.abc import Callable
 from hashlib import sha256
@@ -7,16 +7,16 @@ from typing import Final
 from celery_monitor.core.text import printable, shared, size_of
 
 MAX_NAME_LENGTH: Final = 255
-"""Characters; of those that take more than a byte in memory accordingly less."""
+"""Characters; fewer if a character takes more than one byte in memory."""
 _DIGITS: Final = 16
 SHORT: Final = 64
-"""Characters that fit, however wide they are."""
+"""Characters that always fit, however wide they are."""
 
 
 class Names(dict[str, str]):
-    """Raw name → the shared one: ``names[raw]`` has an answer for every text.
+    """Raw name → the interned one: ``names[raw]`` works for every string.
 
-    ``max_names`` are remembered; then all are forgotten at once, and ``on_clear`` is called.
+    It keeps up to ``max_names``; then it is cleared, and ``on_clear`` is called.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class Names(dict[str, str]):
         on_clear: Callable[[], None] = lambda: None,
         normalize: Callable[[str], str] | None = None,
     ) -> None:
-        """Start without any. ``normalize`` gives a name as it is kept; by default it is ``shortened_name``."""
+        """Start empty. ``normalize``: raw name → name as it is kept; ``shortened_name`` by default."""
         super().__init__()
         self._max_names = max_names
         self._on_clear = on_clear
@@ -46,10 +46,10 @@ class Names(dict[str, str]):
 
 
 def shortened_name(raw: str) -> str:
-    """The text, printable. What is too long ends in ``~`` and 16 hex digits of its sha256: two names stay two."""
+    """The printable name. A long one ends in ``~`` and 16 hex digits of its SHA-256, so that names stay distinct."""
     if len(raw) <= SHORT:
         return printable(raw, SHORT)
-    # A character takes 1, 2 or 4 bytes, by the widest of the text.
+    # Each character takes 1, 2 or 4 bytes, depending on the widest one.
     limit = MAX_NAME_LENGTH // max(1, size_of(raw) // len(raw))
     if len(raw) <= limit:
         return printable(raw, limit)
@@ -58,5 +58,5 @@ def shortened_name(raw: str) -> str:
 
 
 def fitted_queue(raw: str) -> str:
-    """The same of a queue's name; the random end of a queue that every process has for itself becomes ``*``."""
+    """The same for a queue; the random end of a per-process queue name becomes ``*``."""
     return shared(shortened_name(raw))

@@ -1,7 +1,7 @@
-"""Pages of a list: one convention for the store, the web pages and the API.
+"""Pagination: one convention for the store, the web pages and the API.
 
-A list takes a ``limit`` and a ``cursor`` (None: from the start) and answers with a `Page`. A cursor holds the position
-of the last row of a page in the order of the list. Callers pass it back unchanged; it needs no escaping in a URL.
+A list takes a ``limit`` and a ``cursor`` (None: from the start) and returns a `Page`. A cursor contains the position of
+a page's last row in the order of the list. Callers pass it back unchanged; it needs no escaping in a URL.
 """
 
 import base64
@@ -27,13 +27,13 @@ class Page(Generic[T]):
 
 
 def page(rows: Sequence[T], limit: int, position: Callable[[T], tuple[object, ...]]) -> Page[T]:
-    """The first ``limit`` of ``rows``. There is a next page when there are more: so ask for one row more."""
+    """The first ``limit`` of ``rows``. Pass one more row than ``limit``: it shows that there is a next page."""
     visible = rows[:limit]
     return Page(visible, cursor(position(visible[-1])) if visible and len(rows) > limit else None)
 
 
 def cursor(position: tuple[object, ...]) -> str:
-    """The cursor of what comes after a position."""
+    """The cursor of the rows after a position."""
     return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
 
 

@@ -1,4 +1,4 @@
-"""The parts of one monitor: how they are made, what each needs of the others, and what they take over at start."""
+"""The parts of one monitor: creates and connects them, and restores their state at start."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -27,14 +27,14 @@ from celery_monitor.core.workers import KINDS as WORKER_KINDS
 from celery_monitor.core.workers import Workers
 
 PROBE: Final = "monitor-probe"
-"""Type of the monitor's own events."""
+"""Type of the monitor's own events, its round-trip probes."""
 
 
 class Parts:
-    """Not thread-safe: they belong to one monitor. ``restore`` fills them."""
+    """The parts of one monitor. Not thread-safe. ``restore`` fills them."""
 
     def __init__(self, limits: Limits, restored: Restored, now: float) -> None:
-        """Make them. ``restored`` gives what some of them need from the beginning."""
+        """Create the parts. ``restored``: stored state that some of them need at creation."""
         self.limits = limits
         self.overflows = usage.restored(restored.counters)
         self.overflows["series"] += restored.series_merged
@@ -74,7 +74,7 @@ class Parts:
         )
 
     def restore(self, restored: Restored, now: float) -> None:
-        """Go on from what the store gave back."""
+        """Continue from the stored state."""
         self.aggregator.tick(now)
         self.aggregator.restore(restored.series)
         self.hosts.restore({series.key.host for series in restored.series if series.key.host}, 0.0)
@@ -98,21 +98,21 @@ class Parts:
         self.tracker.tick(now)
 
     def note_gap(self, since: float, until: float) -> None:
-        """The events between two times are lost."""
+        """The events between these times are lost."""
         self.conditions.note_gap(since, until)
         self.schedules.unwatched(since, until)
 
     def note_downtime(self, since: float, until: float) -> None:
-        """The stream was not read between two times. The broker has kept its events, but not for ever."""
+        """The stream was not read between these times. The broker kept its events, but only for a limited time."""
         if until - since > self.limits.stream_kept:
             self.note_gap(since, until)
 
     def all_overflows(self) -> Mapping[str, int]:
-        """What the bounds have cut, by name."""
+        """Number of entries that exceeded each bound, by its name."""
         return self.overflows | {"tasks": self.tracker.evicted, "arguments": self.tracker.arguments_cut}
 
     def all_limits(self) -> list[Limit]:
-        """Every bound: how much of it is used, and what it has cut."""
+        """Every bound, with its usage and overflows."""
         used = {
             "workers": len(self.workers),
             "hosts": len(self.hosts),
@@ -124,7 +124,7 @@ class Parts:
         return usage.limits(self.limits.maxima(), used | self.aggregator.used, self.all_overflows())
 
     def _count_lost(self, task: str, queue: str) -> None:
-        """A run of the task is lost."""
+        """Count a lost run of the task."""
         self.counters.add(CounterFamily.LOST.counter(task if self.aggregator.admits(task, queue) else OTHER), 1)
 
 

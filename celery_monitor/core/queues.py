@@ -1,8 +1,8 @@
-"""Which queue a task came from where no task-sent tells it, and which tasks are yet to come.
+"""Infers the queue of tasks that have no task-sent event, and keeps the tasks that workers have registered.
 
-Celery sends task-sent only when it is asked to, and no other event names a queue. But workers tell which queues they
-consume, and which tasks they know. A known task has series of failures and successes at 0 before it has ever run: else
-its first ones would come together with their series, and no rate or increase would see them.
+Celery sends task-sent only if configured to, and no other event names a queue. But workers report which queues they
+consume and which tasks they have registered. A registered task has series of failures and successes at 0 before its
+first run: otherwise its series would start at 1, and ``rate`` and ``increase`` would miss the first event.
 """
 
 from collections import Counter
@@ -13,14 +13,14 @@ from typing import Final
 from celery_monitor.core.model import SeriesKey
 
 QUEUES_PER_WORKER: Final = 5
-"""Of a worker that consumes more, any task may be in any queue: that tells nothing."""
-_MORE: Final = 4
-"""So many times as many pairs of name and queue as are told are looked at, and names kept: a fleet has some releases
-at a time, and pairs that are told already or not to be told are among the others."""
+"""Above this number, a worker's queues do not indicate which queue a task is in."""
+_HEADROOM: Final = 4
+"""Factor by which the pairs of name and queue that are checked, and the names that are kept, may exceed the pairs that
+are returned: several releases can run at a time, and some pairs are repeated or not admitted."""
 
 
 class _Release:
-    """The names of the tasks in it, and the workers that know just these: all pods of a release share one."""
+    """A set of task names, and the workers that have registered exactly these: all pods of a release share one."""
 
     __slots__ = ("names", "workers")
 
@@ -32,43 +32,43 @@ class _Release:
 class Queues:
     """Not thread-safe: it belongs to the monitor.
 
-    ``last_of``: task name → the queue that it was last sent to, kept by the caller. ``max_tasks`` bounds the tasks
-    that are yet to come. ``normalize`` gives names from outside as they are kept.
+    ``last_of``: task name → the queue that it was last sent to, maintained by the caller. ``max_tasks`` bounds the
+    registered tasks. ``normalize``: raw name → name as it is kept.
     """
 
     def __init__(
         self, *, default: str, last_of: Mapping[str, str], max_tasks: int, normalize: Callable[[str], str] = str
     ) -> None:
-        """``default`` stands for what nothing tells."""
+        """``default``: the queue that is assumed if nothing indicates another one."""
         self._default = default
         self._last_of = last_of
         self._limit = max_tasks
         self._normalize = normalize
         self._consumed: dict[str, Sequence[str]] = {}
-        """Hostname of each worker → the queues it consumes, as far as it was asked."""
+        """Hostname → the queues that the worker consumes, for workers that have answered."""
         self._last_queue: dict[str, str] = {}
-        """Task name → the only queue of the worker that it was last seen on: for workers that were not asked yet."""
+        """Task name → the only queue of the worker that it was last seen on, for workers that have not answered yet."""
         self._releases: dict[tuple[str, ...], _Release] = {}
         self._release_of: dict[str, _Release] = {}
-        """By hostname."""
+        """Hostname → the release that the worker runs."""
         self._release_count: Counter[str] = Counter()
-        """Task name → number of codes that it is in."""
+        """Task name → number of releases that contain it."""
         self._consumed_by: frozenset[str] = frozenset()
-        """Names of all queues in ``_consumed``."""
+        """All queues in ``_consumed``."""
         self._names_held = 0
-        """Names in all codes."""
+        """Total number of names in all releases."""
         self._registered: tuple[tuple[str, str], ...] | None = None
-        """As last told; None when something has changed since then."""
+        """The last result of ``registered``; None if it is outdated."""
         self._admission_version = 0
 
     def restore(self, keys: Iterable[SeriesKey]) -> None:
-        """Take over where tasks were counted before."""
+        """Load the queues in which tasks were counted before the restart."""
         for key in keys:
             if key.queue != self._default:
                 self._note_queue(key.name, key.queue)
 
     def learn(self, queues_by_worker: Mapping[str, Sequence[str]], workers: Container[str]) -> None:
-        """Take in what each worker consumes. Who did not answer this time keeps what it said while it is known."""
+        """Record which queues each worker consumes. A known worker that did not answer keeps its previous queues."""
         remaining = {hostname: names for hostname, names in self._consumed.items() if hostname in workers}
         consumed = remaining | {
             hostname: tuple(map(self._normalize, names)) for hostname, names in queues_by_worker.items()
@@ -79,7 +79,7 @@ class Queues:
         self.forget([hostname for hostname in self._release_of if hostname not in consumed and hostname not in workers])
 
     def register(self, tasks_by_worker: Mapping[str, Iterable[str]]) -> None:
-        """Take in the names of the tasks that workers know, in place of what they have told before."""
+        """Record the task names that workers have registered, replacing their previous ones."""
         for hostname, names in tasks_by_worker.items():
             tasks = tuple(dict.fromkeys(map(self._normalize, names)))[: self._limit]
             last = self._release_of.get(hostname)
@@ -88,7 +88,7 @@ class Queues:
                 self._join(hostname, tasks)
 
     def forget(self, hostnames: Iterable[str]) -> None:
-        """These workers are gone: what they alone know is yet to come no more."""
+        """Drop workers that are gone, and the tasks that only they have registered."""
         for hostname in hostnames:
             release = self._release_of.pop(hostname, None)
             if release is None:
@@ -101,17 +101,17 @@ class Queues:
                 self._release_count -= Counter(release.names)
 
     def knows(self, task: str, queue: str) -> bool:
-        """Whether a worker knows the task, and one consumes the queue, or it is the one for what nothing tells."""
+        """Whether a worker has registered the task and one consumes the queue, or the queue is the default one."""
         return task in self._release_count and (queue in self._consumed_by or queue == self._default)
 
     def registered(self, admits: Callable[[str, str], bool], admission_version: int) -> tuple[tuple[str, str], ...]:
-        """Name and queue of each task that a worker knows, in each queue that ``likely_queue`` can give for it.
+        """Name and queue of each task that a worker has registered, for each queue that ``likely_queue`` can return.
 
-        Whether or not it has run, but only where ``admits`` says that it would be counted by this name and queue.
-        ``admission_version`` is a number that changes with what ``admits`` says.
+        Includes tasks that have not run, but only pairs for which ``admits`` is true, that is, which would be counted
+        under this name and queue. ``admission_version`` changes whenever the results of ``admits`` may change.
         """
         if self._registered is None or admission_version != self._admission_version:
-            pairs = dict.fromkeys(islice(self._pairs(), _MORE * self._limit))
+            pairs = dict.fromkeys(islice(self._pairs(), _HEADROOM * self._limit))
             self._registered = tuple(islice((pair for pair in pairs if admits(*pair)), self._limit))
             self._admission_version = admission_version
         return self._registered
@@ -119,7 +119,7 @@ class Queues:
     def _join(self, hostname: str, names: tuple[str, ...]) -> None:
         release = self._releases.get(names)
         if release is None:
-            if self._names_held + len(names) > _MORE * self._limit:
+            if self._names_held + len(names) > _HEADROOM * self._limit:
                 return
             release = self._releases[names] = _Release(names)
             self._names_held += len(names)
@@ -129,7 +129,7 @@ class Queues:
         self._registered = None
 
     def _pairs(self) -> Iterator[tuple[str, str]]:
-        """The queues of many workers first: those of one pod each must not take the room of the others."""
+        """Queues with many workers first, so that per-pod queues do not take the room of the others."""
         ranked = [
             (number, queue, release.names)
             for release in self._releases.values()
@@ -139,7 +139,7 @@ class Queues:
         return chain.from_iterable(zip(names, repeat(queue)) for _, queue, names in ranked)
 
     def _candidate_queues(self, hostname: str) -> Sequence[str]:
-        """The queues that tasks of this worker are counted in, but for those that are sent to it alone."""
+        """The queues in which this worker's tasks are counted, without its direct queue."""
         consumed = self._consumed.get(hostname, ())
         if len(consumed) == 1:
             return consumed
@@ -147,7 +147,7 @@ class Queues:
         return (*(shared if len(shared) <= QUEUES_PER_WORKER else ()), self._default)
 
     def likely_queue(self, task: str, hostname: str) -> str:
-        """The only one that the worker consumes, else the task's last one if the worker consumes it."""
+        """The worker's only queue, else the task's last queue if the worker consumes it, else the default."""
         consumed = self._consumed.get(hostname)
         if consumed is not None and len(consumed) == 1:
             self._note_queue(task, consumed[0])
@@ -156,10 +156,10 @@ class Queues:
         return last if last is not None and (not consumed or last in consumed) else self._default
 
     def _note_queue(self, task: str, queue: str) -> None:
-        if task in self._last_queue or len(self._last_queue) < _MORE * self._limit:
+        if task in self._last_queue or len(self._last_queue) < _HEADROOM * self._limit:
             self._last_queue[task] = queue
 
 
 def is_direct_queue(queue: str, hostname: str) -> bool:
-    """Whether the queue is for this worker alone: ``celery@box.dq2``, of Celery's ``worker_direct``."""
+    """Whether this is the worker's direct queue, such as ``celery@box.dq2`` (Celery's ``worker_direct``)."""
     return queue.startswith(f"{hostname}.")

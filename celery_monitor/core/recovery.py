@@ -1,4 +1,4 @@
-"""Since when a task has been well: what resolves its incidents, whichever hour they are of."""
+"""Tracks whether a task has recovered, which resolves its incidents of any hour."""
 
 from collections.abc import Container, Iterable
 from typing import Final
@@ -9,17 +9,17 @@ MAX_TASKS: Final = 10_000
 
 
 class RecoveryTracker:
-    """When each task failed and succeeded last, by the events' own times. Not thread-safe."""
+    """When each task last failed and last succeeded, by the events' timestamps. Not thread-safe."""
 
     def __init__(self) -> None:
-        """Start without any."""
+        """Start empty."""
         self._failed: dict[str, float] = {}
         self._succeeded: dict[str, float] = {}
         self._others = 0.0
-        """The newest failure of those tasks that are not in ``_failed`` because they are too many."""
+        """The newest failure of the tasks that did not fit into ``_failed``."""
 
     def restore(self, tasks: Iterable[str], failed_at: float, succeeded_at: float) -> None:
-        """Take over what an incident from before a restart tells. Of several tasks nobody knows which succeeded."""
+        """Load the times of a stored incident. If it has several tasks, it is unknown which of them succeeded."""
         names = list(tasks)
         for task in names:
             self.failed(task, failed_at)
@@ -27,22 +27,22 @@ class RecoveryTracker:
             self.succeeded(names[0], succeeded_at)
 
     def failed(self, task: str, at: float) -> None:
-        """A failure of the task."""
+        """Record a failure of the task."""
         if task in self._failed or len(self._failed) < MAX_TASKS:
             self._failed[task] = max(at, self._failed.get(task, at))
         else:
             self._others = max(at, self._others)
 
     def succeeded(self, task: str, at: float) -> None:
-        """A success of the task."""
+        """Record a success of the task."""
         self._succeeded[task] = max(at, self._succeeded.get(task, at))
 
     def is_quiet(self, task: str, since: float) -> bool:
-        """Whether it has had no failure after ``since``."""
+        """Whether the task has not failed after ``since``."""
         return self._failed.get(task, self._others) <= since
 
     def recovered(self, tasks: Iterable[str], since: float) -> bool:
-        """Whether each has had no failure after ``since``, and a success after its last failure."""
+        """Whether no task has failed after ``since`` and each has succeeded after its last failure."""
         return all(
             self.is_quiet(task, since) and self._succeeded.get(task, 0.0) > self._failed.get(task, self._others)
             for task in tasks
@@ -50,7 +50,7 @@ class RecoveryTracker:
         )
 
     def forget(self, before: float, awaited: Container[str]) -> None:
-        """Let go of tasks that have not failed since ``before`` and whose success nobody waits for."""
+        """Drop tasks that have not failed since ``before`` and whose success is not awaited."""
         forgotten = [task for task, at in self._failed.items() if at < before and task not in awaited]
         for task in forgotten:
             del self._failed[task]

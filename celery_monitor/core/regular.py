@@ -1,8 +1,8 @@
-"""Which tasks run regularly, and by what schedule: out of the times at which they started.
+"""Detects tasks that run regularly, and their schedules, from the times at which they started.
 
-Two kinds are found. *At times of the day*: the starts cluster at one or a few local times, on (almost) every day, or on
-the same weekdays. *At an interval*: the times from one start to the next are about equal. What runs at times of the
-day is looked for first: it is the stronger statement.
+It finds two kinds. *At times of the day*: the starts cluster at one or a few local times, on (almost) every day or on
+the same weekdays. *At an interval*: the times between consecutive starts are about equal. Times of the day are checked
+first, as they are the stronger statement.
 """
 
 from collections import Counter, defaultdict
@@ -16,35 +16,35 @@ from typing import Final
 from celery_monitor.core.headline import duration
 
 MIN_RUNS: Final = 4
-"""Starts below which nothing is said."""
+"""Minimum number of starts for a suggestion."""
 MIN_DAYS: Final = 3
 TOLERANCE: Final = 60.0
-"""Seconds that a start may be off its time: what waits longer in its queue has no schedule that can be seen."""
+"""Seconds by which a start may deviate: if a task waits longer in its queue, its schedule cannot be detected."""
 SHARE: Final = 0.9
-"""Of the expected starts that must have been seen, and of the starts that must be expected."""
+"""Minimum fraction of the expected starts that were seen, and of the starts that were expected."""
 MAX_TIMES: Final = 24
-"""Starts a day; more of them are an interval."""
+"""Starts per day; more of them are an interval."""
 _DAY: Final = 86_400
 _NICE: Final = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 10_800, 14_400, 21_600, 43_200)
-"""Seconds that people write as intervals."""
+"""Intervals that people usually configure, in seconds."""
 _ALL: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A schedule that fits what was seen."""
+    """A schedule that fits the observed starts."""
 
     task: str
     cron: str | None
     every: float | None
     """Seconds."""
     grace: float
-    """Seconds; from how much the starts were off."""
+    """Seconds; derived from the deviation of the starts."""
     evidence: str
 
 
 def suggestion(task: str, starts: Sequence[float], zone: tzinfo) -> Suggestion | None:
-    """What fits these starts (Unix seconds, in order); None when nothing does."""
+    """The schedule that fits these starts (Unix seconds, in order); None if there is none."""
     if len(starts) < MIN_RUNS:
         return None
     return _daily(task, starts, zone) or _interval(task, starts)
@@ -55,7 +55,7 @@ def _interval(task: str, starts: Sequence[float]) -> Suggestion | None:
     usual = median(steps)
     nearest = min(_NICE, key=lambda nice: abs(nice - usual))
     tolerance = max(1.0, min(TOLERANCE, usual * 0.1))
-    # A start that is missing makes one step of twice the length: it is a miss, and no reason to doubt.
+    # A missing start makes one step twice as long. It is a miss, and does not disprove the interval.
     fitting = [step for step in steps if abs(step - usual) <= tolerance]
     if usual < 1 or abs(nearest - usual) > max(0.5, nearest * 0.02) or len(fitting) < SHARE * len(steps):
         return None
@@ -81,7 +81,7 @@ def _daily(task: str, starts: Sequence[float], zone: tzinfo) -> Suggestion | Non
     if len(expected) < MIN_DAYS:
         return None
     days_seen = [len(set(cluster_days) & set(expected)) for _, _, cluster_days in clusters]
-    # The first and the last day may be known in part.
+    # Only part of the first and the last day may be known.
     if min(days_seen) < SHARE * (len(expected) - 2) or sum(days_seen) < SHARE * len(starts):
         return None
     cron = _cron([time for time, _, _ in clusters], weekdays)
@@ -95,11 +95,11 @@ def _daily(task: str, starts: Sequence[float], zone: tzinfo) -> Suggestion | Non
 
 
 def _clusters(points: Sequence[tuple[float, date]]) -> list[tuple[int, float, list[date]]]:
-    """(second of the day of the whole minute, seconds off at most, days) of starts that belong together."""
+    """Groups of starts at the same minute: (its second of the day, largest deviation in seconds, days)."""
     by_minute: dict[int, list[tuple[float, date]]] = defaultdict(list)
     for second, day in points:
         minute = int(second) // 60 * 60
-        # What is sent at the minute starts within a tolerance after it; a clock that is behind shows a little before.
+        # A task sent on the minute starts shortly after it; with a clock that is behind, it seems to start before.
         by_minute[minute + 60 if second - minute >= 55 else minute].append((second, day))  # noqa: PLR2004
     return [
         (minute % _DAY, max(abs(second - minute) for second, _ in starts), [day for _, day in starts])
@@ -108,7 +108,7 @@ def _clusters(points: Sequence[tuple[float, date]]) -> list[tuple[int, float, li
 
 
 def _weekdays(days: Sequence[date], first: date, last: date) -> set[int]:
-    """The weekdays on which there are starts, where that is a rule: all of them in less than two weeks."""
+    """The weekdays that have starts; all weekdays if less than two weeks are known, too few to tell."""
     counts = Counter(day.weekday() for day in set(days))
     if (last - first).days < 2 * _ALL or len(counts) == _ALL:
         return set(range(_ALL))
@@ -116,7 +116,7 @@ def _weekdays(days: Sequence[date], first: date, last: date) -> set[int]:
 
 
 def _cron(times: Sequence[int], weekdays: set[int]) -> str | None:
-    """The expression; None where one cannot say it."""
+    """The cron expression; None if a single one cannot express these times."""
     minutes = sorted({time // 60 % 60 for time in times})
     hours = sorted({time // 3600 for time in times})
     if len(minutes) * len(hours) != len(times):
@@ -132,7 +132,7 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def _grace(deviation: float, interval: float) -> float:
-    """Five times what was seen, at least a minute, and less than half of the interval."""
+    """Five times the observed deviation, at least a minute, and less than half of the interval."""
     minimum = max(60.0, 5 * deviation)
     rounded = next((nice for nice in _NICE if nice >= minimum), minimum)
     return float(min(rounded, max(1.0, interval // 2)))

@@ -1,11 +1,11 @@
-"""What a standby keeps of a stream without acknowledgements, until the leader has committed it.
+"""The messages of a stream without acknowledgements that a standby keeps until the leader has committed them.
 
-All subscribers of one server are given the same messages in the same order, and each message has a name: its position.
-The leader stores the position of the last message that a flush holds the effect of. What comes after it has to be
-applied by the process that takes over; what comes before it must not. A message is never treated as both.
+All subscribers of one server receive the same messages in the same order, and each message has an identifier, its
+position. With each flush the leader stores the position of the last message that the flush includes. The process that
+takes over must apply the messages after it and must not apply those before it.
 
-The stream is kept in segments: one for each connection. Between two segments messages may be missing. When the
-position is in no segment, the present connection began after it, or the ring has let go of it: then the messages of
+The ring consists of segments, one for each connection. Messages may be missing between two segments. If no segment
+contains the position, either the present connection began after it or the ring has dropped it: then the messages of
 the present connection are applied, and the time before them is a gap.
 """
 
@@ -18,39 +18,39 @@ from celery_monitor.core.fingerprint import fingerprint_of
 from celery_monitor.core.model import Delivery
 
 OVERHEAD = 500
-"""Bytes of an entry beside its body, about."""
+"""Approximate bytes of an entry without its body."""
 
 
 def position_of(delivery: Delivery) -> str:
-    """What names a message to all subscribers.
+    """An identifier of the message that is the same for all subscribers.
 
-    The sender's tag alone does not where it is not kombu's, which is a UUID: other libraries send a constant one.
+    The sender's tag alone is not enough: kombu's is a UUID, but other libraries send a constant.
     """
     return f"{delivery.tag}/{fingerprint_of(delivery.body).hex()}"
 
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """What a process that takes over goes on with."""
+    """The state from which a process that takes over continues."""
 
     deliveries: Sequence[Delivery] = ()
-    """To be applied before anything that comes from now on."""
+    """Messages to apply before any that arrive from now on."""
     gap: float = 0.0
-    """Seconds before or between them of which messages may be missing."""
+    """Seconds before or between them for which messages may be missing."""
     watched_until: float | None = None
-    """Since when nothing is received; None while connected, or where nothing was ever received."""
+    """Time since which nothing is received; None while connected, or if nothing was ever received."""
 
 
 @dataclass(slots=True)
 class _Segment:
-    """Of one connection. ``since``: no message after this time is missing, but for those before ``covered``."""
+    """The messages of one connection. ``since``: none after this time is missing, except up to ``covered``."""
 
     since: float
     end: float | None = None
     covered: str | None = None
-    """Position of the message before the first entry, where there was one."""
+    """Position of the message before the first entry, if there was one."""
     entries: deque[tuple[Delivery, float, str]] = field(default_factory=deque)
-    """Messages, when they came, and their positions."""
+    """(message, time of arrival, position)."""
     positions: set[str] = field(default_factory=set)
 
     def knows(self, position: str) -> bool:
@@ -58,16 +58,16 @@ class _Segment:
 
 
 class ReplayRing:
-    """Bounded by ``max_bytes`` and by ``max_age`` seconds: the oldest messages go first. Not thread-safe.
+    """Bounded by ``max_bytes`` and by ``max_age`` seconds: the oldest messages are dropped first. Not thread-safe.
 
-    Times are monotonic seconds: nobody sets that clock.
+    Times are monotonic seconds.
     """
 
     def __init__(self, max_bytes: int, max_age: float) -> None:
         self.bytes = 0
-        """What it takes in memory, about."""
+        """Approximate size in memory."""
         self.dropped = 0
-        """Messages that were let go of for a bound."""
+        """Messages that were dropped because of a bound."""
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._segments: deque[_Segment] = deque()
@@ -77,22 +77,22 @@ class ReplayRing:
 
     @property
     def connected(self) -> bool:
-        """Whether the newest segment goes on."""
+        """Whether the newest segment's connection is still open."""
         return bool(self._segments) and self._segments[-1].end is None
 
     def subscribed(self, now: float) -> None:
-        """A connection has begun: what is published from now on comes in."""
+        """A connection was made: messages published from now on are received."""
         self._segments.append(_Segment(now))
 
     def lost(self, now: float) -> None:
-        """The connection is gone."""
+        """The connection was lost."""
         if self.connected:
             self._segments[-1].end = now
             if len(self._segments) > 1 and not self._segments[-1].entries:
                 self._segments.pop()
 
     def add(self, deliveries: Iterable[Delivery], now: float) -> None:
-        """Keep what came in on the present connection."""
+        """Keep messages that were received on the present connection."""
         segment = self._segments[-1]
         for delivery in deliveries:
             position = position_of(delivery)
@@ -102,7 +102,7 @@ class ReplayRing:
         self.bound(now)
 
     def bound(self, now: float) -> None:
-        """Let go of what the ring has no room for, and of what is too old."""
+        """Drop messages that exceed ``max_bytes`` or ``max_age``."""
         oldest = now - self._max_age
         while self._segments:
             segment = self._segments[0]
@@ -117,7 +117,7 @@ class ReplayRing:
             self._segments.popleft()
 
     def trim(self, position: str | None) -> bool:
-        """Let go of what the leader has committed; whether the position is known here."""
+        """Drop the messages that the leader has committed. Returns whether the position is known."""
         at = self._find(position)
         if position is None or at is None:
             return position is None and self.connected
@@ -130,10 +130,10 @@ class ReplayRing:
         return True
 
     def resume(self, position: str | None, alive_at: float | None) -> Resumption:
-        """Empty the ring for the process that takes over.
+        """Empty the ring into a Resumption, for a takeover.
 
-        ``alive_at``: when the leader is last known to have read the stream; None where there was none. All that was
-        published before the position was read has to be in the ring by now, if it is connected.
+        ``alive_at``: when the leader is last known to have read the stream; None if there was no leader. If connected,
+        every message published before ``position`` was read must be in the ring by now.
         """
         self.trim(position)
         connected = self.connected
@@ -143,7 +143,7 @@ class ReplayRing:
         gap = 0.0
         if position is not None and not segments[0].knows(position):
             if not connected:
-                # The position may be after all that is here, or before it.
+                # The position may be after all entries, or before them.
                 return Resumption(watched_until=alive_at)
             segments = deque([segments[-1]])
         if (position is None or not segments[0].knows(position)) and alive_at is not None:
@@ -155,7 +155,7 @@ class ReplayRing:
         return Resumption(deliveries, gap, segments[-1].end)
 
     def _find(self, position: str | None) -> int | None:
-        """Which segment knows it, the newest first."""
+        """Index of the newest segment that contains the position."""
         if position is None:
             return None
         return next((at for at in reversed(range(len(self._segments))) if self._segments[at].knows(position)), None)

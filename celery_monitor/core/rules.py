@@ -1,4 +1,4 @@
-"""``alerts`` as the core knows it: which rule a failure falls under, and the key of its incident."""
+"""The ``alerts`` settings as the core uses them: which rule a failure matches, and the key of its incident."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,32 +28,32 @@ class Rule:
     threshold: int = 1
     severity: Severity = Severity.ERROR
     route: str = ""
-    """Names whom its incidents go to: rules of one route share their storms. "" is the default."""
+    """Identifies the receivers of its incidents: rules with the same route share storms. "" is the default."""
     to: Sequence[str] = ()
-    """Names of the channels that its incidents go to. Without any they are kept and shown, and nothing is sent."""
+    """Names of the channels that its incidents are sent to. Without any they are stored and shown, but not sent."""
     runbook_url: str | None = None
     page: bool = True
     on: Condition = Condition.FAILURE
-    """What it is for. It applies to nothing else."""
+    """The condition that it applies to."""
     longer_than: float = 0.0
-    """Seconds: of a runtime or a wait."""
+    """Threshold of a runtime or waiting time, in seconds."""
     more_than: int = 0
-    """Messages of a queue."""
+    """Threshold of a queue's length, in messages."""
     fewer_than: int = 0
-    """Workers of a queue; 0: only a queue that holds tasks needs any."""
+    """Minimum number of workers of a queue; 0: at least one, but only while the queue contains tasks."""
     lasting: float = 0.0
-    """Seconds for which it must hold."""
+    """Seconds for which the condition must hold."""
     silent_for: float = 0.0
-    """Seconds after which a worker that is not heard is gone."""
+    """Seconds without a sign of life after which a worker counts as gone."""
     finishing_for: float = 0.0
-    """Seconds after its good-bye after which a worker has finished."""
+    """Seconds after worker-offline after which a worker counts as finished."""
     resolve_after: float = 0.0
-    """Seconds without the condition after which its incident is resolved."""
+    """Seconds without the condition after which its incident resolves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """``alerts``, and how incidents are refreshed and resolved. Times in seconds."""
+    """The ``alerts`` settings, and how incidents are refreshed and resolved. Times in seconds."""
 
     fleet: str = "celery"
     zone: tzinfo = UTC
@@ -68,19 +68,19 @@ class Policy:
     resolve_after: float = 1800.0
 
     def joinable_until(self, at: float) -> float:
-        """When no failure can join the incident of a failure at ``at`` any more, if it is to page.
+        """Time after which no failure that may page can join the incident of a failure at ``at``.
 
-        Its hour is over by then, however it is cut, and what happened in it is too old. A key without the hour ends
-        its incident after a day.
+        By then its hour has ended in every time zone, and failures of that hour are too old. With a key without the
+        hour, an incident ends after a day.
         """
         return at + (3600.0 if "{hour}" in self.dedup_key else DAY) + self.max_age
 
 
 class RuleSet:
-    """Finds the rule of a failure, or of something that another condition may hold for. Not thread-safe."""
+    """Finds the rule for a failure, or for a subject of another condition. Not thread-safe."""
 
     def __init__(self, policy: Policy, on: Condition = Condition.FAILURE) -> None:
-        """Of the rules that are for this condition."""
+        """Use the rules for this condition."""
         self.on = on
         self._all = policy.rules
         self._rules = [rule for rule in policy.rules if rule.on is on]
@@ -96,27 +96,27 @@ class RuleSet:
         """(task, queue, exception) → the first rule that matches, or None."""
 
     def __len__(self) -> int:
-        """Rules for this condition."""
+        """Number of rules for this condition."""
         return len(self._rules)
 
     def __iter__(self) -> Iterator[Rule]:
-        """Rules for this condition."""
+        """The rules for this condition."""
         return iter(self._rules)
 
     def by_name(self, name: str, route: str) -> Rule:
-        """The rule of an incident from before a restart; one that is gone leaves its route."""
+        """The rule of a stored incident. If it was removed, the default rule with the incident's route."""
         for rule in self._rules:
             if rule.name == name and rule.route == route:
                 return rule
         return replace(self._default, route=route) if route else self._default
 
     def current(self, name: str, on: Condition, route: str) -> Rule | None:
-        """The rule of this name for a condition, to be told where its incident was told before. None: it is gone."""
+        """The configured rule of this name for a condition, with the given route; None if it was removed."""
         rule_found = next((rule for rule in self._all if rule.name == name and rule.on is on), None)
         return None if rule_found is None else replace(rule_found, route=route)
 
     def channels(self, route: str) -> Sequence[str]:
-        """The channels that the incidents of a route go to; none for a route that is gone."""
+        """The channels of a route; none if the route was removed."""
         return self._channels.get(route, ())
 
     def _find(self, task: str, queue: str, exception: str) -> Rule:
@@ -135,7 +135,7 @@ class RuleSet:
 
 
 def matcher(globs: Sequence[str]) -> Callable[[str], object]:
-    """Whether a name matches one of the globs, as a whole; without globs nothing matches."""
+    """A predicate: whether a whole name matches one of the globs; without globs nothing matches."""
     return re.compile("|".join(map(translate, globs)) or r"(?!)").match
 
 
@@ -153,22 +153,22 @@ def _window(quarter: int, zone: tzinfo) -> str:
 
 
 def storm_key(route: str, severity: Severity, hour: str, fleet: str = "") -> str:
-    """The key of a storm. A task's never ends so: by the default template it ends with the hour."""
-    severity_part = "" if severity is Severity.ERROR else severity.value  # the default is not named, as it never was
+    """The key of a storm. It cannot equal a task's key, which by the default template ends with the hour."""
+    severity_part = "" if severity is Severity.ERROR else severity.value  # older versions named none
     return dedup_key(
         "{storm}", {"storm": "/".join(part for part in (STORM, fleet, route, hour, severity_part, "*") if part)}
     )
 
 
 def episode_key(on: Condition, subject: str, rule: str, since: float, fleet: str = "") -> str:
-    """The key of one episode of a condition that is not failure: when it began is part of it, in milliseconds."""
+    """The key of one episode of a condition other than failure. It contains the start time in milliseconds."""
     started = datetime.fromtimestamp(since, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     parts = on.value, fleet, subject, rule, started
     return dedup_key("{episode}", {"episode": "/".join(part for part in parts if part)})
 
 
 def dedup_key(template: str, names: Mapping[str, str]) -> str:
-    """Fill a template (``{{`` is a brace). Over 255 characters: the first 238, ``~``, 16 hex digits of its sha256."""
+    """Fill a template (``{{`` is a brace). Over 255 characters: the first 238, ``~``, 16 hex digits of its SHA-256."""
     key = template.format_map(names)
     if len(key) <= MAX_KEY_LENGTH:
         return key

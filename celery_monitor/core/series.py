@@ -1,20 +1,19 @@
-"""The totals of every (task, queue[, host]), within one budget.
+"""The totals of every (task, queue[, host]), bounded by one budget.
 
-The budget counts what ``celery_task_failed_total`` has series of: one for each combination of task name, queue and
-host, and one more for each exception class of it. A combination whose labels are long counts once more for every
-``LABEL_BYTES`` of them, so that the budget bounds memory and the size of a scrape as well.
+The budget counts the series of ``celery_task_failed_total``: one for each combination of task name, queue and host, and
+one for each exception class of the combination. A combination with long labels costs one more for every
+``LABEL_BYTES``, so that the budget also bounds memory and the size of a scrape.
 
-When it is used up, the combinations that were used the longest time ago are folded into one row, ``other``: their
-totals are added to it, so that sums stay exact and no counter of ``other`` falls. Who invents names must not push out
-the fleet's own, so what goes first is, in this order:
+When the budget is used up, the least recently used combinations are merged into one row, ``other``: their totals are
+added to it, so that sums stay exact and no counter of ``other`` decreases. Invented names must not displace the fleet's
+real ones, so combinations are merged in this order:
 
-1. combinations that no worker has registered and that were used for less than ``ESTABLISHED`` seconds, those that were
-   used in a single flush before others,
-2. combinations that were used for longer than that (a task that runs each night),
-3. combinations whose task a worker has registered, in a queue that a worker consumes.
+1. unregistered combinations used for less than ``ESTABLISHED`` seconds, starting with those used in a single flush,
+2. unregistered combinations used for longer (for example a nightly task),
+3. combinations whose task is registered with a worker and whose queue a worker consumes.
 
-A newcomer of the first kind takes the place of another one of it, at a limited rate (``_rate``), and never that of
-the third. What finds no room is counted as ``other`` at once.
+A new combination of the first kind replaces others of that kind, at a limited rate (``_rate``), and never one of the
+third. A combination for which there is no room is counted as ``other``.
 """
 
 from collections import Counter, deque
@@ -50,15 +49,15 @@ __all__ = [
 QUEUES_PER_TASK: Final = 100
 LABEL_BYTES: Final = 128
 ESTABLISHED_RETENTION_HOURS: Final = 24 * 8
-"""Hours without use after which an established combination gives way to an unknown newcomer: a weekly task stays."""
+"""Hours without use after which a new unregistered combination may replace an established one: a weekly task stays."""
 _MIN_BURST: Final = 16
 
 
 class Table:
     """All rows. Not thread-safe: it belongs to the aggregator.
 
-    ``max_series`` is the budget, ``max_names`` bounds the distinct task names. ``knows`` tells whether the workers have
-    registered a task and consume a queue. ``overflows`` counts what the bounds have cut, by name.
+    ``max_series``: the budget; ``max_names`` bounds the distinct task names. ``knows``: whether the workers have
+    registered a task and consume a queue. ``overflows`` counts what exceeded a bound, by the bound's name.
     """
 
     def __init__(
@@ -71,15 +70,15 @@ class Table:
         knows: Callable[[str, str], bool],
         overflows: Counter[str],
     ) -> None:
-        """``bounds``: of the two histograms. ``hosts``: keys have a host."""
+        """``bounds``: the bounds of the two histograms. ``hosts``: whether keys have a host."""
         self.rows: dict[tuple[str, str, str], Row] = {}
         self.dirty: list[Row] = []
         self.dropped: list[SeriesKey] = []
         self.checkpoints = Checkpoints(*bounds, overflows)
         self.size = 0
-        """What is used of the budget."""
+        """The used part of the budget."""
         self.changes = 0
-        """Changes when the names and queues in it do."""
+        """A number that changes whenever the set of names and queues does."""
         self._limit = max_series
         self._max_names = max_names
         self._buckets = len(bounds[0]) + 1, len(bounds[1]) + 1
@@ -98,33 +97,33 @@ class Table:
 
     @property
     def names(self) -> int:
-        """Distinct task names."""
+        """Number of distinct task names."""
         return len(self._queues)
 
     def tick(self, now: float) -> None:
-        """Time has passed: unknown newcomers may take places again."""
+        """Time has passed: new unregistered combinations may replace others again."""
         self._tokens = min(self._burst, self._tokens + self._rate * max(0.0, now - self._now))
         self._now = now
         self._clock_tick += 1
         if not self._clock_tick % 60:
-            self._victims.clear()  # what the workers know may have changed
+            self._victims.clear()  # the workers' registered tasks may have changed
 
     def limited(self, name: str) -> str:
-        """The name itself, or ``other`` when there are too many of them."""
+        """The name itself, or ``other`` if there are too many names."""
         if name in self._queues or len(self._queues) < self._max_names:
             return name
         self._overflows["task_names"] += 1
         return OTHER
 
     def admits(self, name: str, queue: str) -> bool:
-        """Whether a task that workers know would be counted by this name and queue, and not as ``other``."""
+        """Whether a registered task would be counted under this name and queue, not as ``other``."""
         queues = self._queues.get(name)
         if queues is None:
             return len(self._queues) < self._max_names
         return queue in queues or len(queues) < QUEUES_PER_TASK
 
     def find(self, name: str, queue: str, host: str) -> Row:
-        """The row that counts for this name, queue and host: its own, or one of ``other``."""
+        """The row in which this name, queue and host are counted: their own, or one of ``other``."""
         name = self.limited(name)
         queues = self._queues.get(name, ())
         if queue not in queues and len(queues) >= QUEUES_PER_TASK:
@@ -140,7 +139,7 @@ class Table:
         return self.exact(*key)
 
     def exact(self, name: str, queue: str, host: str) -> Row:
-        """The row of this key, made where there is none."""
+        """The row of this key; it is created if necessary."""
         key = (name, queue, host)
         row = self.rows.get(key)
         if row is None:
@@ -156,11 +155,11 @@ class Table:
         return row
 
     def begin_hour(self, row: Row, at: float) -> None:
-        """An event of ``at`` is the first one that is measured after ``hour_end``."""
+        """An event of ``at`` is the first one to be measured after ``hour_end``."""
         self.checkpoints.begin(row, at, self._now)
 
     def touch(self, row: Row) -> None:
-        """It is used: what changed in it is to be written."""
+        """Mark the row as used and changed, so that it is written."""
         if not row.dirty:
             row.dirty, row.used, row.used_at = True, self._clock_tick, self._now
             row.uses += 1
@@ -173,7 +172,7 @@ class Table:
         if len(row.exceptions) >= EXCEPTIONS_PER_SERIES:
             self._overflows["exceptions"] += 1
             return OTHER
-        if row.cost:  # that of ``other`` is not in the budget
+        if row.cost:  # the row ``other`` is not in the budget
             is_known = self._knows(row.key.name, row.key.queue)
             if not self._make_room(1, is_known=is_known, spared=row):
                 self._overflows["exceptions"] += 1
@@ -182,12 +181,12 @@ class Table:
         return exception
 
     def restore(self, series: Iterable[Series], runtime: tuple[float, ...], wait: tuple[float, ...]) -> None:
-        """Go on from stored totals, those to fold first in front; ``tick`` has told the time.
+        """Load stored totals, those to merge first at the front. Call ``tick`` before.
 
-        A histogram with other bounds than these starts again at zero.
+        A histogram with bounds other than these restarts at zero.
         """
         for old in series:
-            # Under its own key, whatever the order: renamed by a bound, a queue would take the place of ``other``.
+            # Under its own key: if a bound renamed it now, its totals would replace those of ``other``.
             row = self.exact(old.key.name, old.key.queue, old.key.host)
             row.counts = list(old.counts)
             row.exceptions = dict(old.exceptions) or NO_EXCEPTIONS
@@ -205,7 +204,7 @@ class Table:
         self._make_room(0, is_known=True)
 
     def drop_hosts(self, hosts: AbstractSet[str]) -> None:
-        """Forget the rows of hosts, but for the failures: those of a task, shown without hosts, must not fall."""
+        """Drop the rows of hosts but keep their failures: a task's failures, summed over hosts, must not decrease."""
         for key in [key for key in self.rows if key[2] in hosts and key != self._other]:
             row = self._remove(key)
             if row.counts[FAILED]:
@@ -215,14 +214,14 @@ class Table:
         self._make_room(0, is_known=True)
 
     def take(self) -> tuple[list[Row], list[SeriesKey]]:
-        """Rows that were touched since the last call, and keys that are no more."""
+        """Rows that changed since the last call, and keys that were dropped."""
         dirty, dropped = self.dirty, self.dropped
         self.dirty, self.dropped = [], []
         self._clock_tick += 1
         return dirty, dropped
 
     def _make_room(self, cost: int, *, is_known: bool, spared: Row | None = None) -> bool:
-        """Whether ``cost`` more fit into the budget, after folding what was used the longest time ago."""
+        """Whether ``cost`` more fits into the budget, after merging the least recently used rows if necessary."""
         if self.size + cost <= self._limit:
             return True
         if not is_known:
@@ -240,7 +239,7 @@ class Table:
         return True
 
     def _victim(self, spared: Row | None) -> Row | None:
-        """The row to fold next; it stays the first of ``_victims``."""
+        """The row to merge next; it stays at the front of ``_victims``."""
         for refreshed in (False, True):
             if refreshed:
                 rows = (row for row in self.rows.values() if row.cost and row is not spared)
@@ -253,18 +252,18 @@ class Table:
         return None
 
     def _order(self, row: Row) -> tuple[bool, bool, bool, bool, int]:
-        """Of the tasks that workers know, the sum of the hosts that were folded stays for longest."""
+        """Sort key for merging. A registered task's row of merged hosts is kept the longest."""
         is_known = self._knows(row.key.name, row.key.queue)
         return is_known, is_known and row.key.host == OTHER, row.established, row.uses > 1, row.used
 
     def _outlives(self, row: Row) -> bool:
-        """Whether it does not give way to what nobody knows."""
+        """Whether an unregistered combination may not replace this row."""
         if self._knows(row.key.name, row.key.queue):
             return True
         return row.established and self._now - row.used_at < ESTABLISHED_RETENTION_HOURS * 3600.0
 
     def _merge(self, row: Row) -> None:
-        """Add its totals to ``other``: of hosts first, where there are any."""
+        """Add the row's totals to ``other``: first to that of its task's hosts, if keys have hosts."""
         self._overflows["series"] += 1
         name, queue, host = key = (row.key.name, row.key.queue, row.key.host)
         into = (name, queue, OTHER) if self._hosts and host != OTHER else self._other

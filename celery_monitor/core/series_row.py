@@ -1,4 +1,4 @@
-"""The totals of one (task, queue[, host]), and sums of them."""
+"""The totals of one (task, queue[, host]), and functions that add them up."""
 
 import operator
 from collections.abc import Iterable, Sequence
@@ -12,10 +12,10 @@ from celery_monitor.core.text import OTHER
 
 EXCEPTIONS_PER_SERIES: Final = 50
 ESTABLISHED: Final = 3600.0
-"""Seconds between the first and the last use."""
+"""Seconds between the first and the last use from which on a row counts as established."""
 NO_COUNTS: Final = (0,) * len(COUNTS)
 NO_EXCEPTIONS: Final[dict[str, int]] = {}
-"""Shared by all that have none, and never changed: an empty dict for each would take 64 bytes."""
+"""Shared by all rows without exceptions and never changed: an empty dict for each would take 64 bytes."""
 
 
 class Row(msgspec.Struct):
@@ -33,40 +33,40 @@ class Row(msgspec.Struct):
     dropped: bool = False
     bucket_start: float = 0.0
     bucket_end: float = 0.0
-    """Unix seconds of ``bucket``; events of this time are added to it."""
+    """Time range of ``bucket`` in Unix seconds; events within it are added to the bucket."""
     bucket: Any = None
-    """The newest of ``buckets`` that an event was added to."""
+    """The bucket to which the last event was added."""
     buckets: dict[int, list[Any]] | None = None
-    """By their quarter of an hour; None while nothing waits: most rows of a large fleet are idle."""
+    """Buckets by quarter of an hour; None while none waits: most rows of a large fleet are idle."""
     hour_end: float = 0.0
     """See ``hourly.Checkpoints``."""
     cost: int = 1
     used: int = 0
-    """The table's ``turn`` of its last use."""
+    """The table's ``_clock_tick`` at the last use."""
     uses: int = 0
-    """Flushes in which it was used since the start."""
+    """Number of flushes since the start in which it was used."""
     used_at: float = 0.0
     born_at: float = 0.0
 
     @property
     def established(self) -> bool:
-        """It has been used for so long that it is hardly somebody's invention."""
+        """Whether it has been used for so long that it is unlikely to be an invented name."""
         return self.used_at - self.born_at >= ESTABLISHED
 
     def own_exceptions(self) -> dict[str, int]:
-        """``exceptions``, to be changed."""
+        """``exceptions`` as a dict that may be changed."""
         if self.exceptions is NO_EXCEPTIONS:
             self.exceptions = {}
         return self.exceptions
 
 
 def ranked(used_at: float, *, established: bool) -> int:
-    """What a series is stored with: the least are folded first. Unix hours of the last use, and 30 days for age."""
+    """The stored rank: hours from 1970 to the last use, plus 30 days if established. The lowest is merged first."""
     return int(used_at // 3600) + (720 if established else 0)
 
 
 def merge(series: Iterable[Series], into: Series) -> Series:
-    """``into`` with the totals of all others added. A histogram with other bounds is left out."""
+    """``into`` plus the totals of all others. Histograms with different bounds are left out."""
     counts: Sequence[int] = into.counts
     exceptions = dict(into.exceptions)
     runtime, wait = into.runtime, into.wait
@@ -78,7 +78,7 @@ def merge(series: Iterable[Series], into: Series) -> Series:
 
 
 def empty_series(key: SeriesKey, like: Series) -> Series:
-    """A series without counts, with the bounds of another one's histograms."""
+    """A series without counts, with the histogram bounds of another one."""
     runtime, wait = (
         Histogram(histogram.bounds, (0,) * len(histogram.counts), 0.0) for histogram in (like.runtime, like.wait)
     )
@@ -86,7 +86,7 @@ def empty_series(key: SeriesKey, like: Series) -> Series:
 
 
 def add_classes(to: dict[str, int], counts: dict[str, int] | Any) -> None:  # noqa: ANN401 - any mapping
-    """Add failures by class; those beyond ``EXCEPTIONS_PER_SERIES`` classes as ``other``."""
+    """Add failures by class; classes beyond ``EXCEPTIONS_PER_SERIES`` count as ``other``."""
     for name, number in counts.items():
         label = name if name in to or len(to) < EXCEPTIONS_PER_SERIES else OTHER
         to[label] = to.get(label, 0) + number
@@ -99,10 +99,10 @@ def _added(histogram: Histogram, other: Histogram) -> Histogram:
 
 
 def sum_counts(left: Sequence[int], right: Sequence[int]) -> list[int]:
-    """Position by position."""
+    """The sums of the two, element by element."""
     return list(map(operator.add, left, right))
 
 
 def classes(row: Row) -> int:
-    """Exception classes that it counts apart."""
+    """Number of exception classes that it counts separately."""
     return len(row.exceptions) - (OTHER in row.exceptions)

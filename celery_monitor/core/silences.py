@@ -1,9 +1,9 @@
-"""Which failures are silenced: the silences that people set, and the mute windows of ``alerts.mute``.
+"""Decides which failures are silenced: by silences that people create, and by the mute windows of ``alerts.mute``.
 
-A silence holds notifications back, nothing else. A failure that it covers is counted, stored and joins its incident,
-which then waits as ``muted``. When nothing covers the incident any longer it pages, unless the task has succeeded since
-its last failure (``decide``). A failure is covered by the time of reading or by its own: after an outage of the
-monitor, failures from within a silence are read when that has ended.
+A silence only holds back notifications. A failure that it covers is counted, stored and added to its incident, which
+then waits as ``muted``. When no silence covers the incident any more it pages, unless the task has succeeded since its
+last failure (``decide``). A failure is covered if either the time of reading or its own time is within a silence: after
+an outage of the monitor, its events are read only after the silence has ended.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,16 +15,16 @@ from celery_monitor.core.model import MAX_REASON, MAX_SILENCE, Silence
 from celery_monitor.core.rules import matcher
 
 MIN_SILENCE: Final = 1.0
-"""Seconds."""
+"""Shortest silence, in seconds."""
 MAX_GLOBS: Final = 50
 MAX_GLOB: Final = 255
 _CACHED: Final = 5_000
 _Globs = tuple[tuple[str, ...], tuple[str, ...]]
-"""On the task, and on the queue."""
+"""Globs on the task and on the queue."""
 Matches = Callable[[str, str], bool]
-"""Of a task and a queue."""
+"""A predicate on (task, queue)."""
 _MINUTE: Final = 60
-"""Seconds: a cron expression is no finer."""
+"""Seconds: the resolution of a cron expression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class MuteWindow:
     lasting: float
     """Seconds from each start."""
     last_start: Callable[[float], float | None] = field(compare=False)
-    """The newest start at or before a time, in unix seconds; None when there is none."""
+    """The newest start at or before a time, in Unix seconds; None if there is none."""
     queues: Sequence[str] = ()
 
     def active(self, at: float) -> bool:
@@ -56,7 +56,7 @@ def silence_of(
     queues: Sequence[str] = (),
     created_by: str = "",
 ) -> Silence:
-    """A new silence that begins now. Raises ValueError, which names what is wrong."""
+    """A new silence that begins now. Raises ValueError with a description of the problem."""
     for key, globs in (("match", match), ("queues", queues)):
         if len(globs) > MAX_GLOBS or not all(0 < len(glob) <= MAX_GLOB and glob.isprintable() for glob in globs):
             raise ValueError(
@@ -74,19 +74,19 @@ def silence_of(
 
 
 class Silences:
-    """All of them. Not thread-safe: it belongs to the monitor."""
+    """All silences and mute windows. Not thread-safe: it belongs to the monitor."""
 
     def __init__(self, windows: Iterable[MuteWindow] = (), silences: Iterable[Silence] = ()) -> None:
-        """Start with these; ``replace`` brings other silences."""
+        """Start with these; ``replace`` updates the silences."""
         self._windows = tuple(_by_minute(window) for window in windows)
         self._current = tuple(silences)
         self._matchers: dict[_Globs, Matches] = {}
-        """Compiled once: with hundreds of silences, doing so for each task would hold up the stream."""
+        """Compiled once: with hundreds of silences, compiling for each task would delay the stream."""
         self._compile()
         self._known = lru_cache(maxsize=_CACHED)(self._matching)
 
     def replace(self, silences: Iterable[Silence]) -> None:
-        """The silences as the store has them now."""
+        """Replace the silences by those that the store has now."""
         current = tuple(silences)
         if current != self._current:
             self._current = current
@@ -94,7 +94,7 @@ class Silences:
             self._known.cache_clear()
 
     def __bool__(self) -> bool:
-        """Whether anything can be covered."""
+        """Whether there is any silence or mute window."""
         return bool(self._windows or self._current)
 
     def cover(self, task: str, queue: str, at: float) -> bool:
@@ -102,11 +102,11 @@ class Silences:
         return bool(self) and any(silence.active(at) for silence in self._known(task, queue))
 
     def active(self, at: float) -> tuple[Silence, ...]:
-        """The silences, without mute windows, that are in effect."""
+        """The silences in effect at this time, without mute windows."""
         return tuple(silence for silence in self._current if silence.active(at))
 
     def muting(self, at: float) -> int:
-        """How many mute windows are in effect."""
+        """Number of mute windows in effect at this time."""
         return sum(window.active(at) for window in self._windows)
 
     def _matching(self, task: str, queue: str) -> tuple[Silence | MuteWindow, ...]:
@@ -129,7 +129,7 @@ def _matches(globs: _Globs) -> Matches:
 
 
 def _by_minute(window: MuteWindow) -> MuteWindow:
-    """The same, asked once for each minute: a burst of failures does not search a calendar for each."""
+    """The same window with results cached per minute, so that a burst of failures does not search the calendar."""
     start_of = lru_cache(maxsize=8)(lambda minute: window.last_start(minute * _MINUTE))
     return MuteWindow(
         window.match, window.reason, window.lasting, lambda at: start_of(int(at // _MINUTE)), window.queues

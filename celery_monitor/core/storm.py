@@ -1,8 +1,7 @@
-"""When too many tasks fail at once, for each routing key and severity.
+"""Detects that too many tasks fail at once, for each route and severity.
 
-A severity has a storm when more than ``tasks`` distinct tasks of that severity or a more severe one have failed within
-``window`` seconds. Less severe tasks do not count, however many they are: they must never keep a more severe one from
-paging.
+A severity has a storm when more than ``tasks`` distinct tasks of that severity or a higher one have failed within
+``window`` seconds. Tasks of lower severity never count, because they must not keep a more severe one from paging.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,20 +12,20 @@ import msgspec
 from celery_monitor.core.model import Severity
 
 _SEVERITIES: Final = tuple(Severity)
-"""The most severe first."""
-_MORE: Final = 1_000
-"""Tasks that are remembered beyond those that make a storm."""
+"""Most severe first."""
+_MAX_ABOVE_THRESHOLD: Final = 1_000
+"""Tasks that are tracked in addition to the threshold of a storm."""
 _PRUNE_INTERVAL: Final = 1.0
-"""Seconds."""
+"""Seconds between two prunings."""
 
 
 class RecentFailures(msgspec.Struct, gc=False):
-    """A task that has failed lately: when, how often, and an example."""
+    """A task's recent failures: when, how many, and an example."""
 
     at: float
-    """Latest failure."""
+    """Time of the latest failure."""
     since: float
-    """The first of those in ``count``."""
+    """Time of the first failure in ``count``."""
     slot: int
     slot_count: int
     slot_before: int
@@ -37,12 +36,12 @@ class RecentFailures(msgspec.Struct, gc=False):
 
     @property
     def count(self) -> int:
-        """Failures within the last two windows."""
+        """Number of failures within the last two windows."""
         return self.slot_count + self.slot_before
 
 
 class _Level:
-    """The tasks that count towards the storm of one routing key and severity."""
+    """The tasks that count towards the storm of one route and severity."""
 
     __slots__ = ("pruned_at", "tasks")
 
@@ -52,19 +51,19 @@ class _Level:
 
 
 class StormDetector:
-    """Which tasks have failed lately. Not thread-safe. ``window`` in seconds."""
+    """Tracks which tasks have failed recently. Not thread-safe. ``window`` in seconds."""
 
     def __init__(self, *, tasks: int, window: float) -> None:
-        """Start without any."""
+        """Start empty."""
         self._max_tasks = tasks
         self._window = window
         self._levels: dict[str, tuple[_Level, ...]] = {}
-        """Routing key → one for each severity."""
+        """Route → one level for each severity."""
 
     def note(self, route: str, severity: Severity, task: str, recent: RecentFailures) -> bool:
-        """A task has failed. Whether that makes, or is part of, a storm of its severity.
+        """Record a failed task. Returns whether it starts or belongs to a storm of its severity.
 
-        ``recent.at`` must not be in the future: else the task would count for longer than the window.
+        ``recent.at`` must not be in the future: the task would count for longer than the window.
         """
         levels_by_severity, index = self._levels_of(route), _SEVERITIES.index(severity)
         levels = levels_by_severity[index:]
@@ -76,23 +75,23 @@ class StormDetector:
         previous, joined = None, recent
         for level in levels:
             old = level.tasks.get(task)
-            if old is not previous:  # most often they have one value in common
+            if old is not previous:  # usually all levels share one record
                 previous, joined = old, recent if old is None else self._joined(old, recent)
-            if old is not None or len(level.tasks) < self._max_tasks + _MORE:
+            if old is not None or len(level.tasks) < self._max_tasks + _MAX_ABOVE_THRESHOLD:
                 level.tasks[task] = joined
             self._prune(level, recent.at)
         return len(levels[0].tasks) > self._max_tasks
 
     def tasks(self, route: str, severity: Severity) -> Mapping[str, RecentFailures]:
-        """The tasks that count towards it, by name."""
+        """The tasks that count towards the storm, by name."""
         return self._levels_of(route)[_SEVERITIES.index(severity)].tasks
 
     def recent(self, at: float, count: int, *, exception: str, hostname: str, queue: str, uuid: str) -> RecentFailures:
-        """One that has failed ``count`` times, each at ``at``."""
+        """The record of a task that has failed ``count`` times at ``at``."""
         return RecentFailures(at, at, int(at // self._window), count, 0, exception, hostname, queue, uuid)
 
     def _repeated(self, levels_by_severity: Sequence[_Level], index: int, task: str, recent: RecentFailures) -> bool:
-        """Add to the record of a task that failed before, where its levels share one and no other level does."""
+        """Add to a task's existing record and return True, if exactly the levels from ``index`` on share it."""
         old = levels_by_severity[index].tasks.get(task)
         if old is None or recent.slot > old.slot:
             return False
@@ -135,5 +134,5 @@ class StormDetector:
 
 
 def storm_name(route: str, severity: Severity) -> str:
-    """Of a storm in any hour, and of no task: their names are printable."""
+    """A name for the storm of any hour. No task can have it, because task names are printable."""
     return f"\0{severity}/{route}"

@@ -1,8 +1,8 @@
-"""A local calendar day out of 15-minute buckets: midnight to midnight in a zone, so 23 and 25 hours exist.
+"""Summarizes a local calendar day from 15-minute buckets. A day runs from midnight to midnight: 23 to 25 hours.
 
-Every offset of today's zones is a multiple of 15 minutes, so no bucket ever lies on both sides of a midnight,
-and the sums are exact. The day is compared with the day before, and with the mean of those of the seven days
-before it that have any events at all: days from before the monitor's time say nothing.
+All current time zone offsets are multiples of 15 minutes, so no bucket spans a midnight and the sums are exact. The day
+is compared with the previous day, and with the mean of the previous seven days without those that have no events, as
+they may be from before the monitor was installed.
 """
 
 import datetime as dt
@@ -42,15 +42,14 @@ from celery_monitor.core.summary import (
 )
 
 DAYS_BEFORE: Final = 7
-"""How many earlier days the buckets must reach back."""
+"""Number of earlier days that the buckets must cover."""
 _TODAY: Final = DAYS_BEFORE
 
 
 def day_bounds(date: dt.date, zone: dt.tzinfo) -> tuple[int, int]:
-    """When the local day begins and ends, [start, end) in unix seconds.
+    """Start and end of the local day, [start, end) in Unix seconds.
 
-    A midnight that is left out (some zones change at 00:00) is the moment of the change; of one that comes
-    twice it is the first.
+    If midnight is skipped (some zones change at 00:00), the day starts at the change; if it occurs twice, at the first.
     """
     midnight = dt.time()
     start, end = (dt.datetime.combine(day, midnight, zone).timestamp() for day in (date, date + dt.timedelta(days=1)))
@@ -59,14 +58,14 @@ def day_bounds(date: dt.date, zone: dt.tzinfo) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class DayRows:
-    """What ran on a day and on the DAYS_BEFORE days before it, as the store adds it up."""
+    """What ran on a day and on the previous DAYS_BEFORE days, as the store sums it up."""
 
     fleet: Iterable[HistoryRow]
-    """All tasks together by bucket, in any order. Those of other days are ignored."""
+    """Totals of all tasks by bucket, in any order. Buckets of other days are ignored."""
     failing: Sequence[FailingRow]
-    """Of the day."""
+    """The day's failing tasks."""
     failed: Sequence[Mapping[str, int]]
-    """Failures by task of each day before, the oldest first."""
+    """Failures by task of each previous day, oldest first."""
 
 
 def summarize(
@@ -86,15 +85,15 @@ def summarize(
 
     Args:
         date: The local day.
-        zone: Whose day it is.
+        zone: Its time zone.
         fleet: The fleet's name.
         rows: What ran.
         groups: Error groups with failures on the day.
-        incidents: Those whose first failure was on the day. Others are ignored.
+        incidents: Incidents; those whose first failure was not on the day are ignored.
         counters: The monitor's own counters at the day's start and at its end.
-        now: When this is made, unix seconds.
-        read_until: What was published before this time is counted; None when that is not known.
-        paging: Somebody is to be paged; else no incident counts as undelivered.
+        now: Unix seconds.
+        read_until: Time before which all published events are counted; None if unknown.
+        paging: Whether incidents are sent to a channel; otherwise none counts as undelivered.
     """
     start, end = day_bounds(date, zone)
     sums = _Sums(date, zone)
@@ -129,7 +128,7 @@ def summarize(
 
 
 class _Sums:
-    """Adds up all tasks by day and by hour of the day."""
+    """Sums all tasks by day and by hour of the day."""
 
     def __init__(self, date: dt.date, zone: dt.tzinfo) -> None:
         days = [date - dt.timedelta(days=back) for back in range(DAYS_BEFORE, -1, -1)]
@@ -220,7 +219,7 @@ def _failing(
 
 
 def _moments(groups: Iterable[GroupRow], incidents: Iterable[IncidentRow]) -> Mapping[str, Sequence[float]]:
-    """Name → exact times of some of its failures."""
+    """Task name → exact times of some of its failures."""
     moments: dict[str, list[float]] = defaultdict(list)
     for group in groups:
         moments[group.name] += (group.first_at, group.last_at)
@@ -230,12 +229,12 @@ def _moments(groups: Iterable[GroupRow], incidents: Iterable[IncidentRow]) -> Ma
 
 
 def _is_of_failures(row: IncidentRow) -> bool:
-    """Of one task's, that is."""
+    """Whether the incident is about failures of one task."""
     return row.incident.condition is Condition.FAILURE and not row.incident.is_storm
 
 
 def _between(row: FailingRow, moments: Sequence[float]) -> tuple[float, float]:
-    """Bounds of the failures in these buckets: exact where one of ``moments`` tells, else the edges."""
+    """First and last failure in these buckets: exact if in ``moments``, else the edges of the buckets."""
     first, last = row.first, row.last
     opening = [at for at in moments if first <= at < first + BUCKET_SECONDS]
     closing = [at for at in moments if last <= at < last + BUCKET_SECONDS]

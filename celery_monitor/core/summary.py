@@ -1,7 +1,7 @@
-"""A day of the fleet, as the mail, the page and the API tell it. Times are unix seconds, durations seconds.
+"""A day of the fleet as shown by the mail, the web page and the API. Times are Unix seconds, durations seconds.
 
-*Executed* is succeeded plus failed: the runs that came to an end of their own. Retries, rejections and
-revocations are not in it. A rate is failed by executed, 0 to 1, and None where nothing was executed.
+*Executed* is succeeded plus failed: runs that ended by themselves. It does not include retries, rejections and
+revocations. A rate is failed divided by executed, 0 to 1, and None if nothing was executed.
 """
 
 import datetime as dt
@@ -13,7 +13,7 @@ import msgspec
 from celery_monitor.core.times import rfc3339
 
 TOLERANCE: Final = 60.0
-"""Seconds that a day may be unwatched without a word: a restart of the monitor takes less."""
+"""Seconds of a day that may be unwatched without a warning: a restart of the monitor takes less."""
 
 _TIMES: Final = frozenset({"start", "end", "generated_at", "first_at", "last_at", "opened_at"})
 
@@ -28,13 +28,13 @@ class DayTotals:
 
     @property
     def rate(self) -> float | None:
-        """Failed by executed."""
+        """Failed divided by executed."""
         return self.failed / self.executed if self.executed else None
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """The mean day of ``days`` days; those without a single event are not among them."""
+    """The mean of ``days`` days; days without any event are excluded."""
 
     days: int
     executed: float
@@ -43,15 +43,15 @@ class Mean:
 
     @property
     def rate(self) -> float | None:
-        """All failures of these days by all that was executed in them."""
+        """All failures of these days divided by everything executed in them."""
         return self.failed / self.executed if self.executed else None
 
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """One hour of the strip, by the local clock: 24 of them in every day.
+    """One hour by the local clock: every day has 24 of them.
 
-    The hour that comes twice in autumn holds both, the one that is left out in spring holds nothing.
+    The hour that occurs twice in autumn is counted once with both, and the one skipped in spring is empty.
     """
 
     hour: int
@@ -69,29 +69,29 @@ class FailingTask:
     failed: int
     retried: int
     failed_before: int | None
-    """On the day before; None when nothing at all is known of it."""
+    """Failures on the previous day; None if nothing is known of that day."""
     failed_mean: float | None
-    """Of the mean day; None without one."""
+    """Mean failures per day; None without a mean."""
     exception: str
-    """The class that most of the failures had, "" when unknown."""
+    """The most frequent exception class, "" if unknown."""
     exceptions: int
-    """Different classes."""
+    """Number of distinct exception classes."""
     new_errors: int
     first_at: float
     last_at: float
-    """All failures lie between them. To the second where that is known, else to the quarter of an hour."""
+    """Times of the first and last failure: exact if known, else rounded outward to quarters of an hour."""
     incidents: int
-    """Opened on this day, not counting storms."""
+    """Number of incidents opened on this day, without storms."""
 
     @property
     def rate(self) -> float:
-        """Failed by executed, which is never 0 here."""
+        """Failed divided by executed, which is never 0 here."""
         return self.failed / self.executed
 
 
 @dataclass(frozen=True, slots=True)
 class DayError:
-    """Failures of one task with one exception class at one place of the application."""
+    """Failures of one task with one exception class in one frame of the application."""
 
     id: str
     task: str
@@ -99,18 +99,18 @@ class DayError:
     frame: str
     count: int
     new: bool
-    """Seen on this day for the first time within the retention."""
+    """Whether it was seen on this day for the first time within the retention period."""
     uuid: str | None
-    """Of the sample, as the next three."""
+    """Task ID of the sample; the next three fields are of the same sample."""
     hostname: str
     message: str
     traceback: str
-    """Its useful end."""
+    """The relevant end of the traceback."""
 
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """An incident that was to be paged, and the receiver does not have it."""
+    """An incident whose notification has not been delivered."""
 
     key: str
     task: str
@@ -119,7 +119,7 @@ class Undelivered:
     opened_at: float
     error: str | None
     condition: str = "failure"
-    """Of another one, ``task`` is its subject."""
+    """For a condition other than failure, ``task`` is the subject."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,55 +136,55 @@ class DayIncidents:
 
     opened: int
     undelivered: tuple[Undelivered, ...]
-    """Always empty when nobody is to be paged."""
+    """Always empty if no channel is configured."""
     paging: bool
-    """Somebody is to be paged."""
+    """Whether incidents are sent to a channel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Whether the day's numbers can be trusted. From counters that are kept by the quarter of an hour."""
+    """How complete the day's numbers are, from counters with a resolution of a quarter of an hour."""
 
     elapsed: float
-    """Length of the day, or of the part of it that is over."""
+    """Length of the day, or of the part that has passed."""
     uptime: float
-    """The monitor ran."""
+    """Seconds in which the monitor ran."""
     gap: float
-    """What happened meanwhile is lost, for the broker keeps nothing; it may be in ``down`` as well."""
+    """Seconds whose events are lost because the broker kept nothing; may overlap with ``down``."""
     unobserved: int
-    """Tasks that workers say they began, and whose events never came."""
+    """Tasks that workers started but whose events never arrived."""
     unnamed: int
-    """Failures of tasks whose name is not known."""
+    """Failures of tasks whose name is unknown."""
     restarts: int
     unread: float = 0.0
-    """The end of a day that is over, which the broker may still hold events of."""
+    """Seconds at the end of a past day whose events may still be in the broker."""
     too_old: int = 0
-    """Failures that were too old to page anybody when they were read."""
+    """Failures that were too old to page when they were read."""
 
     @property
     def down(self) -> float:
-        """Seconds that the monitor did not run."""
+        """Seconds in which the monitor did not run."""
         return self.elapsed - self.uptime
 
     @property
     def blind(self) -> bool:
-        """Nothing of the day was watched."""
+        """Whether no part of the day was watched."""
         return max(self.down, self.gap, self.unread) >= self.elapsed
 
     @property
     def complete(self) -> bool:
-        """The whole day was watched, and nothing is known to be missing."""
+        """Whether the whole day was watched and nothing is known to be missing."""
         return max(self.down, self.unread) <= TOLERANCE and self.gap < 1 and not self.unobserved
 
 
 @dataclass(frozen=True, slots=True)
 class MissedSchedule:
-    """A schedule that did not start as expected on this day."""
+    """A schedule with missed or unknown starts on this day."""
 
     name: str
     missed: int
     not_judged: int
-    """Expected starts of which it is not known, because events of that time are lost."""
+    """Expected starts for which it is unknown whether they happened, because events of that time are lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,12 +198,12 @@ class Summary:
     end: int
     generated_at: float
     over: bool
-    """The day had ended when this was made."""
+    """Whether the day had ended when the summary was generated."""
     day: DayTotals
     before: DayTotals | None
-    """The day before; None when not a single event of it is known."""
+    """The previous day; None if it has no known events."""
     mean: Mean | None
-    """Of those of the seven days before that have any events."""
+    """Mean of those of the previous seven days that have events."""
     hours: tuple[Hour, ...]
     tasks: tuple[FailingTask, ...]
     """All failing tasks, worst first: by failures, then by rate."""
@@ -212,11 +212,11 @@ class Summary:
     incidents: DayIncidents
     health: Coverage
     lost: tuple[LostTask, ...] = ()
-    """Tasks that were lost with their worker, most first. They are neither failed nor executed."""
+    """Tasks that were lost with their worker, most first. They count neither as failed nor as executed."""
     schedules: tuple[MissedSchedule, ...] = ()
-    """Those that have missed, the most first; then those of which it is not known."""
+    """Schedules with missed starts, most first; then those with unknown ones."""
     silenced: int = 0
-    """Failures that a silence or a mute window covered."""
+    """Failures covered by a silence or a mute window."""
 
     @property
     def missed(self) -> int:
@@ -225,17 +225,17 @@ class Summary:
 
     @property
     def new_errors(self) -> int:
-        """Error groups that were never seen before in the retention."""
+        """Number of error groups that were first seen on this day."""
         return sum(error.new for error in self.errors)
 
     @property
     def unknown(self) -> bool:
-        """Nothing was watched and nothing was counted: no numbers, rather than zeros."""
+        """Whether nothing was watched or counted, so that no numbers are shown instead of zeros."""
         return self.health.blind and not self.day.executed
 
     @property
     def quiet(self) -> bool:
-        """Nothing failed, and that can be trusted."""
+        """Whether nothing failed and the day was completely watched."""
         failed = self.day.failed or self.missed or self.lost or self.incidents.undelivered
         return not failed and self.health.complete
 

@@ -1,4 +1,4 @@
-"""Hostile text made safe to keep: what databases, terminals and UTF-8 cannot hold is replaced."""
+"""Makes untrusted text safe to store: replaces what databases, terminals and UTF-8 cannot represent."""
 
 import re
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from typing import Final, Protocol
 REPLACEMENT: Final = "\ufffd"
 REDACTED: Final = "[redacted]"
 UNREAD: Final = "[redacted: the patterns took too long]"
-"""Replaces a text when a pattern timed out: it may still hold what the patterns should have removed."""
+"""Replaces a text if a pattern timed out, because it may still contain what should be redacted."""
 OTHER: Final = "other"
-"""The name under which everything beyond a bound is counted."""
+"""The name under which everything that exceeds a bound is counted."""
 MAX_HOST_LENGTH: Final = 255
 _RANDOM_END: Final = re.compile(
     r"(?:^|(?<=\.))[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$|(?<=^amq\.gen-).+$", re.ASCII | re.IGNORECASE
@@ -18,7 +18,7 @@ _RANDOM_END: Final = re.compile(
 
 
 def storable_text(text: str) -> str:
-    """The same text without what UTF-8 or a database cannot hold (lone surrogates, NUL)."""
+    """The text without characters that UTF-8 or a database cannot represent (lone surrogates, NUL)."""
     if "\x00" in text:
         text = text.replace("\x00", REPLACEMENT)
     try:
@@ -29,18 +29,18 @@ def storable_text(text: str) -> str:
 
 
 def printable(text: str, longest: int) -> str:
-    """At most ``longest`` characters of it, each of them printable: for names and labels."""
+    """The first ``longest`` characters, unprintable ones replaced: for names and labels."""
     text = text[:longest]
     return text if text.isprintable() else "".join(c if c.isprintable() else REPLACEMENT for c in text)
 
 
 def size_of(text: str) -> int:
-    """Bytes that it takes in memory: one character beyond Latin-1 makes all of them wide."""
+    """Bytes in memory: a single character beyond Latin-1 makes all characters wide."""
     return text.__sizeof__()
 
 
 def host_of(hostname: str) -> str:
-    """``box`` of ``celery@box``; what has no ``@`` is the host itself."""
+    """``box`` for ``celery@box``; a name without ``@`` is the host itself."""
     return printable(hostname.partition("@")[2] or hostname, MAX_HOST_LENGTH)
 
 
@@ -48,11 +48,11 @@ class Pattern(Protocol):
     """A compiled regular expression."""
 
     def sub(self, repl: str, string: str, /) -> str:
-        """``string`` with every match replaced. Raises TimeoutError when that would take too long."""
+        """``string`` with every match replaced. Raises TimeoutError if that takes too long."""
 
 
 def redacted(text: str, patterns: Sequence[Pattern]) -> str:
-    """The text with every match of every pattern replaced; nothing of it when a pattern takes too long."""
+    """The text with all matches of all patterns replaced; UNREAD if a pattern takes too long."""
     try:
         for pattern in patterns:
             text = pattern.sub(REDACTED, text)
@@ -63,7 +63,7 @@ def redacted(text: str, patterns: Sequence[Pattern]) -> str:
 
 @lru_cache(maxsize=4096)
 def shared(queue: str) -> str:
-    """A queue's name with ``*`` for an end that is another one in each process: a UUID, or RabbitMQ's ``amq.gen-``.
+    """A queue's name with ``*`` for a suffix that differs in each process: a UUID, or RabbitMQ's ``amq.gen-``.
 
     Celery's Broadcast gives each worker a queue ``bcast.<uuid>`` (``kombu.common``), and a restart makes a new one.
     """

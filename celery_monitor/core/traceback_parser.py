@@ -1,4 +1,4 @@
-r"""A traceback's text → its sections, one for each exception of the chain, the last one for what ended the task.
+r"""Splits the text of a traceback into sections, one for each exception in the chain; the last one ended the task.
 
 The text follows the grammar of CPython's ``traceback`` module (``TracebackException.format``)::
 
@@ -11,9 +11,9 @@ The text follows the grammar of CPython's ``traceback`` module (``TracebackExcep
     During handling of the above exception, another exception occurred:
                                                   (blank line, and the next section)
 
-A message is arbitrary text, so nothing in it is looked at, except for the sentence that links two exceptions. An
-exception group has its sections behind a margin of ``  | ``, and the exceptions that it holds further to the right.
-``RemoteTraceback`` (of billiard, multiprocessing and concurrent.futures) carries a whole traceback in quotes.
+A message is arbitrary text, so it is not parsed, except for the sentence that links two exceptions. An exception group
+has its sections after a margin of ``  | ``, and its nested exceptions further to the right. ``RemoteTraceback`` (of
+billiard, multiprocessing and concurrent.futures) contains a whole traceback in quotes.
 """
 
 import re
@@ -24,7 +24,7 @@ from typing import Final
 import msgspec
 
 MAX_CLASS_LENGTH: Final = 240
-"""Characters of a class with its module; a longer one is no class."""
+"""Maximum characters of a class name with its module; anything longer is not a class."""
 
 _HEADERS: Final = (
     "Traceback",
@@ -40,40 +40,40 @@ _LINKS: Final = (
 _QUOTES: Final = ('"""', "'''")
 _CLASS: Final = re.compile(r"(?:[^\W\d]\w*|<locals>)(?:\.(?:[^\W\d]\w*|<locals>))*\Z")
 _FRAME: Final = re.compile(r'  File "([^"\n]{1,500})", line -?\d{1,9}(?:, in ([^\n]{1,200}))?')
-"""Without a function it is where a SyntaxError is, not a frame."""
+"""Without a function it is the location of a SyntaxError, not a frame."""
 _NESTED_FRAME: Final = re.compile(r'[ |]{4,40}File "([^"\n]{1,500})", line -?\d{1,9}, in ([^\n]{1,200})')
 _USUAL: Final = 4_000
-"""Characters of frames that are worth to be remembered."""
+"""Longest text, in characters, whose frames are cached."""
 _REMOTE: Final = frozenset({"RemoteTraceback", "_RemoteTraceback"})
 _EXCEPTION: Final = re.compile(r"\n([^ \t\n][^\n]*)")
 _FRAMES: Final = re.compile(rf"\n{_FRAME.pattern}")
-"""These two begin with a literal, which is what makes their search fast."""
+"""These two patterns begin with a literal, which makes the search fast."""
 
 Frame = tuple[str, str]
 """Path and function."""
 _State = Callable[["_SectionReader", str], None]
-"""Reads the next line."""
+"""A state's method, which reads the next line."""
 
 
 class TracebackSection(msgspec.Struct, frozen=True, gc=False):
     """One exception of a chain."""
 
     qualified: str
-    """Its class with the module, as Python writes it; "" when the line is none that Python writes."""
+    """Its class with the module, as Python writes it; "" if the line does not have Python's format."""
     message: str
     frames: tuple[Frame, ...]
     """Outermost first."""
     held: tuple[Frame, ...] = ()
-    """Frames of the exceptions that an exception group holds."""
+    """Frames of the nested exceptions of an exception group."""
     remote: bool = False
-    """It was raised in another process, and raised again here as the next one of the chain."""
+    """It was raised in another process and raised again here as the next exception of the chain."""
 
 
 def sections(head: str, tail: str = "") -> list[TracebackSection]:
     """Every exception of a traceback, in the order of the text.
 
-    ``tail`` is the end of a text of which ``head`` is the beginning, when what is between them was cut out. Takes
-    linear time. Lines end with a line feed only: other characters at which ``splitlines`` divides come from messages.
+    If the text was truncated in the middle, ``head`` is its beginning and ``tail`` its end. Takes linear time. Only a
+    line feed ends a line: the other characters at which ``splitlines`` splits come from messages.
     """
     single = None if tail else _single(head)
     if single is not None:
@@ -89,7 +89,7 @@ def sections(head: str, tail: str = "") -> list[TracebackSection]:
 
 
 def _single(text: str) -> TracebackSection | None:
-    """The section of a traceback that has no other one: nearly all are so, and this takes a tenth of the time."""
+    """The section of a traceback that has only one, as nearly all do; this takes a tenth of the time."""
     start = text.find("\n")
     match = _EXCEPTION.search(text, start) if text[:start] in _HEADERS[:2] else None
     if match is None:
@@ -108,7 +108,7 @@ def _frames(lines: str) -> tuple[Frame, ...]:
 
 
 _known_frames = lru_cache(maxsize=256)(_frames)
-"""What fails at one place has the same frames, whatever its message is."""
+"""Cached: failures at the same place have the same frames, whatever their messages."""
 
 
 class _SectionReader:
@@ -116,12 +116,12 @@ class _SectionReader:
 
     def __init__(self) -> None:
         self._sections: list[TracebackSection] = []
-        # A function and no bound method: that would be a cycle, and work for the garbage collector.
+        # A plain function: a bound method would create a reference cycle for the garbage collector.
         self._read: _State = _SectionReader._before
         self._margin = False
         self._quote = ""
         self._linked = 0
-        """After the sentence that links two exceptions: 1, after its blank line: 2."""
+        """1 after the sentence that links two exceptions, 2 after the blank line that follows it."""
         self._uncertain = False
         self._start()
 
@@ -132,7 +132,7 @@ class _SectionReader:
         self._message: list[str] = []
 
     def read(self, line: str) -> None:
-        """The next line."""
+        """Read the next line."""
         if self._margin:
             if line.startswith(_MARGIN):
                 line = line[4:]
@@ -145,16 +145,16 @@ class _SectionReader:
         self._read(self, line)
 
     def gap(self) -> None:
-        """Lines are missing here."""
+        """Lines are missing at this point."""
         self._uncertain = self._read is _SectionReader._in_frames
 
     def end(self) -> list[TracebackSection]:
-        """What was found."""
+        """The sections that were found."""
         self._close()
         return self._sections
 
     def _close(self) -> None:
-        """The section is complete. One that carries a remote traceback is not: that has sections of its own."""
+        """Add the complete section. One with a remote traceback is left out, as that has its own sections."""
         if self._read is _SectionReader._in_message and self._named.rpartition(".")[2] not in _REMOTE:
             message = "\n".join(self._message).strip()
             frames, held, remote = tuple(self._frames), tuple(self._held), bool(self._quote)
@@ -162,7 +162,7 @@ class _SectionReader:
         self._start()
 
     def _before(self, line: str) -> None:
-        """Nothing of a section was read yet."""
+        """State before the first line of a section."""
         if self._header(line) or not line.strip():
             return
         if not self._quote and line in _QUOTES:
@@ -178,7 +178,7 @@ class _SectionReader:
             self._read = _SectionReader._between
 
     def _between(self, line: str) -> None:
-        """Foreign text: the next section begins with a header."""
+        """State in unrelated text: the next section begins with a header."""
         self._header(line)
 
     def _in_frames(self, line: str) -> None:
@@ -206,7 +206,7 @@ class _SectionReader:
             self._message.append(line)
 
     def _after_quote(self, line: str) -> None:
-        """Behind a remote traceback: the sentence that links it to what follows, or the end."""
+        """State after a remote traceback: the linking sentence follows, or the end."""
         if line in _LINKS:
             self._read = _SectionReader._before
 
@@ -239,13 +239,13 @@ class _SectionReader:
 
 
 def _is_alone(line: str) -> bool:
-    """Whether it is the exception line of an exception without frames: stricter, as nothing before it says so."""
+    """Whether it is the line of an exception without frames. Stricter than ``_split``, as there is no context."""
     named, message = _split(line)
     return bool(named) and (bool(message) or not named.rpartition(".")[2][0].islower())
 
 
 def _split(line: str) -> tuple[str, str]:
-    """Class and message of an exception line; "" where there is no class."""
+    """Class and message of an exception line; "" if it names no class."""
     named, _, message = line.partition(":")
     if len(named) > MAX_CLASS_LENGTH or not _CLASS.match(named) or named.endswith("<locals>"):
         return "", ""

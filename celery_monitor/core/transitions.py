@@ -1,4 +1,4 @@
-"""What each kind of event does to a run at each stage."""
+"""The state transitions: the next stage of a run, by kind of event and present stage."""
 
 from typing import Final
 
@@ -15,8 +15,8 @@ from celery_monitor.core.model import (
 )
 
 CANCELLED: Final = 8
-"""task-cancelled: the worker has killed the task, at a cold shutdown or when its connection was lost. Celery sends it
-only of tasks that have begun. They are lost (``core/conditions``), and counted nowhere else."""
+"""task-cancelled: the worker killed the task, at a cold shutdown or because its connection was lost. Celery sends it
+only for started tasks. They count as lost (``core/conditions``) and are counted nowhere else."""
 
 KINDS: Final = {
     "task-sent": SENT,
@@ -31,7 +31,7 @@ KINDS: Final = {
 }
 
 _S, _R, _T, _Y, _Q, _OK, _F, _J, _V = map(int, Stage)
-"""Plain ints: comparing enum members costs as much as the rest of a step."""
+"""Plain ints: comparing enum members would double the cost of a transition."""
 TRANSITIONS: Final[dict[int, tuple[int, ...]]] = {
     # at:         SENT RECEIVED STARTED RETRYING REQUEUED SUCCEEDED FAILED REJECTED REVOKED
     SENT:        (_S,  _R,      _T,     _Y,      _Q,      _OK,      _F,    _J,      _V),

@@ -1,6 +1,6 @@
-"""Whether most of what comes cannot be read: a fleet whose events are serialized in a way that is not counted.
+"""Detects that most messages cannot be decoded, because the fleet serializes its events in an unsupported way.
 
-One stray message proves nothing, and must not spoil anybody's readiness for ever.
+A single stray message proves nothing and must not make the monitor unready for ever.
 """
 
 from collections import deque
@@ -9,9 +9,9 @@ from typing import Final
 from celery_monitor.core.text import printable
 
 WINDOW: Final = 300.0
-"""Seconds that are looked at."""
+"""Length of the sliding window, in seconds."""
 MIN_MESSAGES: Final = 3
-"""Messages that could not be read in them, at least."""
+"""Minimum number of undecodable messages in the window."""
 _STEP: Final = 10.0
 _MAX_LENGTH: Final = 80
 
@@ -21,20 +21,20 @@ class UndecodableMessages:
 
     def __init__(self) -> None:
         self.problem: str | None = None
-        """What is wrong and what to do, as of the last tick; None when nothing is."""
+        """The problem and its solution, as of the last tick; None if there is none."""
         self._number = 0
         self._kind = ""
         self._seen: deque[tuple[float, int, int]] = deque()
 
     def note(self, reason: str, content_type: str) -> None:
-        """A message cannot be read. ``reason``: compressed, or its content type."""
+        """Count an undecodable message. ``reason``: ``compressed``, or because of its content type."""
         self._number += 1
         self._kind = f"{printable(content_type, _MAX_LENGTH) or 'without a content type'}" + (
             f", {reason}" if reason == "compressed" else ""
         )
 
     def tick(self, now: float, messages: int) -> None:
-        """``messages``: how many the fleet has sent, read or not."""
+        """Update ``problem``. ``messages``: number of messages from the fleet so far, decoded or not."""
         samples = self._seen
         if samples and now < samples[-1][0]:
             samples.clear()

@@ -1,9 +1,9 @@
-"""Events of tasks that nothing has named yet: they wait for a name before they are counted and judged.
+"""Events of tasks whose name is not known yet: they wait for it before they are counted and judged.
 
-The name may be on its way. A client's task-sent can be read after the worker's task-revoked; after a restart on Redis
-the workers are asked what they hold (``learn_tasks``), and answer within seconds. What waits is kept in the store, in
-the transaction of the message that brought it, so no kill loses or doubles it. What no name has come for in time, or
-is the oldest beyond a bound, is counted under the name ``unknown``.
+The name may still arrive: a client's task-sent can be read after the worker's task-revoked, and after a restart on
+Redis the workers answer an inspect within seconds (``learn_tasks``). Waiting events are stored in the transaction of
+their message, so that a kill neither loses nor duplicates them. An event that gets no name in time, or is the oldest
+beyond a bound, is counted under the name ``unknown``.
 """
 
 from collections.abc import Iterable
@@ -15,12 +15,12 @@ from celery_monitor.core.model import Event, UnnamedEvent
 
 MAX_EVENTS: Final = 10_000
 MAX_CHARACTERS: Final = 8_000_000
-"""Of the texts of all events that wait."""
+"""Total length of the texts of all waiting events."""
 MAX_EXCEPTION_LENGTH: Final = 4_000
 MAX_TRACEBACK_LENGTH: Final = 32_000
-"""Characters of its end; twice of what ``classify`` reads of both, so that what it redacts is whole."""
+"""Characters that are kept, from the end. Both are twice what ``classify`` keeps, so that redaction works."""
 MAX_WAIT_FOR_INSPECT: Final = 4.0
-"""How many times as long they wait after a connection, while the workers have not answered yet."""
+"""Factor by which events wait longer after a connection while the workers have not answered yet."""
 
 
 class UnnamedEvents:
@@ -29,14 +29,14 @@ class UnnamedEvents:
     def __init__(self, wait: float) -> None:
         """Start empty; ``restore`` fills it."""
         self.numbers_by_task: dict[str, list[int]] = {}
-        """Task ID → the numbers of its events, for a look on the hot path."""
+        """Task ID → the numbers of its events. The hot path looks it up."""
         self.inspect_needed = False
-        """A task waits for its name that a worker may hold, and that the workers were not asked for yet."""
+        """Whether a task waits for a name that an inspect of the workers may supply."""
         self.cut = 0
-        """Events that did not wait long enough, because there were too many."""
+        """Events that were released early because there were too many."""
         self._wait = wait
         self._events: dict[int, tuple[float, UnnamedEvent]] = {}
-        """Number → when its wait began, oldest first."""
+        """Number → (start of its wait, event), oldest first."""
         self._characters = 0
         self._time = 0.0
         self._unasked_until = 0.0
@@ -48,23 +48,23 @@ class UnnamedEvents:
         return len(self._events)
 
     def restore(self, stored: Iterable[UnnamedEvent], now: float) -> None:
-        """Go on waiting for what the store kept: not longer altogether than if there had been no restart."""
+        """Continue to wait with the stored events; the restart does not extend their wait."""
         for unnamed in sorted(stored, key=lambda unnamed: unnamed.number):
             self._next = unnamed.number + 1
             self._keep(unnamed, min(max(0.0, now - unnamed.since), self._wait))
             self.inspect_needed = True
 
     def connected(self) -> None:
-        """The stream was not watched until now: names may have been missed, and the workers will be asked for them."""
+        """The stream was not watched until now, so names may be missing; the workers will be inspected for them."""
         self._unasked_until = self._time + MAX_WAIT_FOR_INSPECT * self._wait
 
     def inspected(self) -> None:
-        """The workers have said what they hold."""
+        """The workers have reported their tasks."""
         self._unasked_until = 0.0
         self.inspect_needed = False
 
     def hold(self, event: Event, measured: float | None, now: float, *, may_be_held: bool) -> list[UnnamedEvent]:
-        """Let an event wait; returns those that must wait no longer. ``may_be_held``: a worker may hold its task."""
+        """Let an event wait. Returns events whose wait ends. ``may_be_held``: a worker may hold its task."""
         event = structs.replace(
             event,
             exception=event.exception and event.exception[:MAX_EXCEPTION_LENGTH],
@@ -86,11 +86,11 @@ class UnnamedEvents:
         return expired
 
     def release_task(self, uuid: str) -> list[UnnamedEvent]:
-        """The events of a task that has a name now, in their order: they wait no more."""
+        """Release and return the events of a task whose name is known now, in order."""
         return [self._release(number) for number in list(self.numbers_by_task.get(uuid, ()))]
 
     def tick(self, elapsed: float) -> list[UnnamedEvent]:
-        """``elapsed``: seconds since the last call. Returns those whose time is over."""
+        """Returns the events whose wait is over. ``elapsed``: seconds since the last call."""
         self._time += elapsed
         expired: list[UnnamedEvent] = []
         if self._time < self._unasked_until:
@@ -100,7 +100,7 @@ class UnnamedEvents:
         return expired
 
     def take(self) -> tuple[list[UnnamedEvent], list[int]]:
-        """What to save and what to delete since the last call."""
+        """Events to store, and numbers of events to delete, since the last call."""
         added, removed = list(self._added.values()), self._removed
         self._added, self._removed = {}, []
         return added, removed

@@ -1,7 +1,7 @@
-"""The bounds of what is kept in memory: how much of each is used, and what it has cut.
+"""The bounds on what is kept in memory, their usage and their overflows.
 
-A bound is known by one name everywhere: in the counters that the store keeps, in ``celery_monitor_limit*``, on the page
-and in ``doctor``. ``SETTINGS`` says how to raise it.
+A bound has the same name everywhere: in the stored counters, in ``celery_monitor_limit*``, on the web page and in
+``doctor``. ``SETTINGS`` lists the settings that raise them.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ _OLDER: Final[Mapping[str, str]] = {
     "task_names": CounterName.TASK_NAMES_OVER_LIMIT.value,
     "tasks": CounterName.EVICTED_TASKS.value,
 }
-"""Bounds that are older than the family, and have counters of their own."""
+"""Bounds that existed before the counter family and have their own counters."""
 SETTINGS: Final[Mapping[str, str | None]] = {
     "series": "metrics.max_series",
     "task_names": "metrics.max_task_names",
@@ -31,21 +31,21 @@ SETTINGS: Final[Mapping[str, str | None]] = {
     "incidents": "alerts.max_incidents",
     "memory": "tracking.max_memory",
 }
-"""Every bound, and the setting that raises it; None for one that cannot be set."""
+"""Every bound, and the setting that raises it; None if it is not configurable."""
 
 
 def restored(counters: Mapping[str, float]) -> Counter[str]:
-    """What has been cut so far, by bound."""
+    """Overflows so far, by bound, from stored counters."""
     return Counter({name: int(counters.get(_counter(name), 0)) for name in SETTINGS})
 
 
 def overflow_counters(overflows: Mapping[str, int]) -> dict[str, int]:
-    """The counters of what has been cut; of 0 there is none."""
+    """The counters of overflows. Bounds without any have no counter."""
     return {_counter(name): number for name, number in overflows.items() if number or name in _OLDER}
 
 
 def limits(maximums: Mapping[str, int], used: Mapping[str, int], overflows: Mapping[str, int]) -> list[Limit]:
-    """All bounds as they are now, in the order of ``SETTINGS``."""
+    """All bounds with their current usage, in the order of ``SETTINGS``."""
     return [
         Limit(name, setting, maximums.get(name), used.get(name), overflows.get(name, 0))
         for name, setting in SETTINGS.items()
@@ -53,7 +53,7 @@ def limits(maximums: Mapping[str, int], used: Mapping[str, int], overflows: Mapp
 
 
 def exceeded(counters: Mapping[str, float]) -> dict[str, int]:
-    """Bounds that have cut something, of stored counters."""
+    """Bounds that were exceeded and how often, from stored counters."""
     return {name: number for name, number in restored(counters).items() if number}
 
 

@@ -1,14 +1,14 @@
-"""One worker, and the audit of what the stream did not show of it.
+"""One worker, and the audit that detects tasks whose events were not received.
 
-A heartbeat carries ``processed``, the number of tasks that this run of the worker has started. The monitor counts the
-task-started events that it sees of it. The difference, less what it was when the worker was first seen, is what was
-begun and never observed. Heartbeats can overtake buffered task events, so only the least difference of three
-heartbeats in a row counts. A loss that was counted moves the baseline, so that it is counted once.
+A heartbeat contains ``processed``, the number of tasks that this run of the worker has started. The monitor counts the
+worker's task-started events. The difference, minus the difference when the worker was first seen (the baseline), is the
+number of tasks that were started but never observed. Heartbeats can overtake buffered task events, so only the smallest
+difference of three consecutive heartbeats counts. A counted loss is added to the baseline, so that it counts only once.
 
-A run ends when the same name comes with another process ID or begins to count anew, or by silence. What was buffered
-then died with it: its last difference counts as it is. Where several processes share a name (containers with a fixed
-one), their heartbeats alternate: those that tell less than was told before are strays, and where strays are nothing is
-counted as lost.
+A run ends when the same hostname appears with another process ID, when ``processed`` restarts, or when the worker falls
+silent. Buffered events died with it, so its last difference counts. If several processes share a hostname (containers
+with a fixed one), their heartbeats alternate: heartbeats with a lower ``processed`` than before are strays, and while
+there are strays, nothing counts as unobserved.
 """
 
 import math
@@ -20,15 +20,15 @@ from celery_monitor.core.model import Event, Worker
 
 HEARTBEATS_COMPARED: Final = 3
 STRAYS_BEFORE_NEW_RUN: Final = 10
-"""Heartbeats that tell less, with none between that does not: this is the run, whatever its beginning was."""
+"""Consecutive strays after which they count as a new run."""
 MAX_PIDS: Final = 8
 SHARED_FOR: Final = 600.0
-"""Watched seconds after an event of another process under a worker's name in which it counts as shared."""
+"""Watched seconds after a stray for which the worker's name counts as shared."""
 BETWEEN: Final = 1.0
-"""Seconds before a heartbeat's timestamp in which a task may have begun that it does not count: with threads, one can
-begin while the heartbeat is made."""
+"""Seconds before a heartbeat's timestamp in which a task that it does not count may have started: in a threaded worker,
+a task can start while the heartbeat is created."""
 SETTLING_TIME: Final = 60.0
-"""Watched seconds within which what the process before left behind may not have been judged yet."""
+"""Watched seconds within which the tasks of the previous process may not have been judged yet."""
 MAX_TEXT_LENGTH: Final = 64
 MAX_HOSTNAME_LENGTH: Final = 255
 
@@ -39,42 +39,42 @@ KINDS: Final = frozenset({ONLINE, HEARTBEAT, OFFLINE})
 
 
 class Run(Enum):
-    """Whose event it is."""
+    """Which run of the worker an event belongs to."""
 
     SAME = auto()
     NEW = auto()
     STRAY = auto()
-    """Another process's of the same name, or one that comes late."""
+    """Another process with the same name, or a late event."""
 
 
 class Liveness(NamedTuple):
-    """The signs of life of a worker. Those by watched time are seconds in which the stream was watched."""
+    """The signs of life of a worker. Watched time: seconds in which the stream was watched."""
 
     last_seen: float
     """Watched time of its last event."""
     last_sign: float
     """Unix time of its last event, by the monitor's clock."""
     began: float
-    """Watched time when its present process was first heard; 0 for one that was there before."""
+    """Watched time of the first event of its present process; 0 if it was known before the start."""
     began_at: float
-    """Unix time when that process began at the earliest; 0 when it is not known."""
+    """Earliest Unix time at which that process may have begun; 0 if unknown."""
     stray_at: float
     """Watched time of the last event of another process under this name."""
     mute: bool
-    """It sends no heartbeats."""
+    """Whether it sends no heartbeats."""
     goodbye: float
-    """Watched time of its last good-bye, also of a process before; negative for one before the start, infinitely long
-    ago without one."""
+    """Watched time of its last worker-offline, also of an earlier process; negative if it was before the start, minus
+    infinity without one."""
     goodbye_sign: float
-    """Unix time of its last event before that."""
+    """Unix time of its last event before that worker-offline."""
     idle_at: float
-    """Unix time before which nothing that the present process runs has begun, by its last heartbeat or good-bye that
-    says that it runs nothing; 0 without one."""
+    """Unix time of the present process's last heartbeat or worker-offline without active tasks: none of its tasks
+    started before; 0 without one."""
     idle_before: float
-    """The same of the processes before."""
+    """The same for earlier processes."""
 
     def is_shared(self, watched: float) -> bool:
-        """Whether several processes have this name: nothing tells whose a run is."""
+        """Whether several processes share this name, so that runs cannot be attributed to one."""
         return watched - self.stray_at < SHARED_FOR
 
 
@@ -111,34 +111,34 @@ class WorkerState:
     )  # fmt: skip
 
     def __init__(self, event: Event, now: float, baseline: int) -> None:
-        """It was heard of first by this event."""
+        """``event``: the first event of the worker."""
         self.event = _shown_fields(event)
         self.last_received_at = now
         self.up = True
         self.pids: tuple[int | None, ...] = (event.pid,)
-        """Of its newest runs, the present one last."""
+        """Process IDs of its newest runs, the present one last."""
         self.strays = 0
         self.stray_at = -SHARED_FOR
         self.began = self.began_at = 0.0
         self.goodbye = self.goodbye_sign = -math.inf
         self.goodbye_at = 0.0
         self.unfinished = 0
-        """Tasks that ran when it said good-bye, and whose ends have not come."""
+        """Tasks that were active at its worker-offline and have not ended yet."""
         self.idle_at = self.idle_before = 0.0
         self.interrupted = False
-        """The stream was not watched since it was last heard: the beginning of a run may be missing."""
+        """The stream was interrupted since its last event, so the beginning of a run may be missing."""
         self.started_seen = 0
         self.started_lately = 0
-        """Of these, since the last heartbeat: they may be another run's already."""
+        """Those since the last heartbeat: they may belong to the next run already."""
         self.baseline = baseline
         self.mute = False
-        """No heartbeat has come."""
+        """No heartbeat has been received."""
         self.skew = ClockSkew()
         self.unobserved = 0
         self.before = 0
         self.settled = False
         self.differences: tuple[int, ...] = ()
-        """Of its newest heartbeats, as many as are compared; a deque would take 750 bytes for each worker."""
+        """Differences of the newest heartbeats; a deque would take 750 bytes per worker."""
         self.frozen: Worker | None = None
         self.dirty = True
 
@@ -148,27 +148,27 @@ class WorkerState:
         return self.event.processed or 0
 
     def changed(self) -> None:
-        """It is to be stored and shown anew."""
+        """Mark the worker as changed, so that it is stored and its copy is renewed."""
         self.dirty, self.frozen = True, None
 
     def correct(self, difference: float, *, begins: bool) -> None:
-        """Its clock turns out to be ahead (``difference`` < 0), or behind: when it began and was idle is set right.
+        """Correct the worker's times after its clock offset changed by ``difference`` (< 0: its clock is ahead).
 
-        What it began before that is known by uncorrected times. So unless this is its first event (``begins``), these
-        times may become earlier, but not later: later ones would end, or lose, what it runs.
+        Tasks that it started before have uncorrected times. So unless this is the first event (``begins``), the times
+        may become earlier but not later: later times would make its running tasks count as ended or lost.
         """
         if difference < 0 or begins:
             self.began_at += difference if self.began_at else 0.0
             self.idle_at += difference if self.idle_at else 0.0
 
     def classify_run(self, event: Event) -> Run:
-        """An event of the worker: of which run. In a container every run has the same process ID."""
+        """The run that an event belongs to. In a container every run has the same process ID."""
         processed = event.processed or 0
         if event.type == ONLINE and not processed:
-            return Run.NEW  # one that has only connected again counts on
+            return Run.NEW  # after a mere reconnect, ``processed`` continues
         if event.pid and self.event.pid and event.pid != self.event.pid:
             if event.type == OFFLINE:
-                return Run.STRAY  # the farewell of a run that has a successor
+                return Run.STRAY  # worker-offline of a run that has a successor
             return Run.STRAY if self.up and event.pid in self.pids else Run.NEW
         if event.type == OFFLINE or processed >= self.processed:
             return Run.SAME
@@ -182,18 +182,18 @@ class WorkerState:
         )  # fmt: skip
 
     def notice(self, now: float, unix_now: float) -> None:
-        """A sign of life that is no heartbeat."""
+        """Record a sign of life other than a heartbeat."""
         self.last_received_at, self.event.timestamp, self.up = now, unix_now, True
         self.changed()
 
     def stray(self, now: float) -> None:
-        """A heartbeat of another process under this name."""
+        """Record a heartbeat of another process with this name."""
         self.last_received_at = self.stray_at = now
         self.strays += 1
         self.differences = ()
 
     def begin_run(self, event: Event, now: float) -> int:
-        """Another process has begun under this name. Returns how many tasks of the last one were not observed."""
+        """A new process has this name. Returns how many tasks of the previous one were not observed."""
         if now - self.began >= SETTLING_TIME:
             self.idle_before = self.idle_at
         self.idle_at = 0.0
@@ -210,11 +210,11 @@ class WorkerState:
         return lost
 
     def end_run(self) -> int:
-        """This run has ended, so no more of its events arrive. Returns how many of its tasks were not observed."""
+        """The run has ended and sends no more events. Returns how many of its tasks were not observed."""
         return self._lose(self.processed - self.started_seen) if len(self.differences) == HEARTBEATS_COMPARED else 0
 
     def say_goodbye(self, event: Event) -> None:
-        """Its worker-offline."""
+        """Record its worker-offline."""
         self.goodbye = self.last_received_at
         self.goodbye_sign = self.event.timestamp + self.skew.offset
         self.goodbye_at, self.unfinished = event.timestamp + self.skew.offset, event.active or 0
@@ -224,20 +224,20 @@ class WorkerState:
         self.event.active = 0
 
     def beat(self, event: Event) -> int:
-        """Its heartbeat or worker-online. Returns how many tasks are known now not to have been observed."""
+        """Record its heartbeat or worker-online. Returns how many tasks are newly known not to have been observed."""
         self.up, self.event, self.started_lately = True, _shown_fields(event), 0
         if event.active == 0:
             self.idle_at = event.timestamp + self.skew.offset - BETWEEN
         difference = self.processed - self.started_seen
         if not self.settled:
-            # What it had started before it was first seen may still be on its way, buffered.
+            # Events of tasks started before the worker was first seen may still be buffered.
             self.baseline = min(self.baseline, difference)
             self.settled = len(self.differences) == HEARTBEATS_COMPARED - 1
         self.differences = (*self.differences, difference)[-HEARTBEATS_COMPARED:]
         return self._lose(min(self.differences)) if len(self.differences) == HEARTBEATS_COMPARED else 0
 
     def freeze(self, hostname: str) -> Worker:
-        """The value that is stored and shown."""
+        """The immutable value that is stored and shown."""
         event = self.event
         self.frozen = Worker(
             hostname=hostname,
@@ -263,7 +263,7 @@ class WorkerState:
         return self.frozen
 
     def _lose(self, difference: int) -> int:
-        """What is beyond the baseline."""
+        """Count the tasks beyond the baseline as unobserved."""
         lost = difference - self.baseline
         if lost <= 0:
             return 0
@@ -274,7 +274,7 @@ class WorkerState:
 
 
 def restored_state(worker: Worker, timeout: float, unix_now: float) -> WorkerState:
-    """Of a stored worker. One that was heard of lately is up until it is silent for too long."""
+    """The state of a stored worker. If it was seen recently, it is up until it has been silent for too long."""
     event = Event(
         type=HEARTBEAT,
         timestamp=worker.last_heartbeat - worker.clock_offset,
@@ -304,7 +304,7 @@ def restored_state(worker: Worker, timeout: float, unix_now: float) -> WorkerSta
 
 
 def _shown_fields(event: Event) -> Event:
-    """What is shown of it. An event may have any other fields, of any size."""
+    """The fields that are shown. An event may contain other fields of any size."""
     return Event(
         type=event.type,
         timestamp=event.timestamp,

@@ -1,12 +1,12 @@
-"""All workers, as their heartbeats tell of them. One worker, and the audit of what the stream did not show: ``worker``.
+"""All workers, known by their heartbeats. The state and the audit of one worker are in ``worker``.
 
-What is shown for a host never falls while the host is known: a run that ends hands its tasks on to the next one, and a
-worker that is dropped to another one on its host.
+The totals of a host never decrease while the host is known: the totals of an ended run are added to the next run, and
+those of a dropped worker to another worker on its host.
 
-A worker without heartbeats (``--without-heartbeat``) is known by its task events and its answers. Nothing is known of
-what it has begun, so nothing is counted as lost. Whose clock is wrong is told by ``core/clock_skew``.
+A worker without heartbeats (``--without-heartbeat``) is known by its task events and its answers. The number of tasks
+that it has started is unknown, so nothing counts as unobserved. ``core/clock_skew`` detects wrong clocks.
 
-Times (``now``) are seconds in which the stream was watched: without a stream nobody can be heard, and nobody is silent.
+Times (``now``) are seconds in which the stream was watched, so that no worker falls silent while the stream is down.
 """
 
 from collections import Counter
@@ -30,14 +30,13 @@ from celery_monitor.core.worker import (
 __all__ = ["HEARTBEAT", "KINDS", "MAX_HOSTNAME_LENGTH", "MAX_WORKERS", "OFFLINE", "ONLINE", "Workers"]
 
 MAX_WORKERS: Final = 5_000
-"""More are not kept: somebody invents them."""
+"""Workers beyond this number are ignored: their names are probably invented."""
 
 
 class Workers:
     """All workers of the fleet. Not thread-safe: it belongs to the monitor. ``timeout`` ≤ ``purge``, in seconds.
 
-    ``max_workers`` bounds them: more are not kept, because somebody invents them. ``overflows`` counts
-    the events of those.
+    ``max_workers`` bounds their number; ``overflows`` counts events of further ones.
     """
 
     def __init__(
@@ -48,18 +47,18 @@ class Workers:
         self._overflows = overflows if overflows is not None else Counter()
         self.unobserved = 0
         self.offsets: dict[str, float] = {}
-        """Worker → seconds to add to its timestamps, of those whose clocks are wrong."""
+        """Hostname → seconds to add to its timestamps, for workers whose clock is wrong."""
         self.finishing: dict[str, WorkerState] = {}
-        """Workers that have said good-bye while they ran tasks. Nearly always empty."""
+        """Workers that sent worker-offline with active tasks. Nearly always empty."""
         self._timeout = timeout
         self._purge = purge
         self._states: dict[str, WorkerState] = {}
         self._dropped: list[str] = []
         self._full = False
-        """At the last look none could be dropped."""
+        """Whether none could be dropped at the last attempt."""
 
     def __len__(self) -> int:
-        """How many are known."""
+        """Number of known workers."""
         return len(self._states)
 
     def __contains__(self, hostname: object) -> bool:
@@ -70,15 +69,15 @@ class Workers:
         return iter(self._states)
 
     def down(self) -> set[str]:
-        """Hostnames of workers that went offline or silent."""
+        """Hostnames of workers that are offline or silent."""
         return {hostname for hostname, state in self._states.items() if not state.up}
 
     def up(self) -> set[str]:
-        """Hostnames of those that are heard of."""
+        """Hostnames of workers that are online."""
         return {hostname for hostname, state in self._states.items() if state.up}
 
     def restore(self, workers: Iterable[Worker], unix_now: float) -> None:
-        """Take over what the store kept. Those who were heard of lately are up until they are silent for too long."""
+        """Load the stored workers. Those seen recently are up until they have been silent for too long."""
         for worker in workers:
             state = self._states[worker.hostname] = restored_state(worker, self._timeout, unix_now)
             if not worker.up and worker.goodbye_at and worker.unfinished:
@@ -87,12 +86,12 @@ class Workers:
                 self.offsets[worker.hostname] = worker.clock_offset
 
     def liveness(self, hostname: str) -> Liveness | None:
-        """Its signs of life; None if the worker is unknown or forgotten."""
+        """The worker's signs of life; None if it is unknown."""
         state = self._states.get(hostname)
         return None if state is None else state.liveness()
 
     def started(self, hostname: str) -> bool:
-        """Count a task-started event of a worker. Whether no heartbeats come of it: see ``notice``."""
+        """Count a task-started event of a worker. Returns whether the worker sends no heartbeats: see ``notice``."""
         state = self._states.get(hostname)
         if state is None:
             return True
@@ -102,9 +101,9 @@ class Workers:
         return state.mute
 
     def finish(self, hostname: str, at: float, *, started: bool) -> None:
-        """A task of one of ``finishing`` has started, or ended; ``at``: its event's timestamp.
+        """A task of one of the ``finishing`` workers has started or ended; ``at``: its event's timestamp.
 
-        When as many have ended since its good-bye as ran then, none is left.
+        When as many have ended since its worker-offline as were active then, none is left.
         """
         state = self.finishing[hostname]
         if at > state.goodbye_at:
@@ -115,9 +114,9 @@ class Workers:
             del self.finishing[hostname]
 
     def notice(self, hostname: str, now: float, unix_now: float) -> bool:
-        """A sign of life that is no heartbeat: a task event or an answer. True when the worker is new or back.
+        """Record a sign of life other than a heartbeat: a task event or an answer. True if the worker is new or back.
 
-        Of a worker with heartbeats it says nothing: what comes may have been sent before its end.
+        It is ignored for a worker with heartbeats, because the event may have been sent before the worker ended.
         """
         state = self._states.get(hostname)
         if state is None:
@@ -133,7 +132,7 @@ class Workers:
         return is_new
 
     def observe_clock(self, event: Event, now: float) -> None:
-        """An event of the worker itself was read at ``now``, at once: its age tells of the worker's clock."""
+        """An event of the worker was read at ``now`` without delay: its age shows the error of the worker's clock."""
         hostname = event.hostname[:MAX_HOSTNAME_LENGTH]
         state = self._states.get(hostname)
         if state is None:
@@ -149,7 +148,7 @@ class Workers:
             self.offsets.pop(hostname, None)
 
     def hear(self, event: Event, now: float) -> bool:
-        """Take in an event of the worker itself. True when the worker is new or back."""
+        """Apply a worker event. True if the worker is new or back."""
         hostname = event.hostname[:MAX_HOSTNAME_LENGTH]
         if not hostname:
             return False
@@ -175,12 +174,12 @@ class Workers:
         return self._settle(state, event, is_new=is_new)
 
     def stream_interrupted(self) -> None:
-        """The stream has not been watched for some time: events of any worker may be missing."""
+        """The stream was not watched for some time, so events of any worker may be missing."""
         for state in self._states.values():
             state.interrupted = True
 
     def tick(self, now: float) -> list[str]:
-        """Mark who was not heard of as down; drop and return those whose silence was long enough to purge."""
+        """Mark silent workers as down; drop and return those that have been silent for the purge time."""
         purged = []
         self._full = False
         for hostname, state in self._states.items():
@@ -204,7 +203,7 @@ class Workers:
         return False
 
     def _make_room(self) -> bool:
-        """Whether workers that are gone were dropped early. Looks once between two ticks."""
+        """Drop workers that are down early. Returns whether any was dropped. Tried once between two ticks."""
         if self._full:
             return False
         droppable = [hostname for hostname, state in self._states.items() if not state.up][: self._limit // 20 + 1]
@@ -213,7 +212,7 @@ class Workers:
         return bool(droppable)
 
     def _drop(self, hostnames: list[str]) -> None:
-        """What they have in total goes to another worker of the same host, if there is one."""
+        """Drop workers; their totals are added to another worker of the same host, if there is one."""
         dropped = [(host_of(hostname), self._states.pop(hostname)) for hostname in hostnames]
         self._dropped += hostnames
         for hostname in hostnames:
@@ -228,7 +227,7 @@ class Workers:
                 heir.changed()
 
     def take(self) -> tuple[list[Worker], list[str]]:
-        """Workers that changed since the last call, and those that were dropped."""
+        """Workers that changed since the last call, and hostnames of those that were dropped."""
         changed = []
         for hostname, state in self._states.items():
             if state.dirty:
@@ -242,7 +241,7 @@ class Workers:
         return [state.frozen or state.freeze(hostname) for hostname, state in self._states.items()]
 
     def loads(self) -> dict[str, tuple[float, float, float]]:
-        """Load averages of the machines of those that are up, by their last heartbeats."""
+        """Load averages of the machines of the workers that are up, from their last heartbeats."""
         loads = ((hostname, state.event.loadavg) for hostname, state in self._states.items() if state.up)
         return {hostname: load for hostname, load in loads if load is not None}
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec import structs
 
-from celery_monitor.core.lookup import RunFilter, RunPage, children, sift, to_task_run
+from celery_monitor.core.lookup import RunFilter, RunPage, children, select_runs, to_task_run
 from celery_monitor.core.model import Stage, TaskRun
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.core.runs import all_runs
@@ -39,7 +39,7 @@ class MemoryTaskView:
         """See TaskView."""
         with self._lock:
             uuids = self._monitor.lookup.uuids()
-        page = sift(self._monitor.lookup.entries(uuids), criteria, self._clock.now(), self._likely_queue)
+        page = select_runs(self._monitor.lookup.entries(uuids), criteria, self._clock.now(), self._likely_queue)
         with self._lock:
             runs = self._monitor.lookup.complete(page.runs)
         return replace(page, runs=self._redacted(runs))
@@ -85,7 +85,7 @@ class StoredTaskView:
     def page(self, criteria: RunFilter) -> RunPage:
         """See TaskView. Covers the MAX_STORED tasks whose last event is the oldest."""
         rows = self._reader.tracked(MAX_STORED)
-        return sift(([uuid for uuid, _ in rows], [ref for _, ref in rows]), criteria, self._clock.now())
+        return select_runs(([uuid for uuid, _ in rows], [ref for _, ref in rows]), criteria, self._clock.now())
 
     def find(self, uuid: str) -> list[TaskRun]:
         """See TaskView. Only unfinished runs; ended ones are read from the store."""

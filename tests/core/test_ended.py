@@ -164,7 +164,7 @@ FILTERS: list[tuple[dict[str, Any], list[str]]] = [
 def test_what_runs(wanted: dict[str, Any], uuids: list[str]) -> None:
     """Running tasks by when they began, others as they came; each state is counted whatever state is asked for."""
     of = under_way()
-    page = lookup.sift(everything(of), RunFilter(**wanted), NOON + 10, of.lookup.likely_queue)
+    page = lookup.select_runs(everything(of), RunFilter(**wanted), NOON + 10, of.lookup.likely_queue)
     assert [run.uuid for run in page.runs] == uuids
     assert page.total >= len(uuids)
     if not wanted or set(wanted) == {"state"}:
@@ -179,9 +179,9 @@ def test_lost_and_shared() -> None:
     entry = of._parts.tracker.tasks["old"]
     of._parts.tracker.lose("old", entry, NOON + 5)
     receive(of, *[body({**raw("started", "young", NOON + 4), "hostname": "w2@box"})])
-    found = lookup.sift(everything(of), RunFilter(state=RunState.RUNNING), NOON + 10)
+    found = lookup.select_runs(everything(of), RunFilter(state=RunState.RUNNING), NOON + 10)
     assert [(run.uuid, run.hostname) for run in found.runs] == [("young", "w1@box"), ("young", "w2@box")]
-    (lost,) = lookup.sift(everything(of), RunFilter(state=RunState.LOST), NOON + 10).runs
+    (lost,) = lookup.select_runs(everything(of), RunFilter(state=RunState.LOST), NOON + 10).runs
     assert (lost.uuid, lost.lost_at) == ("old", NOON + 5)
 
 
@@ -198,7 +198,7 @@ def test_what_has_ended_without_an_event() -> None:
     """A task that has raised Ignore neither runs nor is lost; its id is found."""
     of = under_way()
     of._parts.tracker.lose("old", of._parts.tracker.tasks["old"], ENDED_UNSEEN)
-    page = lookup.sift(everything(of), RunFilter(), NOON + 10)
+    page = lookup.select_runs(everything(of), RunFilter(), NOON + 10)
     assert (page.counts[RunState.RUNNING], page.counts.get(RunState.LOST)) == (1, None)
     assert "old" not in {run.uuid for run in page.runs}
     (found,) = of.lookup.find("old")

@@ -1,4 +1,4 @@
-"""``backlog``: a queue holds more messages than its rule says, at each look for some time."""
+"""``backlog``: a queue has more messages than its rule allows, at every poll for some time."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -16,18 +16,18 @@ from celery_monitor.core.times import rfc3339
 
 
 class BacklogJudge:
-    """Not thread-safe."""
+    """Finds queues that are too long. Not thread-safe."""
 
     on: Final = Condition.BACKLOG
 
     def __init__(self, rules: RuleSet, gaps: Gaps) -> None:
-        """``gaps``: when the broker was not asked."""
+        """``gaps``: times in which the broker was not polled."""
         self._watch = QueueWatch(rules)
         self.active = self._watch.active
         self._gaps = gaps
 
-    def look(self, queues: Sequence[QueueStats], at: Moment, *, answered: bool) -> Iterator[Episode | EpisodeEnd]:
-        """The queues as they are now. ``answered``: workers have answered, or did before."""
+    def judge(self, queues: Sequence[QueueStats], at: Moment, *, answered: bool) -> Iterator[Episode | EpisodeEnd]:
+        """Judge the current state of the queues. ``answered``: whether workers have ever answered."""
         del answered
         for queue in queues:
             rule = self._watch.rule_of(queue)

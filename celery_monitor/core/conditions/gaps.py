@@ -1,4 +1,4 @@
-"""When nobody watched: times whose events are lost, or in which nothing was asked."""
+"""Periods that were not watched: their events are lost, or nothing was polled."""
 
 from collections import deque
 from typing import Final
@@ -7,16 +7,16 @@ MAX_GAPS: Final = 200
 
 
 class Gaps:
-    """The newest times that were not watched. Unix seconds."""
+    """The newest unwatched periods, in Unix seconds."""
 
     def __init__(self) -> None:
-        """Start without any."""
+        """Start empty."""
         self._gaps: deque[tuple[float, float]] = deque(maxlen=MAX_GAPS)
         self.end = 0.0
-        """Of the newest one; 0 when there was none."""
+        """End of the newest gap; 0 if there was none."""
 
     def add(self, since: float, until: float) -> None:
-        """Add a gap; a gap that is still open is added in parts."""
+        """Add a gap. A gap that has not ended yet may be added in parts."""
         if until <= since:
             return
         if self._gaps and since <= self._gaps[-1][1] + 1:
@@ -25,5 +25,5 @@ class Gaps:
         self.end = until
 
     def within(self, since: float, until: float) -> float:
-        """Seconds between two times that were not watched."""
+        """Unwatched seconds between two times."""
         return sum(max(0.0, min(end, until) - max(start, since)) for start, end in self._gaps)

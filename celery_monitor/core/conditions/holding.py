@@ -1,4 +1,4 @@
-"""Which episodes of a condition hold: they are over when they have not held for their rule's ``resolve_after``."""
+"""The active episodes of a condition. An episode ends when it has not held for its rule's ``resolve_after``."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,65 +10,65 @@ from celery_monitor.core.rules import Rule
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """When something is judged."""
+    """The time of a judgement."""
 
     now: float
     """Unix seconds."""
     watched: float
-    """Seconds in which the stream was watched, or the broker asked: it stands while nobody does."""
+    """Seconds in which the stream was watched or the broker polled: it stops during gaps."""
 
 
-class _Held(msgspec.Struct, frozen=True):
+class _Active(msgspec.Struct, frozen=True):
     seen_at: float
-    """In watched seconds."""
+    """Watched time at which it last held."""
     resolve_after: float
     since: float
-    """As the episode's. It does not change."""
+    """The episode's ``since``, which does not change."""
 
 
 class ActiveEpisodes:
-    """The episodes of one condition that are not over. Not thread-safe."""
+    """The episodes of one condition that have not ended. Not thread-safe."""
 
     def __init__(self) -> None:
-        """Start without any."""
-        self._held: dict[Identity, _Held] = {}
+        """Start empty."""
+        self._active: dict[Identity, _Active] = {}
 
     def restore(self, incidents: Iterable[Incident], rules: Iterable[Rule]) -> None:
-        """Go on with what was open before a start. The time in which they may resolve begins anew."""
+        """Continue the episodes that were open before a restart. Their ``resolve_after`` starts again."""
         known = {rule.name: rule for rule in rules}
         for incident in incidents:
             rule = known.get(incident.rule)
             if rule is not None:
-                held = _Held(0.0, rule.resolve_after, incident.first_at)
-                self._held[incident.condition, incident.subject, incident.rule] = held
+                active = _Active(0.0, rule.resolve_after, incident.first_at)
+                self._active[incident.condition, incident.subject, incident.rule] = active
 
     def since(self, identity: Identity, otherwise: float) -> float:
-        """When the episode began; ``otherwise`` for one that begins now."""
-        held = self._held.get(identity)
-        return otherwise if held is None else held.since
+        """When the episode began; ``otherwise`` if it begins now."""
+        active = self._active.get(identity)
+        return otherwise if active is None else active.since
 
     def note(self, episode: Episode, at: Moment) -> Episode:
-        """It holds now."""
-        self._held[episode.identity] = _Held(at.watched, episode.rule.resolve_after, episode.since)
+        """Record that the episode holds now."""
+        self._active[episode.identity] = _Active(at.watched, episode.rule.resolve_after, episode.since)
         return episode
 
     def has(self, on: Condition, subject: str, rule: str) -> bool:
-        """Whether such an episode is not over."""
-        return (on, subject, rule) in self._held
+        """Whether such an episode is active."""
+        return (on, subject, rule) in self._active
 
     def touch(self, on: Condition, subject: str, rule: str, at: Moment) -> None:
-        """Its present state is unknown: an open episode stays open."""
-        held = self._held.get((on, subject, rule))
-        if held is not None:
-            self._held[on, subject, rule] = msgspec.structs.replace(held, seen_at=at.watched)
+        """The condition's present state is unknown: keep an active episode active."""
+        active = self._active.get((on, subject, rule))
+        if active is not None:
+            self._active[on, subject, rule] = msgspec.structs.replace(active, seen_at=at.watched)
 
     def take_ended(self, at: Moment) -> Iterator[EpisodeEnd]:
-        """Those that are over: everything that holds now has been noted."""
+        """Remove and yield the episodes that have ended. Note everything that holds now before."""
         ended = [
             identity
-            for identity, held in self._held.items()
-            if held.seen_at < at.watched and at.watched - held.seen_at >= held.resolve_after
+            for identity, active in self._active.items()
+            if active.seen_at < at.watched and at.watched - active.seen_at >= active.resolve_after
         ]
         for identity in ended:
-            del self._held[identity]
+            del self._active[identity]
             yield EpisodeEnd(*identity, at=at.now)

@@ -1,9 +1,9 @@
-"""``lost``: a worker is gone, or was restarted, while it ran tasks. Celery sends no event for it.
+"""``lost``: a worker disappeared or was restarted while it ran tasks. Celery sends no event for this.
 
-A cold shutdown (Celery 5.5 and later) kills what runs and tells so by task-cancelled. Celery 5.4 sends task-failed.
+A cold shutdown of Celery 5.5 and later kills running tasks and sends task-cancelled. Celery 5.4 sends task-failed.
 
-That a run is lost is written into what is tracked of it, so that it is found and counted once. It is not lost any more
-when the task has run again (``acks_late``), or when its worker is heard again and says that it still has it.
+A lost run is marked in its tracked entry, so that it is counted only once. It is no longer lost when the task has run
+again (``acks_late``), or when its worker is back and confirms that it still has the run.
 """
 
 from collections import Counter
@@ -21,9 +21,9 @@ from celery_monitor.core.rules import DAY, Rule, RuleSet
 from celery_monitor.core.times import rfc3339
 
 SILENT_FOR: Final = 60.0
-"""Seconds of silence after which a worker is gone, where no rule says otherwise."""
+"""Seconds of silence after which a worker counts as gone, unless a rule says otherwise."""
 FINISHING_FOR: Final = 3_600.0
-"""Seconds after a worker's good-bye after which it has finished, where no rule says otherwise."""
+"""Seconds after worker-offline after which a worker counts as finished, unless a rule says otherwise."""
 GIVEN_UP: Final = DAY
 """Seconds after which a lost task is no longer expected to run again."""
 _NAMED: Final = 20
@@ -38,45 +38,45 @@ class LostRun(msgspec.Struct, frozen=True):
     host: str
     started_at: float
     lost_at: float
-    """When the worker was last heard, or began anew."""
+    """When the worker was last alive, or its new process started."""
 
 
 class LostJudge:
-    """Not thread-safe."""
+    """Finds workers that were lost with their tasks. Not thread-safe."""
 
     on: Final = Condition.LOST
 
     def __init__(self, rules: RuleSet, gaps: Gaps) -> None:
-        """``gaps``: when the stream was not watched."""
+        """``gaps``: times in which the stream was not watched."""
         self.least_silent_for = min((SILENT_FOR, *(rule.silent_for for rule in rules)))
-        """Seconds of silence up to which no worker is gone, whatever it runs."""
+        """Seconds of silence up to which no worker counts as gone, whatever it runs."""
         self.active = ActiveEpisodes()
         self._rules = rules
         self._gaps = gaps
         self._groups: dict[tuple[str, str], tuple[Rule, list[LostRun]]] = {}
 
     def silent_for(self, task: str, queue: str) -> float:
-        """How long the worker of a run must be silent to be gone."""
+        """Seconds for which the worker of a run must be silent to count as gone."""
         rule = self._rules.match(task, queue)
         return SILENT_FOR if rule is None else rule.silent_for
 
     def finishing_for(self, task: str, queue: str) -> float:
-        """How long the worker of a run may finish it after a good-bye."""
+        """Seconds that the worker of a run may take to finish it after worker-offline."""
         rule = self._rules.match(task, queue)
         return FINISHING_FOR if rule is None else rule.finishing_for
 
     def begin(self) -> None:
-        """A round begins: what was seen in one that was not completed is forgotten."""
+        """Begin a round; an incomplete previous round is discarded."""
         self._groups = {}
 
-    def see(self, run: LostRun, now: float) -> None:
-        """A run that is lost, and has not run again."""
+    def add(self, run: LostRun, now: float) -> None:
+        """Add a lost run whose task has not run again."""
         rule = self._rules.match(run.task, run.queue)
         if rule is not None and now - run.lost_at < GIVEN_UP:
             self._groups.setdefault((run.host, rule.name), (rule, []))[1].append(run)
 
     def conclude(self, at: Moment) -> Iterator[Episode | EpisodeEnd]:
-        """All that are lost have been seen."""
+        """End the round: all lost runs have been added."""
         groups, self._groups = self._groups, {}
         for (host, _), (rule, runs) in groups.items():
             yield self.active.note(self._episode(host, rule, runs, at), at)

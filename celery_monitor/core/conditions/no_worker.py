@@ -1,4 +1,4 @@
-"""``no_worker``: a queue holds tasks and nobody consumes it, or it has fewer workers than its rule says."""
+"""``no_worker``: a queue with tasks has no consumers, or a queue has fewer workers than its rule requires."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -15,18 +15,18 @@ from celery_monitor.core.times import rfc3339
 
 
 class NoWorkerJudge:
-    """Not thread-safe."""
+    """Finds queues without enough workers. Not thread-safe."""
 
     on: Final = Condition.NO_WORKER
 
     def __init__(self, rules: RuleSet, gaps: Gaps) -> None:
-        """``gaps``: when the broker was not asked."""
+        """``gaps``: times in which the broker was not polled."""
         self._watch = QueueWatch(rules)
         self.active = self._watch.active
         self._gaps = gaps
 
-    def look(self, queues: Sequence[QueueStats], at: Moment, *, answered: bool) -> Iterator[Episode | EpisodeEnd]:
-        """The queues as they are now. ``answered``: workers have answered, ever; else only the broker tells."""
+    def judge(self, queues: Sequence[QueueStats], at: Moment, *, answered: bool) -> Iterator[Episode | EpisodeEnd]:
+        """Judge the current state of the queues. ``answered``: whether any ever answered; else the broker counts."""
         for queue in queues:
             rule = self._watch.rule_of(queue)
             workers = _workers(queue, answered=answered)
@@ -59,7 +59,7 @@ class NoWorkerJudge:
 
 
 def _workers(queue: QueueStats, *, answered: bool) -> int | None:
-    """How many consume it: as workers say, and at least one where the broker knows of a consumer. None: unknown."""
+    """Number of its workers by their answers, and at least 1 if the broker knows a consumer; None if unknown."""
     if answered:
         return max(queue.workers, 1 if queue.consumers else 0)
     return queue.consumers

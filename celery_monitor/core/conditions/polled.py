@@ -1,4 +1,4 @@
-"""What the conditions of queues share: something must hold for some time, at each look at the broker."""
+"""Shared by the conditions on queues: something must hold for some time, at every poll of the broker."""
 
 from collections.abc import Iterator
 
@@ -16,20 +16,20 @@ class _Since(msgspec.Struct, frozen=True):
 
 
 class QueueWatch:
-    """Since when something holds of each queue, in the time in which the broker was asked. Not thread-safe."""
+    """Measures for how long a condition has held for each queue, in time with polls. Not thread-safe."""
 
     def __init__(self, rules: RuleSet) -> None:
-        """Start without any."""
+        """Start empty."""
         self.active = ActiveEpisodes()
         self.rules = rules
         self._since: dict[tuple[str, str], _Since] = {}
 
     def rule_of(self, queue: QueueStats) -> Rule | None:
-        """The rule that the queue falls under."""
+        """The rule that matches the queue."""
         return self.rules.match("", queue.name)
 
     def since(self, queue: str, rule: Rule, at: Moment, *, holds: bool) -> float | None:
-        """Since when it has held, in Unix seconds, if that is for the rule's ``lasting``; None otherwise."""
+        """Since when it has held, in Unix seconds, if at least for the rule's ``lasting``; None otherwise."""
         key = queue, rule.name
         if not holds:
             self._since.pop(key, None)
@@ -38,10 +38,10 @@ class QueueWatch:
         return first.now if at.watched - first.watched >= rule.lasting else None
 
     def episode(self, episode: Episode, at: Moment) -> Episode:
-        """It holds: goes on in the one that is open."""
+        """Record that the episode holds; it continues an active one."""
         since = self.active.since(episode.identity, episode.since)
         return self.active.note(msgspec.structs.replace(episode, since=since), at)
 
     def take_ended(self, at: Moment) -> Iterator[EpisodeEnd]:
-        """The episodes that are over: everything that holds now has been noted."""
+        """Remove and yield the episodes that have ended. Note everything that holds now before."""
         yield from self.active.take_ended(at)

@@ -1,4 +1,4 @@
-"""``runtime``: a run of a task takes longer than its rule says, whether it still runs or has ended."""
+"""``runtime``: a run takes longer than its rule allows, whether it still runs or has ended."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -14,11 +14,11 @@ from celery_monitor.core.rules import Rule, RuleSet
 from celery_monitor.core.times import rfc3339
 
 _NAMED: Final = 20
-"""Runs that an incident names."""
+"""Maximum number of runs that an incident lists."""
 
 
 class SlowRun(msgspec.Struct, frozen=True):
-    """A run that took, or has taken so far, as long as this."""
+    """A run and how long it took, or has taken so far."""
 
     uuid: str
     task: str
@@ -30,7 +30,7 @@ class SlowRun(msgspec.Struct, frozen=True):
 
 
 class _Slow(msgspec.Struct):
-    """The slow runs of one task under one rule, as of this round."""
+    """The slow runs of one task and rule in this round."""
 
     rule: Rule
     runs: list[SlowRun] = []
@@ -48,25 +48,25 @@ class _Slow(msgspec.Struct):
 
 
 class RuntimeJudge:
-    """Not thread-safe."""
+    """Finds tasks that run too long. Not thread-safe."""
 
     on: Final = Condition.RUNTIME
 
     def __init__(self, rules: RuleSet, gaps: Gaps) -> None:
-        """``gaps``: when the stream was not watched."""
+        """``gaps``: times in which the stream was not watched."""
         self.least = min((rule.longer_than for rule in rules), default=float("inf"))
-        """Seconds below which no run is of interest."""
+        """The smallest threshold of all rules, in seconds."""
         self.active = ActiveEpisodes()
         self._rules = rules
         self._gaps = gaps
         self._groups: dict[tuple[str, str], _Slow] = {}
 
     def begin(self) -> None:
-        """A round begins: what was seen in one that was not completed is forgotten."""
+        """Begin a round; an incomplete previous round is discarded."""
         self._groups = {}
 
-    def see(self, run: SlowRun) -> None:
-        """A run that takes longer than ``least``."""
+    def add(self, run: SlowRun) -> None:
+        """Add a run that takes longer than ``least``."""
         rule = self._rules.match(run.task, run.queue)
         if rule is not None and run.runtime > rule.longer_than:
             group = self._groups.get((run.task, rule.name))
@@ -75,7 +75,7 @@ class RuntimeJudge:
             group.add(run)
 
     def conclude(self, at: Moment) -> Iterator[Episode | EpisodeEnd]:
-        """All that run have been seen."""
+        """End the round: all runs have been added."""
         groups, self._groups = self._groups, {}
         for (task, _), slow in groups.items():
             yield self.active.note(self._episode(task, slow, at), at)

@@ -1,4 +1,4 @@
-"""``waiting``: a task waits longer than its rule says, from when it was sent, or from its ETA if that is later."""
+"""``waiting``: a task waits longer than its rule allows, since it was sent, or since its ETA if that is later."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -14,11 +14,11 @@ from celery_monitor.core.rules import Rule, RuleSet
 from celery_monitor.core.times import rfc3339
 
 _NAMED: Final = 20
-"""Tasks that an incident names."""
+"""Maximum number of tasks that an incident lists."""
 
 
 class WaitingTask(msgspec.Struct, frozen=True):
-    """A task that should have begun at ``due``."""
+    """A task that should have started at ``due``."""
 
     uuid: str
     task: str
@@ -36,27 +36,27 @@ class _Overdue(msgspec.Struct):
 
 
 class WaitingJudge:
-    """Not thread-safe."""
+    """Finds tasks that wait too long. Not thread-safe."""
 
     on: Final = Condition.WAITING
 
     def __init__(self, rules: RuleSet, gaps: Gaps) -> None:
-        """``gaps``: when the stream was not watched."""
+        """``gaps``: times in which the stream was not watched."""
         self.least = min((rule.longer_than for rule in rules), default=float("inf"))
-        """Seconds below which no wait is of interest."""
+        """The smallest threshold of all rules, in seconds."""
         self.active = ActiveEpisodes()
         self._rules = rules
         self._gaps = gaps
         self._groups: dict[tuple[str, str], _Overdue] = {}
 
     def begin(self) -> None:
-        """A round begins: what was seen in one that was not completed is forgotten."""
+        """Begin a round; an incomplete previous round is discarded."""
         self._groups = {}
 
-    def see(self, task: WaitingTask, now: float, lengths: Mapping[str, int]) -> None:
-        """A task that waits longer than ``least``. ``lengths``: of the queues, as far as they are known.
+    def add(self, task: WaitingTask, now: float, lengths: Mapping[str, int]) -> None:
+        """Add a task that waits longer than ``least``. ``lengths``: the known lengths of queues.
 
-        A task that was sent to a queue which is empty, and that no worker has fetched, is gone: it was purged.
+        A task that no worker has fetched and whose queue is empty was purged from it, and is ignored.
         """
         rule = self._rules.match(task.task, task.queue)
         if rule is None or now - task.due <= rule.longer_than or (not task.host and lengths.get(task.queue) == 0):
@@ -71,7 +71,7 @@ class WaitingJudge:
             group.oldest = task
 
     def conclude(self, at: Moment) -> Iterator[Episode | EpisodeEnd]:
-        """All that wait have been seen."""
+        """End the round: all waiting tasks have been added."""
         groups, self._groups = self._groups, {}
         for (task, _), waiting in groups.items():
             yield self.active.note(self._episode(task, waiting, at), at)

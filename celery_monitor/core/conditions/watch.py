@@ -1,4 +1,4 @@
-"""The judges together: what is looked at when, and what readers are told of it."""
+"""Runs the judges of all conditions, and provides the load and the oldest runs for the metrics."""
 
 import math
 from collections import Counter
@@ -25,42 +25,42 @@ from celery_monitor.core.track import Tracker
 from celery_monitor.core.workers import Workers
 
 MIN_AT_ONCE: Final = 500
-"""Tasks that a tick looks at, at least: half a millisecond."""
+"""Minimum number of tasks that a tick checks, which takes half a millisecond."""
 ROUND: Final = 20
-"""Looks at most until every task under way has been seen."""
+"""Maximum number of ticks in which every task under way is checked."""
 CONFIRM_AFTER: Final = 60.0
-"""Seconds after which a run is confirmed by its worker before it counts."""
+"""Seconds of runtime after which a run must be confirmed by its worker before it is judged."""
 HEARD_WITHIN: Final = 30.0
-"""Seconds within which a worker must have been heard for what it holds to be judged: else it may be gone."""
+"""Seconds within which a worker must have shown a sign of life for its tasks to be judged, as it may be gone."""
 MAX_POLL_GAP: Final = 120.0
-"""Seconds between two looks at the queues; what is above it was not watched."""
+"""Longest time between two polls of the queues, in seconds, that counts as watched."""
 CLOCKS_DIFFER: Final = SIGNIFICANT
-"""Seconds by which the clocks of two workers may differ: smaller differences are not corrected."""
+"""Seconds by which the clocks of two workers may differ, because smaller differences are not corrected."""
 _RECEIVED, _STARTED = int(Stage.RECEIVED), int(Stage.STARTED)
 _QUEUE_JUDGES: Final = (BacklogJudge, NoWorkerJudge)
 
 
 class Judge(Protocol):
-    """What every judge has."""
+    """The common interface of all judges."""
 
     @property
     def on(self) -> Condition:
-        """What it judges."""
+        """The condition that it judges."""
 
     @property
     def active(self) -> ActiveEpisodes:
-        """The episodes that are not over."""
+        """The episodes that have not ended."""
 
 
 class QueueJudge(Judge, Protocol):
-    """One that looks at the queues."""
+    """A judge of the queues."""
 
-    def look(self, queues: Sequence[QueueStats], at: Moment, *, answered: bool) -> Iterator[Episode | EpisodeEnd]:
-        """The queues as they are now. ``answered``: workers have answered, or did before."""
+    def judge(self, queues: Sequence[QueueStats], at: Moment, *, answered: bool) -> Iterator[Episode | EpisodeEnd]:
+        """Judge the current state of the queues. ``answered``: whether workers have ever answered."""
 
 
 class Conditions:
-    """Not thread-safe: it belongs to the monitor."""
+    """Runs all judges. Not thread-safe: it belongs to the monitor."""
 
     def __init__(
         self,
@@ -91,37 +91,40 @@ class Conditions:
         self.judges_waits = len(rules[Condition.WAITING]) > 0
         tracker.slow = self._runtime.least
         self._usual_runtime = min(CONFIRM_AFTER, self._runtime.least)
-        """Seconds up to which nothing is asked about a run whose worker is there."""
+        """Seconds of runtime up to which a run needs no confirmation while its worker is alive."""
         self._safe_after: dict[str, float] = {}
-        """Worker → ``WorkerLiveness.safe_after``, as of this tick."""
+        """Worker → ``WorkerLiveness.safe_after``, cached for one tick."""
         self._keys: Iterator[str] | None = None
         self._at_once = MIN_AT_ONCE
         self._oldest: dict[str, float] = {}
         self._load: Counter[str] = Counter()
         self.oldest_started: Mapping[str, float] = {}
-        """Task → when its oldest run under way began, in Unix seconds, as of the last round."""
+        """Task → start time of its oldest run under way, in Unix seconds, as of the last round."""
         self.load: Mapping[str, int] = {}
-        """Queue → tasks that its workers run, or have fetched and are due, as of the last round."""
+        """Queue → number of tasks that its workers run or have fetched and that are due, as of the last round."""
         self._lengths: dict[str, int] = {}
         self._polled_at: float | None = None
         self._polled_for = 0.0
 
     def restore(self, open_of: Callable[[Condition], Sequence[Incident]]) -> None:
-        """Go on with the episodes that are open."""
+        """Continue the episodes that are open."""
         judges: Iterable[Judge] = (self._runtime, self._waiting, self._lost, *self._of_queues)
         for judge in judges:
             judge.active.restore(open_of(judge.on), self._rules[judge.on])
 
     def note_gap(self, since: float, until: float) -> None:
-        """The events of a time are lost."""
+        """The events of this period are lost."""
         self._gaps.add(since, until)
         self._confirmations.gap()
         self._keys = None
 
     def tick(self, now: float, watched: float, *, live: bool) -> Iterable[Episode | EpisodeEnd]:
-        """About once a second; ``live``: the stream is read up to now. What was found, after a complete round."""
+        """Check some tasks; called about once a second. Returns findings after each complete round.
+
+        ``live``: the stream is read up to date.
+        """
         if not live:
-            self._keys = None  # what was seen so far is of before
+            self._keys = None  # the findings of this round may be outdated
             return ()
         tasks = self._tracker.tasks
         if self._keys is None:
@@ -135,14 +138,14 @@ class Conditions:
             if entry is None:
                 continue
             if entry.others is None:
-                self._look(uuid, entry, entry, at)
+                self._check(uuid, entry, entry, at)
             else:
                 for run in all_runs(entry):
-                    self._look(uuid, entry, run, at)
+                    self._check(uuid, entry, run, at)
         return self._conclude(at) if seen < self._at_once else ()
 
     def polled(self, queues: Sequence[QueueStats], now: float) -> list[Episode | EpisodeEnd]:
-        """The queues were looked at. What was found."""
+        """Judge the queues after a poll. Returns the findings."""
         if self._polled_at is not None:
             elapsed = now - self._polled_at
             if 0 < elapsed <= MAX_POLL_GAP:
@@ -152,37 +155,37 @@ class Conditions:
         self._polled_at = now
         self._lengths = {queue.name: queue.length for queue in queues if queue.length is not None}
         at, answered = Moment(now, self._polled_for), self._liveness.any_answered
-        return [change for judge in self._of_queues for change in judge.look(queues, at, answered=answered)]
+        return [change for judge in self._of_queues for change in judge.judge(queues, at, answered=answered)]
 
     def note_downtime(self, since: float, until: float) -> None:
-        """Nobody ran between these times."""
+        """The monitor did not run between these times."""
         self._poll_gaps.add(since, until)
 
     def note_answers(self, hostnames: Collection[str], busy: Container[str], watched: float) -> None:
-        """Workers have answered: see WorkerLiveness."""
+        """Record answers of workers: see WorkerLiveness."""
         self._liveness.note_answers(hostnames, busy, watched)
 
     def cancelled(self, uuid: str, run: TaskRef, at: float) -> None:
-        """The worker has killed a run, at a cold shutdown or because its connection was lost; ``at``: when."""
+        """The worker killed a run at ``at``, at a cold shutdown or because its connection was lost."""
         if run.stage == _STARTED:
             self._tracker.lose(uuid, run, killed(at))
             self._confirmations.drop(uuid)
 
     def learn(self, tasks: Iterable[FleetTask], watched: float) -> None:
-        """What workers hold."""
+        """Record the tasks that workers hold."""
         self._confirmations.learn((shortened_name(task.uuid) for task in tasks if task.started_at), watched)
 
     def to_ask(self) -> list[str]:
-        """Workers that are to be asked what they hold."""
+        """Workers to ask which tasks they hold."""
         return self._confirmations.to_ask()
 
     def confirm(self, hosts: Sequence[str], held: Mapping[str, Collection[str]], watched: float) -> None:
-        """What they have answered: hostname → the IDs of all tasks that it holds."""
+        """Apply their answers: hostname → the IDs of all tasks that it holds."""
         known = {host: {shortened_name(uuid) for uuid in ids} for host, ids in held.items()}
         self._confirmations.note_answers(hosts, known, watched)
 
     def _begin(self, tasks: Mapping[str, TaskRef]) -> None:
-        # Most others linger after their end.
+        # Most of the others have ended and are kept for late events.
         self._keys = iter(
             [uuid for uuid, entry in tasks.items() if entry.stage <= _STARTED or entry.others is not None]
         )
@@ -192,34 +195,34 @@ class Conditions:
         self._waiting.begin()
         self._lost.begin()
 
-    def _look(self, uuid: str, entry: TaskRef, run: TaskRef, at: Moment) -> None:
+    def _check(self, uuid: str, entry: TaskRef, run: TaskRef, at: Moment) -> None:
         stage = run.stage
         if run.name is None or stage > _STARTED:
             return
         queue = run.queue or self._queue_of(run.name, run.host)
         if stage != _STARTED:
-            self._see_waiting(uuid, run, queue, at)
-        elif self._is_usual(uuid, run, at):  # nearly all are, and what follows costs three times as much
+            self._check_waiting(uuid, run, queue, at)
+        elif self._is_usual(uuid, run, at):  # nearly all are, and the checks below cost three times as much
             self._note_started(run.name, queue, run.started_at)
         elif run.due_at == -ENDED_UNSEEN or self._has_ended(uuid, run, at):
             return
         elif run.due_at < 0 or self._is_lost(uuid, entry, run, queue, at):
-            self._see_lost(uuid, entry, run, queue, at)
+            self._check_lost(uuid, entry, run, queue, at)
         else:
-            self._see_started(uuid, run, queue, at)
+            self._check_started(uuid, run, queue, at)
 
-    def _see_started(self, uuid: str, run: TaskRef, queue: str, at: Moment) -> None:
+    def _check_started(self, uuid: str, run: TaskRef, queue: str, at: Moment) -> None:
         name, took = run.name or "", at.now - run.started_at
         if took > CONFIRM_AFTER or took > self._runtime.least:
             holds = self._holds(uuid, run, at)
             if holds is False:
                 return
             if holds and took > self._runtime.least and not self._is_silent(run.host, at):
-                self._runtime.see(SlowRun(uuid, name, queue, run.host, run.started_at, took, ended=False))
+                self._runtime.add(SlowRun(uuid, name, queue, run.host, run.started_at, took, ended=False))
         self._note_started(name, queue, run.started_at)
 
     def _is_usual(self, uuid: str, run: TaskRef, at: Moment) -> bool:
-        """Whether it has run for a short time, and nothing says that it has ended or that its worker is gone."""
+        """Whether it has run only for a short time and its worker is alive and has not reported its end."""
         started_at, host = run.started_at, run.host
         if run.due_at < 0 or at.now - started_at > self._usual_runtime:
             return False
@@ -235,8 +238,8 @@ class Conditions:
         if oldest is None or started_at < oldest:
             self._oldest[name] = started_at
 
-    def _see_waiting(self, uuid: str, run: TaskRef, queue: str, at: Moment) -> None:
-        # Without a task-sent, and without an ETA, nothing but the minute tells when the task was fetched.
+    def _check_waiting(self, uuid: str, run: TaskRef, queue: str, at: Moment) -> None:
+        # Without task-sent and ETA, only the minute is known in which the task was fetched.
         due = run.due_at or (60.0 * (run.seen_minute + 1) if run.stage == _RECEIVED else 0.0)
         if not due or due > at.now:
             return
@@ -246,9 +249,9 @@ class Conditions:
             if run.host and (self._holds(uuid, run, at) is not True or self._is_silent(run.host, at)):
                 return
             if due < self._gaps.end and not run.host:
-                return  # its end may be among the events that are lost
+                return  # the event of its end may be lost
             task = WaitingTask(uuid, run.name or "", queue, run.host, due)
-            self._waiting.see(task, at.now, self._lengths)
+            self._waiting.add(task, at.now, self._lengths)
 
     def _holds(self, uuid: str, run: TaskRef, at: Moment) -> bool | None:
         started_at = run.started_at or run.due_at
@@ -258,7 +261,7 @@ class Conditions:
         return self._lost_at(host, at.now, "", "", at, silent_for=HEARD_WITHIN) is not None
 
     def _has_ended(self, uuid: str, run: TaskRef, at: Moment) -> bool:
-        """Whether a run is over without an event, as its worker has said; writes that down."""
+        """Whether its worker has reported that the run has ended without an event; if so, records that."""
         started_at = run.started_at
         if run.due_at < 0 or not self._liveness.has_ended(
             run.host, started_at, at.watched, denied_at=self._confirmations.over_at(uuid, started_at)
@@ -268,7 +271,7 @@ class Conditions:
         return True
 
     def _is_lost(self, uuid: str, entry: TaskRef, run: TaskRef, queue: str, at: Moment) -> bool:
-        """Whether its worker is gone; writes that down, once."""
+        """Whether its worker is gone; if so, records the loss once."""
         name = run.name or ""
         gone_at = self._lost_at(run.host, run.started_at, name, queue, at)
         if gone_at is None or _runs_again(entry, run, gone_at):
@@ -279,7 +282,7 @@ class Conditions:
         self._on_lost(name, queue)
         return True
 
-    def _see_lost(self, uuid: str, entry: TaskRef, run: TaskRef, queue: str, at: Moment) -> None:
+    def _check_lost(self, uuid: str, entry: TaskRef, run: TaskRef, queue: str, at: Moment) -> None:
         runs_again = _runs_again(entry, run, lost_at(run))
         if is_killed(run) and not self._settle(uuid, run, queue, at, runs_again=runs_again):
             return
@@ -287,14 +290,14 @@ class Conditions:
             return
         gone_at = self._lost_at(run.host, run.started_at, run.name or "", queue, at)
         if gone_at is None and self._is_back(uuid, run, at):
-            self._tracker.lose(uuid, run, 0.0)  # its worker is back, and has it
+            self._tracker.lose(uuid, run, 0.0)  # its worker is back and still has it
             return
-        self._lost.see(LostRun(uuid, run.name or "", queue, run.host, run.started_at, lost_at(run)), at.now)
+        self._lost.add(LostRun(uuid, run.name or "", queue, run.host, run.started_at, lost_at(run)), at.now)
 
     def _settle(self, uuid: str, run: TaskRef, queue: str, at: Moment, *, runs_again: bool) -> bool:
-        """Whether it is known by now if a run is lost that its worker has killed; writes that down.
+        """Whether it is known by now that a killed run is lost or redelivered; if so, records that.
 
-        It may be delivered again within ``silent_for``.
+        The task may be redelivered within ``silent_for``.
         """
         name, killed_at = run.name or "", lost_at(run)
         if not runs_again and at.now - killed_at < self._lost.silent_for(name, queue):
@@ -302,7 +305,7 @@ class Conditions:
         self._tracker.lose(uuid, run, killed_at)
         if runs_again:
             return True
-        if killed_at < self._gaps.end:  # it may have been delivered again
+        if killed_at < self._gaps.end:  # its redelivery may have been missed
             self._tracker.lose(uuid, run, ENDED_UNSEEN)
             return False
         self._on_lost(name, queue)
@@ -311,14 +314,14 @@ class Conditions:
     def _lost_at(
         self, host: str, started_at: float, name: str, queue: str, at: Moment, *, silent_for: float | None = None
     ) -> float | None:
-        """As WorkerLiveness tells, by the rule of a task."""
+        """``WorkerLiveness.lost_at`` with the times of the task's rule."""
         if silent_for is None:
             silent_for = self._lost.silent_for(name, queue)
         finishing_for = self._lost.finishing_for(name, queue)
         return self._liveness.lost_at(host, started_at, silent_for, at.watched, finishing_for=finishing_for)
 
     def _is_back(self, uuid: str, run: TaskRef, at: Moment) -> bool:
-        """Whether the worker of a run that was lost says that it has it."""
+        """Whether the worker of a lost run confirms that it has the run."""
         return bool(self._confirmations.holds(uuid, run.host, run.started_at, at.watched, gap_end=math.inf))
 
     def _conclude(self, at: Moment) -> list[Episode | EpisodeEnd]:
@@ -329,7 +332,7 @@ class Conditions:
         for uuid, task, queue, host, started_at, took in slow:
             if at.now - started_at - took <= self._max_age:
                 known_queue = queue or self._queue_of(task, host)
-                self._runtime.see(SlowRun(uuid, task, known_queue, host, started_at, took, ended=True))
+                self._runtime.add(SlowRun(uuid, task, known_queue, host, started_at, took, ended=True))
         return [*self._runtime.conclude(at), *self._waiting.conclude(at), *self._lost.conclude(at)]
 
 
@@ -338,9 +341,10 @@ def _has_expired(run: TaskRef, now: float) -> bool:
 
 
 def _runs_again(entry: TaskRef, run: TaskRef, gone_at: float) -> bool:
-    """Whether the task of a run that is lost has been delivered again since.
+    """Whether the task of a lost run has been redelivered since.
 
-    Of a Broadcast, other runs are not it. They begin with it, so that is known unless it was lost within a minute.
+    The other runs of a Broadcast do not count. They start together with it, so they can be told apart unless it was
+    lost within a minute.
     """
     if entry.others is None:
         return False

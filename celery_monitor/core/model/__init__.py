@@ -1,9 +1,9 @@
-"""The values of the program, without behaviour. Times are Unix seconds (float, UTC); durations are seconds.
+"""The program's value types, without behaviour. Times are Unix seconds (float, UTC); durations are seconds.
 
-Values are frozen, except ``Event`` and ``TaskRef``: they are on the hot path and owned by the thread that feeds the
+Values are frozen, except ``Event`` and ``TaskRef``, which are on the hot path and owned by the thread that feeds the
 monitor. Values created for each event or flush are structs that the garbage collector does not track.
 
-Everything is imported from this package; its modules are an arrangement for the reader.
+Import everything from this package; its modules only group the types.
 """
 
 from celery_monitor.core.model.changes import Changes, Limit, Restored, RolledBack, Snapshot

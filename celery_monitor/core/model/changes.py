@@ -1,4 +1,4 @@
-"""What a flush writes, what a start reads back, and what readers in other threads see."""
+"""What a flush writes, what is loaded at start, and the snapshot for readers in other threads."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from celery_monitor.core.model.workers import Worker
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """All that one flush writes, in one transaction. Applying the same ``sequence`` twice has no effect."""
+    """Everything that one flush writes, in one transaction. Applying the same ``sequence`` twice has no effect."""
 
     now: float
     sequence: int
@@ -39,18 +39,18 @@ class Changes:
     tracked: Sequence[tuple[str, TaskRef]] = ()
     forgotten: Sequence[str] = ()
     ended: Sequence[TaskRun] = ()
-    """Runs that have ended, for the history, in the order of their ends."""
+    """Ended runs for the history, in the order in which they ended."""
     unnamed: Sequence[UnnamedEvent] = ()
-    """Events that begin to wait for their task's name."""
+    """Events that start to wait for their task's name."""
     settled: Sequence[int] = ()
-    """Numbers of those that no longer wait: they are counted in this flush."""
+    """Numbers of waiting events that are counted in this flush."""
     workers: Sequence[Worker] = ()
     dropped_workers: Sequence[str] = ()
     incidents: Sequence[Incident] = ()
     outbox: Sequence[OutboxRequest] = ()
     schedules: Sequence[ScheduleState] = ()
     dropped_schedules: Sequence[str] = ()
-    """Names of those that are no longer configured."""
+    """Names of schedules that are no longer configured."""
     starts: Sequence[TaskStarts] = ()
     counters: Mapping[str, float] = field(default_factory=dict)
     """The monitor's own counters as absolute values, by ``CounterName`` and by the names of ``CounterFamily``."""
@@ -59,11 +59,11 @@ class Changes:
     fingerprints: bytes = b""
     """8 bytes for each message of this flush, in order of delivery."""
     position: str | None = None
-    """Names the last message whose effect is in this flush; None where the broker keeps messages by itself."""
+    """Identifies the last message included in this flush; None if the broker keeps messages until acknowledged."""
 
     @property
     def weight(self) -> int:
-        """Bytes that it takes in memory, about."""
+        """Approximate bytes in memory."""
         texts = sum(len(failure.traceback) + len(failure.message) for failure in self.failures)
         small = len(self.failures) + len(self.groups) + len(self.tracked) + len(self.workers) + len(self.unnamed)
         small += len(self.ended) + len(self.queue_lengths)
@@ -72,7 +72,7 @@ class Changes:
 
     @property
     def empty(self) -> bool:
-        """True when there is nothing worth a transaction."""
+        """Whether there is nothing that needs a transaction."""
         return not (
             self.series
             or self.dropped_series
@@ -99,35 +99,35 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class RolledBack:
-    """The store came back older than what had been committed to it."""
+    """The store was restored to a state older than its last commit."""
 
     flushes: int
-    """How many are missing, at least."""
+    """Minimum number of missing flushes."""
     found_at: float
-    """Unix seconds of the newest flush that is there; 0 when there is none."""
+    """Unix seconds of the newest flush in the store; 0 if there is none."""
     committed_at: float
-    """Unix seconds of the newest one that had been committed."""
+    """Unix seconds of the newest flush that was committed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What the store gives back at start."""
+    """The state that the store returns at start."""
 
     sequence: int = 0
     epoch: int = 0
     series: Sequence[Series] = ()
-    """Those of the lowest rank first."""
+    """In ascending order of rank."""
     series_merged: int = 0
-    """How many were folded into ``other`` now, because the store held too many."""
+    """Number of series that were merged into ``other`` now, because the store had too many."""
     tracked: Sequence[tuple[str, TaskRef]] = ()
     ended: Sequence[tuple[str, TaskRef]] = ()
-    """Task ID → a run that ended shortly before the last flush, as far as they are kept; in the order of their ends."""
+    """(task ID, run that ended shortly before the last flush), in the order in which they ended."""
     unnamed: Sequence[UnnamedEvent] = ()
     workers: Sequence[Worker] = ()
     incidents: Sequence[Incident] = ()
-    """Open and muted ones, and suppressed or resolved ones whose hour may still be running."""
+    """Open and muted ones, and suppressed or resolved ones that failures may still join."""
     silences: Sequence[Silence] = ()
-    """Those that had not ended."""
+    """Silences that have not ended."""
     schedules: Sequence[ScheduleState] = ()
     starts: Sequence[TaskStarts] = ()
     counters: Mapping[str, float] = field(default_factory=dict)
@@ -138,17 +138,17 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A bound of what is kept in memory."""
+    """A bound on what is kept in memory."""
 
     name: str
     """As in ``celery_monitor_limit_exceeded_total``."""
     setting: str | None
-    """Path of the setting; None where it cannot be set."""
+    """Path of the setting; None if it is not configurable."""
     maximum: int | None
     used: int | None
-    """None where it is not known."""
+    """None if unknown."""
     exceeded: int
-    """How often something was cut because of it, restarts included."""
+    """How often the bound was exceeded, including before restarts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,18 +165,18 @@ class Snapshot:
     incidents_open: int
     tracked: int
     lag: float | None
-    """Seconds between an event's own time and its reading, of the newest probe or event; None before the first."""
+    """Seconds between timestamp and reading of the newest probe or event; None before the first."""
     probe_roundtrip: float | None
     incidents_by_condition: Mapping[str, int] = field(default_factory=dict)
-    """Of ``incidents_open``."""
+    """``incidents_open`` by condition."""
     oldest_started: Mapping[str, float] = field(default_factory=dict)
-    """Task → when the oldest of its runs that are under way began."""
+    """Task → start time of its oldest run under way."""
     load: Mapping[str, int] = field(default_factory=dict)
-    """Queue → tasks that its workers run, or have fetched and are due."""
+    """Queue → number of tasks that its workers run or have fetched and that are due."""
     limits: Sequence[Limit] = ()
-    """The bounds of memory, and how much of each is used."""
+    """The bounds on memory and their usage."""
     registered: Sequence[tuple[str, str]] = ()
-    """Name and queue of the tasks that workers know, whether or not they have run."""
+    """Name and queue of the tasks that workers have registered, whether or not they have run."""
     silences_active: int = 0
     mute_windows_active: int = 0
     schedules: Sequence[ScheduleState] = ()

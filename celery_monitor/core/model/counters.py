@@ -1,4 +1,4 @@
-"""Names of the monitor's own counters, as the store has them."""
+"""Names of the monitor's own counters, as stored."""
 
 import enum
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ LabelledCounter = NewType("LabelledCounter", str)
 
 
 class CounterName(enum.StrEnum):
-    """Counters without a label, and two times that are kept with them. Never renamed: stores hold the values."""
+    """Counters without a label, and two timestamps. The names are stored, so they never change."""
 
     MESSAGES = "messages"
     STARTS = "starts"
@@ -20,14 +20,14 @@ class CounterName(enum.StrEnum):
     UNNAMED_FAILURES = "unnamed_failures"
     TOO_OLD_FAILURES = "too_old_failures"
     SILENCED_FAILURES = "silenced_failures"
-    """Failures that a silence or a mute window covered."""
+    """Failures covered by a silence or a mute window."""
     STORE_ROLLED_BACK = "store_rolled_back"
     EVICTED_TASKS = "evicted"
     TASK_NAMES_OVER_LIMIT = "task_names_over_limit"
     READ_UNTIL = "read_until"
-    """A time: whatever was published before it is counted. Missing where the monitor may not publish its probe."""
+    """A timestamp: everything published before it is counted. Missing if the monitor may not publish probes."""
     ALIVE_AT = "alive_at"
-    """A time: of the last flush."""
+    """A timestamp: the last flush."""
 
 
 class CounterFamily(enum.StrEnum):
@@ -44,16 +44,16 @@ class CounterFamily(enum.StrEnum):
     MISSED = "missed"
     """By schedule: expected starts that were missed."""
     UNJUDGED = "unjudged"
-    """By schedule: expected starts that were not judged, because events of that time are lost."""
+    """By schedule: expected starts that could not be judged, because events of that time are lost."""
     LIMIT = "limit"
-    """By bound: how much it has cut."""
+    """By bound: how often it was exceeded."""
 
     def counter(self, label: str) -> LabelledCounter:
         """Name of the counter for a label."""
         return LabelledCounter(f"{self.value}.{label}")
 
     def label(self, name: str) -> str | None:
-        """Label of a counter's name; None when it is of another family."""
+        """Label of a counter's name; None if the counter is not of this family."""
         family, separator, label = name.partition(".")
         return label if separator and family == self.value else None
 

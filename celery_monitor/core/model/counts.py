@@ -5,15 +5,15 @@ from collections.abc import Mapping
 import msgspec
 
 BUCKET_SECONDS = 900
-"""Width of the stored counts: zones with offsets of 30 and 45 minutes must be able to cut their days exactly."""
+"""Width of a stored bucket: days in time zones with offsets of 30 or 45 minutes must start at a bucket's edge."""
 
 COUNTS = ("sent", "received", "started", "succeeded", "failed", "retried", "rejected", "revoked")
-"""The order of every vector of counts in this program."""
+"""The order of all vectors of counts in this program."""
 SENT, RECEIVED, STARTED, SUCCEEDED, FAILED, RETRIED, REJECTED, REVOKED = range(8)
 
 
 class SeriesKey(msgspec.Struct, frozen=True, gc=False):
-    """What counts are kept by. ``host`` is "" unless ``metrics.hostname_label`` is on."""
+    """The labels of a series. ``host`` is "" unless ``metrics.hostname_label`` is on."""
 
     name: str
     queue: str
@@ -21,7 +21,7 @@ class SeriesKey(msgspec.Struct, frozen=True, gc=False):
 
 
 class Histogram(msgspec.Struct, frozen=True, gc=False):
-    """Observations: ``counts`` by bucket (not cumulative; one more than ``bounds``, the last is +Inf), sum in s."""
+    """Observations: ``counts`` by bucket (not cumulative; one more than ``bounds``, the last +Inf), sum in seconds."""
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
@@ -29,19 +29,19 @@ class Histogram(msgspec.Struct, frozen=True, gc=False):
 
 
 class Series(msgspec.Struct, frozen=True, gc=False):
-    """The totals of one (task, queue[, host]) since the store began; written as absolute values."""
+    """The totals of one (task, queue[, host]) since the store was created, as absolute values."""
 
     key: SeriesKey
     counts: tuple[int, ...]
-    """In the order of ``COUNTS``. ``failed`` leaves out the hard limit's twin."""
+    """In the order of ``COUNTS``. ``failed`` counts a hard time limit once, although it sends two events."""
     exceptions: Mapping[str, int]
-    """``failed`` by the class's short name; bounded per task, the rest is "other"."""
+    """``failed`` by short class name; bounded, the rest is "other"."""
     runtime: Histogram
     wait: Histogram
     exemplar: tuple[str, str, float] | None = None
     """(exception, task ID, timestamp) of the last failure; not stored."""
     rank: int = 0
-    """Which series are given up first where there are too many: those of the lowest rank."""
+    """If there are too many series, those with the lowest rank are merged first."""
 
 
 class BucketDelta(msgspec.Struct, frozen=True, gc=False):
@@ -57,20 +57,20 @@ class BucketDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 Cells = tuple[tuple[float, int], ...]
-"""(Upper bound, observations) of a histogram, ascending, the last bound may be infinite. Empty cells are left out, but
-for the one below a cell that is not: its bound is the lower one of that cell."""
+"""(Upper bound, observations) of a histogram, ascending; the last bound may be infinite. Empty cells are left out,
+except one directly below a nonempty cell, because its bound is the lower bound of that cell."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, gc=False):
-    """The histograms of a series as they were when an hour began for it: see ``core.hourly``."""
+    """The histograms of a series at the start of an hour: see ``core.hourly``."""
 
     start: int
-    """Unix seconds, of the hour."""
+    """Start of the hour, in Unix seconds."""
     key: SeriesKey
     runtime: Cells
     wait: Cells
     last: bool = False
-    """The series ends here, or goes on from other values: the next checkpoint says from which."""
+    """The series ends here or continues from other values, which the next checkpoint contains."""
 
 
 class QueueLengthDelta(msgspec.Struct, frozen=True, gc=False):
@@ -80,25 +80,25 @@ class QueueLengthDelta(msgspec.Struct, frozen=True, gc=False):
     """Unix seconds, a multiple of BUCKET_SECONDS."""
     queue: str
     looks: int
-    """How often it was looked at."""
+    """Number of measurements."""
     total: int
-    """The sum of the lengths found."""
+    """Sum of the measured lengths."""
     longest: int
 
 
 class ErrorGroup(msgspec.Struct, frozen=True, gc=False):
-    """Failures of one task with one exception class at one place of the application."""
+    """Failures of one task with one exception class in one frame of the application."""
 
     id: str
     """16 hex digits of blake2b over name, exception and frame."""
     name: str
     exception: str
-    """The full class name where known (``billiard.exceptions.WorkerLostError``), else the short one."""
+    """The full class name if known (``billiard.exceptions.WorkerLostError``), else the short one."""
     frame: str
-    """``path/of/app.py:function`` of the innermost frame outside of libraries, "" when there is none."""
+    """``path/of/app.py:function`` of the innermost frame outside of libraries, "" if there is none."""
     first_at: float
     last_at: float
-    """First and last failure of this flush (the store keeps the least and the greatest)."""
+    """First and last failure in this flush (the store keeps the minimum and the maximum)."""
 
 
 class ErrorDelta(msgspec.Struct, frozen=True, gc=False):
@@ -110,13 +110,13 @@ class ErrorDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False):
-    """One failure, a sample of its group. Texts are redacted and cut; arguments only when settings allow."""
+    """One failure, a sample of its group. Texts are redacted and truncated; arguments only if the settings allow."""
 
     uuid: str
     name: str
     queue: str
     hostname: str
-    """Of the worker, whole (``celery@box``)."""
+    """The worker's full hostname (``celery@box``)."""
     at: float
     """The event's own timestamp."""
     exception: str

@@ -1,18 +1,18 @@
-"""Messages of the event stream, as delivered and as decoded, and the bounds of what is accepted."""
+"""Messages of the event stream, as delivered and as decoded, and the bounds on accepted values."""
 
 from typing import Annotated, Final
 
 import msgspec
 
 LATEST_TIMESTAMP: Final = 253_402_300_799.0
-"""9999-12-31: what ``datetime`` can hold."""
+"""9999-12-31, the maximum of ``datetime``."""
 MAX_RUNTIME: Final = 1e9
-"""Seconds; 30 years. Sums of anything longer would leave what JSON can hold."""
+"""Seconds; 30 years. Sums of longer runtimes could exceed the number range of JSON."""
 MAX_INT: Final = 2**48 - 1
-"""Of a count or a process ID; sums of it fit into a database's 64 bits."""
+"""Maximum of a count or a process ID; sums fit into a database's 64 bits."""
 MAX_UUID_LENGTH: Final = 255
 HEAD: Final = 256
-"""Bytes that are kept of a message that is not read."""
+"""Bytes that are kept of a message that is not decoded."""
 MAX_TYPE_LENGTH: Final = 100
 
 
@@ -22,15 +22,15 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     content_type: str = "application/json"
     redelivered: bool = False
-    """The broker says that it has delivered this message before."""
+    """The broker has delivered this message before."""
     refused: str | None = None
-    """Why it is not decoded, as a reason of ``discarded``: the body is then only the message's first bytes."""
+    """Why it is not decoded, as a reason of ``discarded``; ``body`` then contains only the message's first bytes."""
     tag: str = ""
-    """What the sender has marked it with; empty where the broker keeps messages until they are acknowledged."""
+    """The sender's message tag; empty if the broker keeps messages until they are acknowledged."""
 
 
 class Event(msgspec.Struct, gc=False):
-    """One event of Celery's stream, with those fields that are used here. Source: facts measured on 4.4 to 5.7."""
+    """One Celery event, with the fields that the monitor uses. The fields were measured with Celery 4.4 to 5.7."""
 
     type: Annotated[str, msgspec.Meta(max_length=MAX_TYPE_LENGTH)]
     timestamp: Annotated[float, msgspec.Meta(ge=0.0, le=LATEST_TIMESTAMP)]
@@ -57,12 +57,12 @@ class Event(msgspec.Struct, gc=False):
     sw_ver: str | None = None
     sw_sys: str | None = None
     probe_instance: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)] | None = None
-    """Of a probe: which process sent it."""
+    """Of a probe: the instance ID of the sending process."""
     probe_number: Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)] | None = None
 
 
 class UnnamedEvent(msgspec.Struct, frozen=True, gc=False):
-    """A task event that waits for the name of its task. Its texts are cut."""
+    """A task event that waits for the name of its task. Its texts are truncated."""
 
     number: int
     """In the order of reading."""
@@ -70,4 +70,4 @@ class UnnamedEvent(msgspec.Struct, frozen=True, gc=False):
     """Unix seconds when it was read."""
     event: Event
     measured: float | None = None
-    """Seconds in the queue or of work, as the event told."""
+    """Seconds of waiting or of runtime, from the event."""

@@ -1,4 +1,4 @@
-"""Rows of the outbox: notifications to be sent."""
+"""Rows of the outbox: notifications to send."""
 
 import enum
 import hashlib
@@ -9,7 +9,7 @@ import msgspec
 
 
 class Action(enum.StrEnum):
-    """What an outbox row does. ``trigger`` both opens and updates."""
+    """The action of an outbox row. ``trigger`` both opens and updates an incident."""
 
     TRIGGER = "trigger"
     RESOLVE = "resolve"
@@ -17,41 +17,42 @@ class Action(enum.StrEnum):
 
 
 class MessageKind(enum.StrEnum):
-    """What a row of an incident tells the receiver of its channel."""
+    """The kind of message that an incident's row sends to its channel."""
 
     OPENED = "opened"
-    """A new incident, or one that was resolved and is open again."""
+    """A new or reopened incident."""
     UPDATED = "updated"
     RESOLVED = "resolved"
 
 
 ASKED_FOR: Final = -1
-"""Priority of a row that a person wants to be tried again."""
+"""Priority of a row that a person has asked to retry."""
 FIRST_UPDATE: Final = 4
-"""Priorities below it open an incident: the severity's place. A resolve has this one, refreshes have those above."""
+"""Lower priorities, equal to the index of the severity, open an incident. A resolve has this priority, refreshes have
+higher numbers."""
 REFRESH: Final = 5
-"""What is added to the severity's place for a row that tells of an incident that is open already."""
+"""Added to the index of the severity for a row that updates an open incident."""
 
 
 class OutboxRequest(msgspec.Struct, frozen=True, gc=False):
-    """Asks the store for an outbox row. A pending row of the same (channel, key, action) is refreshed instead."""
+    """Requests an outbox row. If a row of the same (channel, key, action) is pending, the store updates it instead."""
 
     channel: str
-    """The name of the channel that it goes to."""
+    """The name of its channel."""
     key: str
     """The incident's key, or the report's date (YYYY-MM-DD)."""
     action: Action
     route: str = ""
     due_at: float = 0.0
     priority: int = 0
-    """The lowest is sent first."""
+    """Lowest number first."""
     at: float = 0.0
-    """Of equal priorities, the newest is sent first."""
+    """Among equal priorities, the newest is sent first."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxItem:
-    """A row of the outbox: waiting, delivered, dead, or of unknown outcome."""
+    """A row of the outbox."""
 
     id: int
     channel: str
@@ -59,24 +60,24 @@ class OutboxItem:
     action: Action
     route: str
     revision: int
-    """Grows when the row is refreshed; a delivery of an older revision leaves it pending."""
+    """Incremented when the row is updated; the delivery of an older revision leaves it pending."""
     attempts: int
     created_at: float
     due_at: float
     state: str
     """pending, delivered, dead, or unknown (it may have been delivered)."""
     error: str | None = None
-    """Of the last attempt, without secrets."""
+    """Error of the last attempt, without secrets."""
     delivered_at: float | None = None
     priority: int = 0
     progress: str | None = None
-    """What the sender keeps with the row, of itself."""
+    """State that the sender stores with the row."""
     receipt: str | None = None
     """The receiver's identifier of the incident, from an earlier delivery on this channel."""
 
     @property
     def kind(self) -> MessageKind:
-        """Of a row of an incident. An incident that the receiver has not had yet is opened, however much it grew."""
+        """The message kind of an incident's row. If the receiver does not have the incident yet, it is OPENED."""
         if self.action is Action.RESOLVE:
             return MessageKind.RESOLVED
         is_opening = 0 <= self.priority < FIRST_UPDATE
@@ -84,6 +85,6 @@ class OutboxItem:
 
     @property
     def event_id(self) -> str:
-        """Of what the row tells: the same for each attempt, another one when there is more to tell."""
+        """ID of the message: the same for each attempt, different for each revision."""
         parts = f"{self.channel}/{self.key}/{self.action}/{self.id}/{self.revision}/{self.created_at!r}"
         return f"msg_{hashlib.blake2b(parts.encode('utf-8', 'replace'), digest_size=16).hexdigest()}"

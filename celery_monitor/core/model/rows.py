@@ -21,7 +21,7 @@ class BucketRow:
 
 @dataclass(frozen=True, slots=True)
 class HistoryRow:
-    """The buckets of a span of time added up: see BucketDelta."""
+    """The sum of the buckets of a period: see BucketDelta."""
 
     name: str
     """"" for all tasks together."""
@@ -33,7 +33,7 @@ class HistoryRow:
 
 @dataclass(frozen=True, slots=True)
 class HourRow:
-    """Run times and waiting times that were measured in an hour. The sums of the histograms are not known."""
+    """Runtimes and waiting times measured in an hour. The sums of the histograms are unknown."""
 
     start: int
     runtime: Histogram
@@ -42,7 +42,7 @@ class HourRow:
 
 @dataclass(frozen=True, slots=True)
 class QueueLengthRow:
-    """The length of a queue in a span of time."""
+    """The length of a queue in a period."""
 
     queue: str
     start: int
@@ -52,77 +52,77 @@ class QueueLengthRow:
 
 @dataclass(frozen=True, slots=True)
 class FailingRow:
-    """What a task did in a period, on all queues."""
+    """A task's counts in a period, over all queues."""
 
     name: str
     succeeded: int
     failed: int
     retried: int
     first: int
-    """Start of the first bucket with a failure; 0 when there is none."""
+    """Start of the first bucket with a failure; 0 if there is none."""
     last: int
-    """Start of the last one."""
+    """Start of the last bucket with a failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """A stored error group with its failures of the asked period."""
+    """A stored error group with its failures in the queried period."""
 
     id: str
     name: str
     exception: str
     frame: str
     first_at: float
-    """First failure within the retention."""
+    """First failure within the retention period."""
     last_at: float
     count: int
-    """Failures in the asked period."""
+    """Failures in the queried period."""
     sample: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelDelivery:
-    """What became of an incident on one channel."""
+    """The delivery state of an incident on one channel."""
 
     channel: str
     state: str
-    """pending (something of it waits), delivered, dead, or unknown (it may have been delivered)."""
+    """pending (a message waits), delivered, dead, or unknown (it may have been delivered)."""
     attempts: int
-    """All of them, also those that were taken."""
+    """All attempts, including successful ones."""
     error: str | None
-    """Of the last attempt, when it failed."""
+    """Error of the last attempt, if it failed."""
     delivered_at: float | None
-    """When the receiver first took it."""
+    """When the receiver first accepted it."""
     delivered_count: int
-    """How many failures the receiver knows of."""
+    """Number of failures that were reported to the receiver."""
     receipt: str | None
-    """The receiver's identifier: a key, or an ID that it returned."""
+    """The receiver's identifier of the incident: a key, or an ID that it returned."""
 
 
 @dataclass(frozen=True, slots=True)
 class IncidentRow:
-    """A stored incident, and what became of it on each channel that it goes to."""
+    """A stored incident, and its delivery on each of its channels."""
 
     incident: Incident
     deliveries: Sequence[ChannelDelivery] = ()
 
     @property
     def position(self) -> tuple[float, str]:
-        """In the list of all incidents."""
+        """Its position in the list of all incidents."""
         return self.incident.first_at, self.incident.key
 
     @property
     def delivered_at(self) -> float | None:
-        """When the last of its channels had taken it; None as long as one has not."""
+        """When all its channels had accepted it; None until then."""
         times = [delivery.delivered_at for delivery in self.deliveries]
         return None if None in times else max((at for at in times if at is not None), default=None)
 
     @property
     def delivered_count(self) -> int:
-        """How many failures every one of its channels knows of."""
+        """Number of failures that were reported to all its channels."""
         return min((delivery.delivered_count for delivery in self.deliveries), default=0)
 
     @property
     def error(self) -> str | None:
-        """Of the last attempt on the first channel where it failed."""
+        """Error of the first channel whose last attempt failed."""
         return next((delivery.error for delivery in self.deliveries if delivery.error is not None), None)

@@ -1,4 +1,4 @@
-"""What is known of a schedule: when it was due, and when it ran."""
+"""State of a schedule: when it was due, and when it ran."""
 
 import enum
 from typing import Final
@@ -6,11 +6,11 @@ from typing import Final
 import msgspec
 
 RUN_HISTORY: Final = 20
-"""Newest runs of a schedule that are kept and shown."""
+"""Number of runs that are kept and shown for a schedule, the newest."""
 
 
 class Outcome(enum.StrEnum):
-    """How a run of a schedule went."""
+    """The outcome of a schedule's run."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -21,18 +21,18 @@ class Outcome(enum.StrEnum):
 
 
 class ReportedBy(enum.StrEnum):
-    """Which incident reports that a schedule has missed its start."""
+    """Which incident reports a missed start of a schedule."""
 
     NOTHING = "nothing"
     WAITS = "waits"
-    """None yet: others are due as well, and it may turn out that none of them runs."""
+    """None yet, because others are due as well and possibly none of them runs."""
     OWN_INCIDENT = "its_own"
     SCHEDULER = "scheduler"
-    """The incident of the scheduler: no scheduled task starts."""
+    """The scheduler's incident: no scheduled task starts."""
 
 
 class ScheduledRun(msgspec.Struct, frozen=True, gc=False):
-    """One run, by the events' own times (Unix seconds)."""
+    """One run, with the events' timestamps (Unix seconds)."""
 
     uuid: str
     at: float
@@ -44,35 +44,35 @@ class ScheduledRun(msgspec.Struct, frozen=True, gc=False):
 
 
 class TaskStarts(msgspec.Struct, frozen=True, gc=False):
-    """The newest starts of a task (Unix seconds), about in their order."""
+    """The newest starts of a task (Unix seconds), approximately in order."""
 
     name: str
     starts: tuple[float, ...]
 
 
 class ScheduleState(msgspec.Struct, frozen=True):
-    """One schedule, as it is stored and shown. Times are Unix seconds, 0 for none."""
+    """The stored state of one schedule. Times are Unix seconds, 0 for none."""
 
     name: str
     spec: str
-    """What was configured: a state of another one says nothing about when it is due."""
+    """The configured specification: if it has changed, the stored due time is invalid."""
     task: str
     due: float
-    """The next expected start that is not decided yet. 0: there is none."""
+    """The next expected start that is not decided yet; 0 if there is none."""
     watched_since: float
-    """Since when the stream has been watched without a gap: what was due before is not judged."""
+    """Since when the stream has been watched without a gap: earlier starts are not judged."""
     since: float = 0.0
-    """The first expected start that was missed and not made up for since; 0: it is well."""
+    """The first missed start since the schedule last ran; 0 if none is missed."""
     missed: int = 0
-    """How many were missed since then."""
+    """Number of starts missed since then."""
     reported_by: ReportedBy = msgspec.field(default=ReportedBy.NOTHING, name="told")  # as stored
     runs: tuple[ScheduledRun, ...] = ()
-    """The newest last."""
+    """Newest last."""
     sent_at: float = 0.0
     received_at: float = 0.0
     received_by: str = ""
     unjudged: tuple[float, float] = (0.0, 0.0)
-    """The last expected start that was not judged, because of a gap, and when that gap ended."""
+    """The last expected start that was not judged because of a gap, and the end of that gap."""
 
     @property
     def last(self) -> ScheduledRun | None:

@@ -1,19 +1,19 @@
-"""Silences: who asked for quiet, about what, and until when."""
+"""Silences: who created them, for which tasks, and until when."""
 
 from typing import Final
 
 import msgspec
 
 MAX_SILENCE: Final = 30 * 86_400.0
-"""Seconds that a silence may last: a forgotten one must not hide failures for ever."""
+"""Maximum duration in seconds, so that a forgotten silence does not hide failures for ever."""
 MAX_SILENCES: Final = 500
-"""Silences that have not ended."""
+"""Maximum number of silences that have not ended."""
 MAX_REASON: Final = 500
-"""Characters."""
+"""Maximum length of the reason, in characters."""
 
 
 class Silence(msgspec.Struct, frozen=True, gc=False):
-    """Failures of the tasks that it matches do not page from ``starts_at`` until ``ends_at`` (unix seconds)."""
+    """Failures of matching tasks do not page from ``starts_at`` until ``ends_at`` (Unix seconds)."""
 
     id: str
     match: tuple[str, ...]
@@ -24,7 +24,7 @@ class Silence(msgspec.Struct, frozen=True, gc=False):
     queues: tuple[str, ...] = ()
     """Globs on the queue; an empty list matches all."""
     created_by: str = ""
-    """The user, or "" when it is not known."""
+    """The user, "" if unknown."""
 
     def active(self, at: float) -> bool:
         """Whether it is in effect at this time."""

@@ -1,4 +1,4 @@
-"""Tasks whose end has not been observed."""
+"""Tasks and their runs."""
 
 import enum
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from typing import Final
 import msgspec
 
 UNKNOWN_TASK = "unknown"
-"""The name of a task that ended without ever being named; counted by ``celery_monitor_unnamed_failures_total``."""
+"""The name of a task whose name was never received; counted by ``celery_monitor_unnamed_failures_total``."""
 
 
 class Stage(enum.IntEnum):
-    """Where a task is in its life, as far as the stream has told."""
+    """A run's stage, according to the events received so far."""
 
     SENT = 0
     RECEIVED = 1
@@ -25,62 +25,62 @@ class Stage(enum.IntEnum):
 
 
 class TaskDetails(msgspec.Struct, frozen=True, gc=False):
-    """What few tasks have. Only shown, but for ``expires``."""
+    """Fields that few tasks have. They are only shown, except ``expires``."""
 
     eta: float = 0.0
-    """The time before which it must not begin; 0 without one."""
+    """The earliest time at which it may start; 0 without one."""
     retries: int = 0
     root: str | None = None
-    """ID of the task that the whole workflow began with; None where that is this one, or is not known."""
+    """ID of the first task of the workflow; None if that is this task, or unknown."""
     parent: str | None = None
-    """ID of the task that sent it; None for none, or where it is not known."""
+    """ID of the task that sent it; None if there is none, or unknown."""
     expires: float = 0.0
-    """When it expires (it is not started after that, possibly without an event); 0 if never."""
+    """When it expires: after that, workers discard it, possibly without an event; 0 if never."""
 
 
 NO_DETAILS: Final = TaskDetails()
 
 
 class TaskRef(msgspec.Struct, gc=False, array_like=True):
-    """What is remembered of a task whose end has not come (a million of them fit in 400 MB: keep it small).
+    """The state of a task under way. Keep it small: a million of them fit in 400 MB.
 
-    It is the entry of a task ID and its first run at once; further runs, of other workers mostly, are in ``others``.
-    The store's journal holds it field by field: new fields go to the end, with a default.
+    It is both the entry of a task ID and its first run; further runs, mostly on other workers, are in ``others``. The
+    store's journal contains it field by field: add new fields at the end, with a default.
     """
 
     name: str | None = None
     queue: str | None = None
     stage: int = Stage.SENT
     due_at: float = 0.0
-    """When it should begin: its ETA, else when it was sent; 0 when neither is known or it has begun. Of one that has
-    begun and was lost with its worker: when that was, negative; see ``runs.lost_at``. -1 (``runs.ENDED_UNSEEN``) of one
-    that has ended without an event."""
+    """When it should start: its ETA, else when it was sent; 0 if neither is known or it has started. Negative for a
+    started run that was lost with its worker: the time of loss, see ``runs.lost_at``; or -1 (``runs.ENDED_UNSEEN``) for
+    one that has ended without an event."""
     started_at: float = 0.0
-    """When it was started; once it has failed or succeeded, when that was."""
+    """When it started; after it failed or succeeded, when it ended."""
     seen_minute: int = 0
-    """Minute (unix time // 60) of its last event, for expiry."""
+    """Minute (Unix time // 60) of its last event, for expiry."""
     saved: bool = False
-    """The store holds a row of it."""
+    """Whether the store has a row of it."""
     host: str = ""
-    """The worker whose run it is, whole (``celery@box``); "" while no worker has told of it."""
+    """Full hostname of its worker (``celery@box``); "" before a worker's first event."""
     others: "list[TaskRef] | None" = None
     """Further runs of the same task ID, in the order in which they were seen; never empty."""
     sent_at: float = 0.0
-    """Of its newest task-sent; 0 when none was seen. Only shown, as what follows: nothing is decided by it."""
+    """Time of its newest task-sent, 0 without one. This and the following fields are only shown."""
     received_at: float = 0.0
-    """Of its newest task-received; 0 when none was seen."""
+    """Time of its newest task-received, 0 without one."""
     details: TaskDetails | None = None
     """None for most tasks."""
 
 
 class TaskRun(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A run of a task ID, under way or ended, as it is shown. A time of 0 is not known."""
+    """A run of a task ID, under way or ended, for display. Unknown times are 0."""
 
     uuid: str
     name: str | None
     queue: str | None
     hostname: str
-    """Of the worker, whole (``celery@box``); "" while none has it."""
+    """The worker's full hostname (``celery@box``); "" before a worker has it."""
     stage: int
     """A Stage."""
     sent_at: float = 0.0
@@ -88,24 +88,24 @@ class TaskRun(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     started_at: float = 0.0
     ended_at: float = 0.0
     runtime: float | None = None
-    """Seconds of work, as the worker measured them."""
+    """Seconds, as measured by the worker."""
     eta: float = 0.0
     retries: int = 0
     root: str | None = None
     parent: str | None = None
     """As in TaskDetails."""
     lost_at: float = 0.0
-    """When it was lost with its worker; 0: it was not. Not stored."""
+    """When it was lost with its worker; 0 if it was not. Not stored."""
     unseen_end: bool = False
-    """It has ended, as its worker says, and no event has told how. Not stored."""
+    """Whether its worker no longer holds it, but no event has reported how it ended. Not stored."""
     args: str | None = None
     kwargs: str | None = None
-    """Only of tasks under way, and only where settings allow. Not stored."""
+    """Only for tasks under way, and only if the settings allow. Not stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class FleetTask:
-    """A task that a worker says it holds (Celery's inspect: active, reserved, scheduled)."""
+    """A task that a worker has reported (Celery's inspect: active, reserved, scheduled)."""
 
     uuid: str
     name: str

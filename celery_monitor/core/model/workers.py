@@ -6,72 +6,72 @@ import msgspec
 
 
 class Worker(msgspec.Struct, frozen=True, gc=False):
-    """A worker as its heartbeats and events tell it. Stored whole."""
+    """A worker's state from its heartbeats and events. All fields are stored."""
 
     hostname: str
-    """Whole (``celery@box``)."""
+    """Full hostname (``celery@box``)."""
     up: bool
     last_heartbeat: float
     active: int
     processed: int
-    """Tasks that this run of it has begun, as its heartbeats tell."""
+    """Tasks that its present process has started, from its heartbeats."""
     pid: int
     sw_ident: str = ""
     sw_ver: str = ""
     sw_sys: str = ""
     started_seen: int = 0
-    """task-started events seen of this run of the worker."""
+    """task-started events received from its present process."""
     baseline: int = 0
-    """processed - started_seen when it was first seen: what it had begun before the monitor was there."""
+    """processed - started_seen when it was first seen: tasks it had started before the monitor watched it."""
     unobserved: int = 0
-    """Tasks begun and never observed, over all of its runs and those of workers of its host that are gone."""
+    """Tasks started but never observed, over all its processes and those of dropped workers of its host."""
     processed_before: int = 0
-    """Tasks begun by its earlier runs, and by workers of its host that are gone: with ``processed`` it never falls."""
+    """Tasks started by its earlier processes and by dropped workers of its host. Plus ``processed``, it never falls."""
     clock_offset: float = 0.0
-    """Seconds that the monitor's clock is ahead of the worker's; 0 when they differ by less than a minute."""
+    """Seconds by which the monitor's clock is ahead of the worker's; 0 if they differ by less than a minute."""
     heartbeats: bool = True
-    """False: it sends none; ``last_heartbeat`` is its last sign of life then."""
+    """Whether it sends heartbeats. If not, ``last_heartbeat`` is its last sign of life."""
     began_at: float = 0.0
-    """When its present process began at the earliest, in Unix seconds; 0 when that is not known."""
+    """Earliest time at which its present process may have begun, in Unix seconds; 0 if unknown."""
     goodbye_at: float = 0.0
-    """When a process of this name last said good-bye, in Unix seconds; 0: none has."""
+    """Time of the last worker-offline of this name, in Unix seconds; 0 without one."""
     goodbye_sign: float = 0.0
-    """When that process was last heard before."""
+    """Time of that process's last event before it."""
     unfinished: int = 0
-    """Tasks that ran at that good-bye, and whose ends have not come."""
+    """Tasks that were active at that worker-offline and have not ended yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerDetail:
-    """What a worker said of itself last, beside what is counted. Not stored; None for what it did not say."""
+    """A worker's latest answers about itself. Not stored; None for unknown values."""
 
     queues: tuple[str, ...] = ()
-    """Names of those that it consumes."""
+    """Names of the queues that it consumes."""
     pool: str | None = None
-    """Kind of its pool, as Celery names it: ``prefork``."""
+    """Its pool implementation, such as ``prefork``."""
     processes: int | None = None
     """Size of its pool."""
     prefetch: int | None = None
-    """Messages that it may have fetched and not acknowledged."""
+    """Its prefetch count: the maximum number of unacknowledged messages."""
     uptime: float | None = None
     """Seconds since its start, at ``answered_at``."""
     peak_memory: int | None = None
-    """Bytes that its main process has had in memory at most, where it runs on Linux."""
+    """Peak memory of its main process in bytes, on Linux."""
     answered_at: float = 0.0
-    """Unix seconds of the answer; 0: it has not answered."""
+    """Unix seconds of the answer; 0 if it has not answered."""
     load: tuple[float, float, float] | None = None
-    """Load averages of its machine over 1, 5 and 15 minutes, by its last heartbeat."""
+    """Load averages of its machine over 1, 5 and 15 minutes, from its last heartbeat."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """What the fleet adapter found in the background."""
+    """The state of a queue, as the fleet adapter measured it."""
 
     name: str
     length: int | None
     consumers: int | None
-    """Processes or connections that consume it, as the broker tells; None where it cannot."""
+    """Consumers according to the broker; None if it cannot report them."""
     workers: int
-    """Celery workers that consume it."""
+    """Number of Celery workers that consume it."""
     processes: int
-    """Their pool processes together."""
+    """Total number of their pool processes."""

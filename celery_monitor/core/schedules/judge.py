@@ -1,4 +1,4 @@
-"""Decides which schedules have missed, and which incident says so. Times are Unix seconds of the events' own clocks."""
+"""Decides which schedules have missed a start and which incident reports it. Times are the events' Unix seconds."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
@@ -6,21 +6,21 @@ from typing import Final
 from celery_monitor.core.incident import Episode, EpisodeEnd
 from celery_monitor.core.model import Condition, Incident, ReportedBy, ScheduleState
 from celery_monitor.core.rules import Rule
-from celery_monitor.core.schedules import words
+from celery_monitor.core.schedules import summaries
 from celery_monitor.core.schedules.calendar import Schedule
 from celery_monitor.core.schedules.live import LiveSchedule
 
 SETTLE: Final = 2.0
-"""Seconds beyond a deadline that must have been read: a worker sends its events in portions."""
+"""Seconds beyond a deadline up to which the stream must be read, because workers send events in batches."""
 MAX_WAIT: Final = 60.0
-"""Seconds that a miss waits for other schedules that are due: it may be that none of them runs."""
+"""Seconds that a missed start waits for other due schedules, as possibly none of them runs."""
 SCHEDULER: Final = "scheduler"
-"""Subject of the incident that says that no schedule has run."""
+"""Subject of the incident that reports that no schedule has run."""
 _OWN: Final = frozenset({ReportedBy.NOTHING, ReportedBy.WAITS})
 
 
 class ScheduleJudge:
-    """Not thread-safe: it belongs to the monitor."""
+    """Judges all schedules. Not thread-safe: it belongs to the monitor."""
 
     def __init__(
         self,
@@ -30,18 +30,18 @@ class ScheduleJudge:
         *,
         scheduler: Rule | None = None,
     ) -> None:
-        """``stored``: what the store kept.
+        """``stored``: the stored states.
 
-        ``scheduler``: who hears that no schedule has run. None: there is an incident for each schedule.
+        ``scheduler``: the rule for the incident that no schedule has run. None: each schedule has its own incident.
         """
         known = {state.name: state for state in stored}
         self._live = [LiveSchedule(schedule, known.get(schedule.name), now) for schedule in schedules]
         self._scheduler = scheduler
         self._gone = [name for name in known if name not in {schedule.name for schedule in schedules}]
         self._overran: dict[str, str] = {}
-        """Schedule → task ID of the run that takes too long, while an incident says so."""
+        """Schedule → task ID of the run that takes too long, while it has an incident."""
         self._orphans: set[tuple[str, str]] = set()
-        """Incidents of which it is not known yet whether they still hold."""
+        """Restored incidents for which it is not known yet whether they still hold."""
         self._horizon = 0.0
         self.by_task: dict[str, list[LiveSchedule]] = {}
         """Task → its schedules."""
@@ -50,7 +50,7 @@ class ScheduleJudge:
         self._ended: list[EpisodeEnd] = []
 
     def resume(self, incidents: Iterable[Incident]) -> None:
-        """Go on from the incidents of this condition that are not over: each holds still, or is over."""
+        """Take the unresolved incidents of this condition; the next ``judge`` continues or ends each one."""
         self._orphans = {(incident.subject, incident.rule) for incident in incidents}
 
     def __bool__(self) -> bool:
@@ -60,25 +60,25 @@ class ScheduleJudge:
     def observe(  # noqa: PLR0917 - what the monitor knows of an event
         self, kind: int, task: str, uuid: str, at: float, hostname: str, runtime: float | None
     ) -> None:
-        """An event of a task that has a schedule. ``kind`` as in ``model``; ``runtime``: seconds of work, of an end."""
+        """Apply an event of a task that has a schedule. ``kind`` as in ``model``; ``runtime``: seconds, if it ended."""
         for live in self.by_task.get(task, ()):
             if live.observe(kind, uuid, at, hostname, runtime):
                 self._note_run(live, at)
 
     def unwatched(self, since: float, until: float) -> None:
-        """Events of this time are lost. What was due before is decided first."""
+        """Events of this period are lost. Starts that were due before are decided first."""
         self.decide(since)
         for live in self._live:
             live.gap(until)
 
     def decide(self, read_until: float) -> None:
-        """What was published before this time is known. Going back has no effect."""
+        """Decide starts, now that everything published before this time is known. An earlier time has no effect."""
         self._horizon = max(self._horizon, read_until)
         for live in self._live:
             live.decide(self._horizon - SETTLE)
 
     def judge(self, read_until: float) -> list[Episode | EpisodeEnd]:
-        """What holds, and what is over since the last call."""
+        """Returns the episodes that hold, and those that have ended since the last call."""
         self.decide(read_until)
         missing = [live for live in self._live if live.state.since]
         for live in missing:
@@ -97,9 +97,9 @@ class ScheduleJudge:
         return [*changes, *orphaned]
 
     def count(self) -> list[tuple[str, int, int]]:
-        """Schedule, expected starts that were missed since the last call, and those that were not judged.
+        """(schedule, missed starts, starts that could not be judged) since the last call.
 
-        To be counted before ``take``, which gives what they are part of.
+        Call it before ``take``, so that the counts are written together with the states.
         """
         counts = [
             (live.schedule.name, live.missed, live.unjudged) for live in self._live if live.missed or live.unjudged
@@ -117,11 +117,11 @@ class ScheduleJudge:
         return changed, removed
 
     def snapshot(self) -> list[tuple[Schedule, ScheduleState]]:
-        """All of them, in the order of the configuration."""
+        """All schedules, in the order of the configuration."""
         return [(live.schedule, live.state) for live in self._live]
 
     def _note_run(self, live: LiveSchedule, at: float) -> None:
-        """A schedule has run: what was missed of it is over, and the scheduler is alive."""
+        """A schedule has run: its missed starts are over, and the scheduler is alive."""
         state = live.state
         if state.since and at >= live.earliest(state.since):
             if state.reported_by is ReportedBy.OWN_INCIDENT:
@@ -139,7 +139,7 @@ class ScheduleJudge:
                 other.recover()
 
     def _assign(self, live: LiveSchedule, missing: Sequence[LiveSchedule]) -> None:
-        """Whether its own incident tells it, or that of the scheduler, or whether that is still to be seen."""
+        """Decide whether its own incident or the scheduler's reports the missed start, or whether to wait."""
         newest = max((run.at for other in self._live for run in other.state.runs), default=0.0)
         together = [other for other in missing if newest < other.earliest(other.state.since)]
         since = live.earliest(live.state.since)
@@ -156,11 +156,11 @@ class ScheduleJudge:
             live.change(reported_by=ReportedBy.OWN_INCIDENT)
 
     def _is_due(self, live: LiveSchedule, since: float) -> bool:
-        """Whether it should have started since then, and still may. One that misses already says nothing new."""
+        """Whether it should have started since then and still may. One with a missed start is not due."""
         return not live.state.since and since <= live.state.due <= self._horizon
 
     def _merge(self, missing: Sequence[LiveSchedule], since: float) -> None:
-        """One incident in place of one for each that has not run since."""
+        """Report them in the scheduler's incident instead of one for each."""
         for other in missing:
             if other.state.reported_by is ReportedBy.OWN_INCIDENT:
                 self._ended.append(_over(other, since, "No scheduled task starts: see the incident of the scheduler"))
@@ -170,17 +170,17 @@ class ScheduleJudge:
         schedule, state = live.schedule, live.state
         return Episode(
             Condition.MISSED, schedule.name, schedule.rule, state.since, self._horizon,
-            words.missed(schedule, state), task=schedule.task, details=words.details(schedule, state),
+            summaries.missed(schedule, state), task=schedule.task, details=summaries.details(schedule, state),
             unwatched=_unwatched(state),
         )  # fmt: skip
 
     def _silence(self, silent: Sequence[LiveSchedule], rule: Rule) -> Episode:
         missing = [(live.schedule, live.state) for live in silent]
         since = min(state.since for _, state in missing)
-        details = [("Did not start", "; ".join(words.overdue(*pair) for pair in missing[: words.NAMED]))]
+        details = [("Did not start", "; ".join(summaries.overdue(*pair) for pair in missing[: summaries.NAMED]))]
         tasks = {schedule.task: state.missed for schedule, state in missing}
         return Episode(
-            Condition.MISSED, SCHEDULER, rule, since, self._horizon, words.silent(missing), count=len(silent),
+            Condition.MISSED, SCHEDULER, rule, since, self._horizon, summaries.silent(missing), count=len(silent),
             details=details, tasks=tasks, unwatched=max(map(_unwatched, (state for _, state in missing))),
         )  # fmt: skip
 
@@ -196,8 +196,8 @@ class ScheduleJudge:
                 self._overran[schedule.name] = run.uuid
                 yield Episode(
                     Condition.MISSED, schedule.name, schedule.rule, run.at, self._horizon,
-                    words.overran(schedule, run), task=schedule.task, samples=(run.uuid,),
-                    workers={run.hostname: 1}, details=words.details(schedule, live.state)[:1],
+                    summaries.overran(schedule, run), task=schedule.task, samples=(run.uuid,),
+                    workers={run.hostname: 1}, details=summaries.details(schedule, live.state)[:1],
                 )  # fmt: skip
 
 
@@ -206,6 +206,6 @@ def _over(live: LiveSchedule, at: float, summary: str) -> EpisodeEnd:
 
 
 def _unwatched(state: ScheduleState) -> float:
-    """Seconds of a gap after the last run that is known."""
+    """Seconds of the gap after the last known run."""
     last = state.last
     return max(0.0, state.unjudged[1] - state.unjudged[0]) if last is None or state.unjudged[0] > last.at else 0.0

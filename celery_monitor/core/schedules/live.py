@@ -1,4 +1,4 @@
-"""One schedule in memory: what was due, what ran, what was missed."""
+"""The mutable state of one schedule: due, run and missed starts."""
 
 from functools import lru_cache
 from typing import Final
@@ -30,16 +30,16 @@ _ENDS: Final = {
     REVOKED: Outcome.REVOKED,
 }
 _RAN: Final = frozenset({SUCCEEDED, FAILED, RETRIED})
-"""Ends that prove a start whose own event was lost."""
+"""Ends that prove that the run started, even if its task-started was lost."""
 _MOST: Final = 100_000
-"""Expected starts that are passed over in one step; beyond it the clock was wrong."""
+"""Maximum number of expected starts skipped in one step; more mean that a clock was wrong."""
 
 
 class LiveSchedule:
-    """Mutable; owned by the judge."""
+    """Mutable; owned by the ScheduleJudge."""
 
     def __init__(self, schedule: Schedule, stored: ScheduleState | None, now: float) -> None:
-        """``stored``: as it was stored. A schedule that is new, or was changed, is expected from now on."""
+        """``stored``: the stored state. A new or changed schedule is expected from now on."""
         self.schedule = schedule
         self.earliest = lru_cache(maxsize=8)(schedule.earliest)
         self._deadline = lru_cache(maxsize=8)(schedule.deadline)
@@ -51,23 +51,23 @@ class LiveSchedule:
             self.dirty = False
         self.state = stored
         self.missed = self.unjudged = 0
-        """Expected starts that were decided since the judge asked last."""
+        """Expected starts decided since the last ``ScheduleJudge.count``."""
 
     def _first(self, now: float) -> float:
         return now + self.schedule.every if self.schedule.every else self.schedule.expected(now)
 
     def change(self, **values: object) -> None:
-        """Other values of the state."""
+        """Change fields of the state."""
         self.state = structs.replace(self.state, **values)
         self.dirty = True
 
     @property
     def deadline(self) -> float:
-        """When the next expected start is decided; infinite when there is none."""
+        """When the next expected start is decided; infinite if there is none."""
         return self._deadline(self.state.due) if self.state.due else float("inf")
 
     def decide(self, horizon: float) -> None:
-        """Everything whose deadline is before ``horizon`` has not started."""
+        """Decide all expected starts with a deadline before ``horizon``: they have not happened."""
         for _ in range(_MOST):
             due = self.state.due
             if self.deadline >= horizon:
@@ -85,14 +85,14 @@ class LiveSchedule:
         return due + self.schedule.every if self.schedule.every else self.schedule.expected(due)
 
     def gap(self, gap_end: float) -> None:
-        """Nothing was heard until then: what started in the meantime is not known."""
+        """The stream was not watched until then, so starts in the meantime are unknown."""
         due = self.state.due
         if self.schedule.every and due:
             due = max(due, gap_end + self.schedule.every)
         self.change(watched_since=gap_end, due=due)
 
     def observe(self, kind: int, uuid: str, at: float, hostname: str, runtime: float | None) -> bool:
-        """An event of its task; whether it is a new run."""
+        """Apply an event of its task. Returns whether it is a new run."""
         if kind == SENT:
             self.change(sent_at=max(at, self.state.sent_at))
         elif kind == RECEIVED:
@@ -106,7 +106,7 @@ class LiveSchedule:
     def _start(self, uuid: str, at: float, hostname: str) -> bool:
         runs = self.state.runs
         known_run = next((run for run in reversed(runs) if run.uuid == uuid), None)
-        if known_run is not None:  # a retry: the same run goes on
+        if known_run is not None:  # a retry continues the same run
             self._replace(known_run, structs.replace(known_run, outcome=Outcome.RUNNING, ended_at=0.0))
             return False
         run = ScheduledRun(uuid, at, hostname)
@@ -128,8 +128,8 @@ class LiveSchedule:
         self.change(runs=tuple(new if run is old else run for run in self.state.runs))
 
     def _advance(self, at: float) -> None:
-        """It belongs to what was due last; what was due before has not started."""
-        # Events of one task come about in their order: what should have started before this has not.
+        """The start belongs to the last due time; earlier due starts were missed."""
+        # Events of one task arrive approximately in order, so earlier expected starts did not happen.
         self.decide(at)
         if self.schedule.every:
             self.change(due=max(self.state.due, at + self.schedule.every))
@@ -142,11 +142,11 @@ class LiveSchedule:
 
     @property
     def overrun(self) -> ScheduledRun | None:
-        """The newest run, while it may take too long. What began before a gap may have ended in it."""
+        """The newest run, if it may be taking too long. A run that started before a gap may have ended in it."""
         run, bound = self.state.last, self.schedule.max_runtime
         watched = run is not None and run.at >= self.state.watched_since
         return run if bound and watched and run is not None and run.outcome is Outcome.RUNNING else None
 
     def recover(self) -> None:
-        """It has run, so it is no longer missed."""
+        """It has run, so no start is missed any more."""
         self.change(since=0.0, missed=0, reported_by=ReportedBy.NOTHING)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-from celery_monitor.core.headline import facts, headline, line, most_first, text
+from celery_monitor.core.headline import by_count, facts, headline, line, text
 from celery_monitor.core.model import LATEST_TIMESTAMP, Condition, Incident, Severity
 from celery_monitor.core.times import rfc3339
 
@@ -165,7 +165,7 @@ def _most_frequent(counts: Mapping[str, int]) -> str:
 
 def _counts(counts: Mapping[str, int]) -> dict[str, int]:
     """Most first; what is too much for a page is added up."""
-    entries = most_first(counts)
+    entries = by_count(counts)
     counts_shown = {line(name) or "(none)": count for name, count in entries[:_ENTRIES]}
     others = sum(count for _, count in entries[_ENTRIES:])
     return counts_shown | {"(others)": others} if others else counts_shown

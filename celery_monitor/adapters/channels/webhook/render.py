@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from celery_monitor.adapters.channels import page_of
-from celery_monitor.core.headline import facts, headline, line, most_first, text
+from celery_monitor.core.headline import by_count, facts, headline, line, text
 from celery_monitor.core.model import Incident
 from celery_monitor.core.times import rfc3339
 
@@ -65,7 +65,7 @@ def body(kind: str, at: float, data: Mapping[str, Any]) -> bytes:
 
 def _counts(counts: Mapping[str, int]) -> dict[str, int]:
     """Most first; what is too much is added up."""
-    entries = most_first(counts)
+    entries = by_count(counts)
     counts_shown = {line(name) or "(none)": count for name, count in entries[:_ENTRIES]}
     others = sum(count for _, count in entries[_ENTRIES:])
     return counts_shown | {"(others)": others} if others else counts_shown

@@ -1,4 +1,4 @@
-"""What is said of a schedule that did not run, for whoever is woken by it."""
+"""The texts of incidents about schedules."""
 
 from datetime import date, datetime, timedelta, tzinfo
 from typing import Final
@@ -18,7 +18,7 @@ _DONE: Final = {
 
 
 def moment(at: float, zone: tzinfo, today: date) -> str:
-    """A local time, with the day where it is another one: ``03:00:02``, ``yesterday 03:00:02``."""
+    """A local time, with the day unless it is today: ``03:00:02``, ``yesterday 03:00:02``."""
     local = datetime.fromtimestamp(at, zone)
     day = local.date()
     prefix = {today: "", today - timedelta(days=1): "yesterday "}.get(day, f"{day} ")
@@ -26,7 +26,7 @@ def moment(at: float, zone: tzinfo, today: date) -> str:
 
 
 def last_run(run: ScheduledRun | None, zone: tzinfo, today: date) -> str:
-    """How the newest run went."""
+    """The outcome of the newest run."""
     if run is None:
         return "no earlier run is known"
     text = f"last run {moment(run.at, zone, today)}"
@@ -36,7 +36,7 @@ def last_run(run: ScheduledRun | None, zone: tzinfo, today: date) -> str:
 
 
 def missed(schedule: Schedule, state: ScheduleState) -> str:
-    """That it did not start."""
+    """Summary: the schedule did not start."""
     zone, since = schedule.zone, state.since
     today = datetime.fromtimestamp(since, zone).date()
     deadline = datetime.fromtimestamp(schedule.deadline(since), zone)
@@ -49,7 +49,7 @@ def missed(schedule: Schedule, state: ScheduleState) -> str:
 
 
 def overran(schedule: Schedule, run: ScheduledRun) -> str:
-    """That it runs too long."""
+    """Summary: the run takes too long."""
     local = datetime.fromtimestamp(run.at, schedule.zone)
     return (
         f"{schedule.task} has been running since {local:%H:%M:%S} {schedule.zone}, "
@@ -58,7 +58,7 @@ def overran(schedule: Schedule, run: ScheduledRun) -> str:
 
 
 def details(schedule: Schedule, state: ScheduleState) -> list[tuple[str, str]]:
-    """What helps to find out why: whether it was sent, and received."""
+    """Details that help to find the cause: whether the task was sent and received."""
     zone, since = schedule.zone, schedule.earliest(state.since)
     details = [("Schedule", f"{schedule.name}: {schedule.spec}, grace {duration(schedule.grace)}")]
 
@@ -85,14 +85,14 @@ def details(schedule: Schedule, state: ScheduleState) -> list[tuple[str, str]]:
 
 
 def overdue(schedule: Schedule, state: ScheduleState) -> str:
-    """One of several that did not start, in a list of them."""
+    """List entry of one of several schedules that did not start."""
     today = datetime.fromtimestamp(state.since, schedule.zone).date()
     deadline = moment(schedule.deadline(state.since), schedule.zone, today)
     return f"{schedule.name} by {deadline} {schedule.zone}, {last_run(state.last, schedule.zone, today)}"
 
 
 def silent(missing: list[tuple[Schedule, ScheduleState]]) -> str:
-    """That no schedule has run."""
+    """Summary: no schedule has run."""
     names = [schedule.name for schedule, _ in missing]
     since = min(state.since for _, state in missing)
     zone = missing[0][0].zone
