@@ -9,6 +9,7 @@ enough, ``start`` starts a server of the test's own and stops it after the test:
         broker = start(RabbitMQ(tmp_path / "rabbitmq"))
 """
 
+import gc
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -48,6 +49,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if isinstance(item, pytest.Function) and hypothesis.is_hypothesis_test(item.obj):
                 item.add_marker(pytest.mark.campaign)
+
+
+def pytest_collection_finish() -> None:
+    """All that the imports and the collection made stays: each look for garbage would go through it again.
+
+    It was an eighth of the processor time of the unit tests.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class Start(Protocol):

@@ -8,6 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from celery_monitor.cli import events as module
 from celery_monitor.cli import main
 from celery_monitor.cli.events import _EventPrinter
 from celery_monitor.core.model import Delivery, FleetTask
@@ -45,8 +46,9 @@ def test_a_line_begins_with_the_time() -> None:
     assert line.startswith("2026-11-23T02:46:40.000Z  ")
 
 
-def test_of_several_urls_one_that_can_be_reached_is_shown() -> None:
+def test_of_several_urls_one_that_can_be_reached_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the daemon goes on to the next one; with none of them the first one's refusal is the end."""
+    monkeypatch.setattr(module, "_INTRODUCTION", 0.1)  # there is no worker
     refused = f"amqp://127.0.0.1:{free_port()}//"
     command = ["events", "--seconds", "0", "--broker"]
     assert CliRunner().invoke(main, [*command, f"{refused};memory://"]).exit_code == 0

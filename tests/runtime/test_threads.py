@@ -39,8 +39,9 @@ def test_the_first_death_stops_all() -> None:
     assert made.join("well", 60)
 
 
-def test_an_end_without_a_reason_is_a_death() -> None:
+def test_an_end_without_a_reason_is_a_death(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop that returns while nobody asked it to has left its work."""
+    monkeypatch.setattr(threads, "REASON_WAIT", 0.05)  # nobody gives one
     made = run({"leaver": lambda stop, heartbeat: None})
     assert made.stop.wait(60)
     assert made.died == "leaver"
