@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, Table, and_, delete, exists, or_, select, 
 
 from celery_monitor.adapters.store import hourly, schema
 from celery_monitor.adapters.store.engine import Database
-from celery_monitor.adapters.store.periods import begun_by, between
+from celery_monitor.adapters.store.periods import between, up_to
 from celery_monitor.adapters.store.restore import MUTED
 from celery_monitor.adapters.store.totals import Totals
 from celery_monitor.core.hourly import HOUR
@@ -51,7 +51,7 @@ class Retention:
 def _expired(before: float, claimed_before: float) -> list[tuple[Table, ColumnElement[bool]]]:
     incidents, outbox, counters = schema.incidents, schema.outbox, schema.counters
     return [
-        (schema.error_buckets, begun_by(schema.error_buckets.c.start, before - BUCKET_SECONDS)),
+        (schema.error_buckets, up_to(schema.error_buckets.c.start, before - BUCKET_SECONDS)),
         (schema.failures, schema.failures.c.at < before),
         (schema.error_groups, schema.error_groups.c.last_at < before),
         (

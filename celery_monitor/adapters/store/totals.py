@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import ColumnElement, Connection, Dialect, Table, and_, case, delete, or_, select
 
 from celery_monitor.adapters.store import schema
-from celery_monitor.adapters.store.periods import begun_by
+from celery_monitor.adapters.store.periods import up_to
 from celery_monitor.adapters.store.statements import Bulk, Removal, insert, upsert
 from celery_monitor.core.model import COUNTS, Changes
 
@@ -49,7 +49,7 @@ class Totals:
         """
         table, totals = schema.buckets, schema.task_totals
         measures = (table.c[name] for name in _MEASURES)
-        oldest = select(table.c.start, table.c.name, table.c.queue, *measures).where(begun_by(table.c.start, before))
+        oldest = select(table.c.start, table.c.name, table.c.queue, *measures).where(up_to(table.c.start, before))
         rows: list[Any] = list(connection.execute(oldest.order_by(table.c.start).limit(limit)))
         if not rows:
             return 0
@@ -61,7 +61,7 @@ class Totals:
         expired = _summed((row[0], row[3:]) for row in rows)
         fleet = schema.fleet_buckets
         self._fleet.run(connection, ((start, *(-value for value in sum_)) for start, sum_ in expired.items()))
-        connection.execute(delete(fleet).where(begun_by(fleet.c.start, before), _is_empty(fleet)))
+        connection.execute(delete(fleet).where(up_to(fleet.c.start, before), _is_empty(fleet)))
         return len(rows)
 
 
