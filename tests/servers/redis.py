@@ -97,31 +97,58 @@ class Redis(ServerProcess):
 
 
 class Sentinel(ServerProcess):
-    """A Redis Sentinel that watches ``master`` under the name ``service``."""
+    """A Redis Sentinel that watches ``master`` under the name ``service``; with ``certificate`` by TLS only.
 
-    def __init__(self, directory: Path, master: Redis, service: str = "main") -> None:
+    ``config`` are further lines of its configuration file.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        master: Redis,
+        service: str = "main",
+        *,
+        certificate: Certificate | None = None,
+        config: Sequence[str] = (),
+    ) -> None:
         """Choose the port; nothing is started yet."""
         super().__init__("sentinel", directory)
         self.port = free_port()
         self.master = master
         self.service = service
+        self.certificate = certificate
+        self.config = tuple(config)
 
     def url(self, database: int = 0) -> str:
         """The URL for kombu, together with the transport option ``master_name``."""
-        return f"sentinel://127.0.0.1:{self.port}/{database}"
+        password = f":{self.master.password}@" if self.master.password else ""
+        return f"sentinel://{password}127.0.0.1:{self.port}/{database}"
 
     def command(self) -> Sequence[str]:
         return [require("redis-server"), str(self.directory / "sentinel.conf"), "--sentinel"]
 
     def launch(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {self.directory}"]
+        lines = [f"port {0 if self.certificate else self.port}", "bind 127.0.0.1", f"dir {self.directory}"]
+        if self.certificate is not None:
+            lines += [f"tls-port {self.port}", "tls-auth-clients no"]
+            lines += [f"tls-cert-file {self.certificate.certificate}", f"tls-key-file {self.certificate.key}"]
+            lines.append(f"tls-ca-cert-file {self.certificate.certificate}")
         lines.append(f"sentinel monitor {self.service} 127.0.0.1 {self.master.port} 1")
+        if self.master.password:
+            lines.append(f"sentinel auth-pass {self.service} {self.master.password}")
+        lines += self.config
         (self.directory / "sentinel.conf").write_text("\n".join(lines) + "\n")
         super().launch()
 
     def ready(self) -> bool:
-        return _ping(self.port)
+        if self.certificate is None:
+            return _ping(self.port)
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=2).close()
+        except OSError:
+            return False
+        return True
 
 
 def _resp(*arguments: str) -> bytes:

@@ -14,8 +14,8 @@ from typing import Final
 
 import amqp.exceptions
 import redis.exceptions
-import redis.sentinel
 
+from celery_monitor.adapters.broker import redis_faults
 from celery_monitor.adapters.broker.frames import ConsumerCancelledError, StreamClosedError
 from celery_monitor.errors import MonitorError, SourceLostError
 from celery_monitor.network import PASSING, Fault, ServerTerms, chain, explain, fault_of, remedy
@@ -35,7 +35,6 @@ _GARBLED: Final = (
 )
 """What comes of an answer in another protocol, or of none."""
 _TEXT_LIMIT: Final = 300
-_REDIS_RULES: Final = "~* &* +@connection +@pubsub +@read +@list +@transaction +@scripting +del +pexpire"
 _LOG_IN: Final = (0, 0)  # RabbitMQ names no method when it refuses the user
 _CREDENTIALS: Final = (
     "check the user and password in broker.url (percent-encode special characters: @ as %40, / as %2F, : as %3A)"
@@ -76,12 +75,10 @@ def describe(exc: BaseException) -> str:
         return "the connection is closed"
     if isinstance(exc, TimeoutError | redis.exceptions.TimeoutError):
         return "the broker does not answer"
-    if isinstance(exc, redis.sentinel.MasterNotFoundError):
-        return "no responding sentinel knows the master"  # its own text is that of every object it tried
     if isinstance(exc, amqp.exceptions.AMQPError):
         text = str(exc.reply_text or exc)
     elif isinstance(exc, OSError | redis.exceptions.RedisError):
-        text = explain(exc) or str(exc)
+        text = redis_faults.describe(exc) or explain(exc) or str(exc)
     else:
         text = type(exc).__name__
     return re.sub(r"[^\x20-\x7e]+", " ", text)[:_TEXT_LIMIT]
@@ -100,6 +97,8 @@ def lost(
         return SourceLostError(message, permissions)
     if (known_remedy := next(filter(None, map(_remedy, chain(exc))), None)) is not None:
         return SourceLostError(message, known_remedy)
+    if (hint := next(filter(None, map(redis_faults.hint, chain(exc))), None)) is not None:
+        return SourceLostError(message, hint=hint)
     fault = fault_of(exc) or _fault(exc)
     if fault is None:
         options = (
@@ -128,11 +127,4 @@ def _remedy(exc: BaseException) -> str | None:
         )
     if isinstance(exc, amqp.exceptions.AccessRefused | redis.exceptions.AuthenticationError):
         return _CREDENTIALS
-    if isinstance(exc, redis.exceptions.NoPermissionError):
-        return f"grant the user access: ACL SETUSER NAME {_REDIS_RULES}"
-    if isinstance(exc, redis.sentinel.MasterNotFoundError):
-        return (
-            "set broker.transport_options.master_name to the master's name in Sentinel, list all sentinels in "
-            "broker.url, and check that they are running"
-        )
-    return None
+    return redis_faults.remedy(exc)

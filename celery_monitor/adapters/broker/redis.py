@@ -5,6 +5,7 @@ that was killed, and costs a tenth of kombu's time for a message.
 """
 
 import contextlib
+import re
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ itself stood still for longer (a paused machine, a stopped container), what was 
 and is lost with the connection."""
 _DRAIN_STEP = 0.1
 """Seconds of one read while the answer to a PING is awaited. A longer stall of this process counts as two of them."""
+_GLOB = re.compile(r"[*?\[\]\\]")
+"""Characters of a name that PSUBSCRIBE takes for a pattern: with them it would miss the fleet's channels, or take those
+of another fleet."""
 
 
 class RedisLink:
@@ -151,4 +155,5 @@ def _topic(channel: Any, exchange: str) -> str:  # noqa: ANN401 - kombu has no t
     if getattr(channel, "sentinel_fanout_compat", False):
         # Those who have this option publish on both names, older workers on the old one only, which is this as it is.
         prefix = "/{db}."
-    return f"{channel.global_keyprefix}{prefix}{exchange}{'/*' if channel.fanout_patterns else ''}"
+    name = _GLOB.sub(r"\\\g<0>", f"{channel.global_keyprefix}{prefix}{exchange}")
+    return f"{name}{'/*' if channel.fanout_patterns else ''}"

@@ -95,6 +95,8 @@ def test_database_is_part_of_the_channel(redis_server: Redis, listening: Listeni
         {"fanout_prefix": "/shop."},
         {"fanout_patterns": False},
         {"fanout_prefix": False, "fanout_patterns": False},
+        {"global_keyprefix": "shop[a]*?\\:"},
+        {"global_keyprefix": "*", "fanout_prefix": "[{db}]", "fanout_patterns": False},
     ],
 )
 def test_options_of_the_fleet(redis_url: str, listening: Listening, probing: Probing, options: dict[str, Any]) -> None:
@@ -104,6 +106,15 @@ def test_options_of_the_fleet(redis_url: str, listening: Listening, probing: Pro
     assert [delivery.body for delivery in collect(source, 2)] == numbered(2)
     probing(redis_url, transport_options=options, exchange=f"events-{'-'.join(options)}").send(b'{"p": 1}', 20)
     assert collect(source, 1)[0].body == b'{"p": 1}'
+
+
+@pytest.mark.parametrize("prefix", ["shop*", "sho?1", "shop[0-9]"])
+def test_names_are_no_patterns(redis_url: str, listening: Listening, prefix: str) -> None:
+    """Events of another fleet whose names match are not those of this fleet."""
+    source = listening(redis_url, transport_options={"global_keyprefix": prefix})
+    publish(redis_url, numbered(1), transport_options={"global_keyprefix": "shop1"})
+    publish(redis_url, numbered(1, first=7), transport_options={"global_keyprefix": prefix})
+    assert [delivery.body for delivery in collect(source, 1)] == numbered(1, first=7)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,119 @@
+"""What Redis and Sentinel refuse is told with what to do about it."""
+
+import socket
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from celery_monitor.adapters.broker import BrokerSource
+from celery_monitor.adapters.broker.control import RemoteControl
+from celery_monitor.errors import SourceLostError
+from tests.adapters.broker.conftest import Listening, settings
+from tests.conftest import Start
+from tests.servers import Redis, Sentinel
+from tests.servers.certificate import Certificate
+
+MAIN = {"master_name": "main"}
+
+
+def refusal(url: str, **fields: Any) -> SourceLostError:
+    """What opening the stream raises."""
+    with closing(BrokerSource(settings(url, **fields))) as source, pytest.raises(SourceLostError) as caught:
+        source.connect()
+    assert "s3cret" not in str(caught.value)
+    return caught.value
+
+
+def question(url: str) -> SourceLostError:
+    """What asking the workers raises."""
+    with closing(RemoteControl(settings(url))) as control, pytest.raises(SourceLostError) as caught:
+        control.ask(("ping",), 0.1, lambda *_: None)
+    return caught.value
+
+
+def test_password_of_the_sentinels(listening: Listening, start: Start, tmp_path: Path) -> None:
+    """They have one of their own, which Celery takes from sentinel_kwargs: without it, or with a wrong one."""
+    master = start(Redis(tmp_path / "redis", password="s3cret"))
+    sentinel = start(Sentinel(tmp_path / "sentinel", master, config=["requirepass s3cret-too"]))
+    for own in ({}, {"password": "wrong"}):
+        error = refusal(sentinel.url(), transport_options={**MAIN, "sentinel_kwargs": own})
+        assert "a sentinel refuses the password" in str(error)
+        assert "sentinel_kwargs" in (error.remedy or "")
+    own = {"password": "s3cret-too"}
+    error = refusal(sentinel.url().replace("s3cret", "wrong"), transport_options={**MAIN, "sentinel_kwargs": own})
+    assert "user and password in broker.url" in (error.remedy or "")
+    listening(sentinel.url(), transport_options={**MAIN, "sentinel_kwargs": own})
+
+
+def test_user_of_the_sentinels(listening: Listening, start: Start, tmp_path: Path) -> None:
+    """What the user of sentinel_kwargs may not do is told for the Sentinels, and that is enough."""
+    master = start(Redis(tmp_path / "redis"))
+    sentinel = start(Sentinel(tmp_path / "sentinel", master, config=["user monitor on >pw allchannels -@all +ping"]))
+    options = {**MAIN, "sentinel_kwargs": {"username": "monitor", "password": "pw"}}
+    remedy = refusal(sentinel.url(), transport_options=options).remedy or ""
+    assert "on each sentinel" in remedy
+    rules = remedy.split("NAME ")[1].split()
+    with socket.create_connection(("127.0.0.1", sentinel.port)) as connection:
+        connection.sendall(f"ACL SETUSER monitor {' '.join(rules)}\r\n".encode())
+        assert connection.recv(100).startswith(b"+OK")
+    listening(sentinel.url(), transport_options=options)
+
+
+def test_sentinels_with_tls(listening: Listening, start: Start, tmp_path: Path, certificate: Certificate) -> None:
+    """broker.use_ssl is for the master: the error says where the options of the Sentinels are."""
+    master = start(Redis(tmp_path / "redis"))
+    sentinel = start(Sentinel(tmp_path / "sentinel", master, certificate=certificate))
+    trusted = {"ssl": True, "ssl_ca_certs": str(certificate.certificate)}
+    for own in ({}, {"ssl": True}):
+        error = refusal(sentinel.url(), transport_options={**MAIN, "sentinel_kwargs": own})
+        assert "ssl: true and ssl_ca_certs in broker.transport_options.sentinel_kwargs" in (error.remedy or "")
+    listening(sentinel.url(), transport_options={**MAIN, "sentinel_kwargs": trusted})
+    error = refusal(sentinel.url(), transport_options={"master_name": "nobody", "sentinel_kwargs": trusted})
+    assert "no sentinel knows the master" in str(error)
+    assert "ssl" not in str(error)
+
+
+def test_cluster_mode(start: Start, tmp_path: Path) -> None:
+    """A node of a Redis Cluster: Celery cannot use it, whatever it refuses first."""
+    server = start(Redis(tmp_path / "redis", options=("--cluster-enabled", "yes")))
+    assert "Redis Cluster" in (refusal(server.url(1)).remedy or "")
+    assert "Redis Cluster" in (question(server.url()).remedy or "")
+
+
+def test_too_many_clients(start: Start, tmp_path: Path) -> None:
+    """It may pass: a hint, and no remedy."""
+    server = start(Redis(tmp_path / "redis"))
+    server.execute("CONFIG", "SET", "maxclients", "2")
+    with ExitStack() as held:
+        for _ in range(2):
+            client = held.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            client.sendall(b"PING\r\n")
+            assert client.recv(100)
+        error = refusal(server.url())
+    assert "maxclients" in str(error)
+    assert "protocol" not in str(error)
+    assert error.remedy is None
+
+
+@pytest.mark.parametrize("command", ["PSUBSCRIBE", "EVAL"])
+def test_a_command_that_is_disabled(start: Start, tmp_path: Path, command: str) -> None:
+    """The error names the command, without what was sent with it."""
+    server = start(Redis(tmp_path / "redis", options=("--rename-command", command, "")))
+    error = refusal(server.url()) if command == "PSUBSCRIBE" else question(server.url())
+    assert f"unknown command '{command}'" in str(error)
+    assert "with args" not in str(error)
+    assert "enable this command" in (error.remedy or "")
+
+
+def test_a_user_whose_scripts_may_not_write(start: Start, tmp_path: Path) -> None:
+    """A refusal inside of a script is told as any other, and what it says is enough."""
+    server = start(Redis(tmp_path / "redis"))
+    server.execute("ACL", "SETUSER", "u", "on", ">pw", *["~*", "&*", "+@all", "-@write"])
+    url = server.url().replace("redis://", "redis://u:pw@")
+    error = question(url)
+    assert "ACL SETUSER" in (error.remedy or "")
+    server.execute("ACL", "SETUSER", "u", *(error.remedy or "").split("NAME ")[1].split())
+    with closing(RemoteControl(settings(url))) as control:
+        control.ask(("ping",), 0.1, lambda *_: None)
