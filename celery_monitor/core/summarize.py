@@ -6,6 +6,7 @@ they may be from before the monitor was installed.
 """
 
 import datetime as dt
+import math
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -78,6 +79,7 @@ def summarize(
     incidents: Sequence[IncidentRow],
     counters: tuple[Mapping[str, float], Mapping[str, float]],
     now: float,
+    counted_since: float | None,
     read_until: float | None = None,
     paging: bool = True,
 ) -> Summary:
@@ -92,6 +94,8 @@ def summarize(
         incidents: Incidents; those whose first failure was not on the day are ignored.
         counters: The monitor's own counters at the day's start and at its end.
         now: Unix seconds.
+        counted_since: When counting began; None if nothing is counted. On a day that begins before it no error is new,
+            because the earlier errors are unknown.
         read_until: Time before which all published events are counted; None if unknown.
         paging: Whether incidents are sent to a channel; otherwise none counts as undelivered.
     """
@@ -104,7 +108,10 @@ def summarize(
         for row in incidents
         if row.incident.state is not IncidentState.SUPPRESSED and start <= row.incident.first_at < end
     ]
-    errors = sorted((_error(row, start) for row in groups), key=lambda error: (not error.new, -error.count, error.id))
+    new_since = start if counted_since is not None and counted_since < start else math.inf
+    errors = sorted(
+        (_error(row, new_since) for row in groups), key=lambda error: (not error.new, -error.count, error.id)
+    )
     return Summary(
         fleet=fleet,
         date=date,
@@ -241,7 +248,7 @@ def _between(row: FailingRow, moments: Sequence[float]) -> tuple[float, float]:
     return min(opening, default=float(first)), max(closing, default=float(last + BUCKET_SECONDS))
 
 
-def _error(row: GroupRow, start: int) -> DayError:
+def _error(row: GroupRow, new_since: float) -> DayError:
     sample = row.sample
     return DayError(
         id=row.id,
@@ -249,7 +256,7 @@ def _error(row: GroupRow, start: int) -> DayError:
         exception=row.exception,
         frame=row.frame,
         count=row.count,
-        new=row.first_at >= start,
+        new=row.first_at >= new_since,
         uuid=sample.uuid if sample else None,
         hostname=sample.hostname if sample else "",
         message=sample.message if sample else "",

@@ -99,7 +99,7 @@ class DayError:
     frame: str
     count: int
     new: bool
-    """Whether it was seen on this day for the first time within the retention period."""
+    """Whether it was seen on this day for the first time in the retention period; never on the first counted day."""
     uuid: str | None
     """Task ID of the sample; the next three fields are of the same sample."""
     hostname: str

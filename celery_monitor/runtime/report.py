@@ -40,6 +40,7 @@ class DayReport:
             incidents=self._reader.incidents(since=start, until=end, limit=MAX_INCIDENTS).rows,
             counters=(self._reader.counters(start), self._reader.counters(min(end, now))),
             now=now,
+            counted_since=self._reader.counted_since(),
             read_until=read_until,
             paging=self._paging,
         )

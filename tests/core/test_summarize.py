@@ -86,6 +86,7 @@ def make(
     *,
     date: dt.date = DATE,
     zone: dt.tzinfo = dt.UTC,
+    counted_since: float | None = 0.0,
     read_until: float | None = None,
     paging: bool = True,
 ) -> Summary:
@@ -99,6 +100,7 @@ def make(
         incidents=list(incidents),
         counters=counters,
         now=now,
+        counted_since=counted_since,
         read_until=read_until,
         paging=paging,
     )
@@ -251,6 +253,15 @@ def test_an_error_is_new_when_its_first_failure_is_of_this_day() -> None:
     ]
     assert summary.new_errors == 2
     assert {task.name: task.new_errors for task in summary.tasks} == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize(("counted_since", "new"), [(START - 900, 1), (START, 0), (START + 900, 0), (None, 0)])
+def test_no_error_is_new_on_the_first_day(counted_since: float | None, new: int) -> None:
+    """When counting began on this day, nobody knows which errors there were before."""
+    groups = [group("few", 2, START + 5.0), group("many", 3, START - 5.0 if new else START + 5.0)]
+    summary = make([row(START, "a", failed=5)], groups, counted_since=counted_since)
+    assert summary.new_errors == sum(task.new_errors for task in summary.tasks) == new
+    assert [error.id for error in summary.errors] == (["few", "many"] if new else ["many", "few"])
 
 
 def test_a_tasks_exception_is_the_one_of_most_failures() -> None:

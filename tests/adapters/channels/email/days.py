@@ -160,6 +160,7 @@ def make(
     counters: Mapping[str, float] = WATCHED,
     now: float = NOW,
     fleet: str = "shop",
+    counted_since: float = 0.0,
 ) -> Summary:
     """The summary of DATE."""
     return summarize(
@@ -171,6 +172,7 @@ def make(
         incidents=incidents or [],
         counters=({}, counters),
         now=now,
+        counted_since=counted_since,
     )
 
 

@@ -67,6 +67,19 @@ class Page(HTMLParser):
         self.text += data
 
 
+def test_the_first_day_marks_nothing_as_new() -> None:
+    """Every error is seen for the first time then: a mark on all of them would say nothing."""
+    error = [days.group("shop.images.resize", 4, first_at=days.START + 5.0)]
+    buckets = days.failures(1, "shop.images.resize", 4, (13, 15))
+    first, later = (days.make(buckets, error, counted_since=since) for since in (days.START + 900.0, 0.0))
+    for marked, summary in ((False, first), (True, later)):
+        html, text = render_html(summary), render_text(summary)
+        assert ("new ones first" in html) is ("NEW ONES FIRST" in text) is marked
+        assert ("&nbsp;new&nbsp;" in html) is ("NEW " in text) is marked
+        assert "\nERRORS" in text
+        assert ("(1 new error)" in subject(summary)) is marked
+
+
 @pytest.mark.parametrize(
     ("name", "line"),
     [
