@@ -37,7 +37,7 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.now = NOW
         self.path = directory / "store.db"
-        self._store = open_store(f"sqlite:///{self.path}", retention=90 * 86_400.0, fingerprints_kept=4000)
+        self._store = open_store(f"sqlite:///{self.path}", retention=90 * 86_400.0, fingerprint_window=4000)
         self._monitor = Monitor(Limits(), self._store.start(), NOW)
         self._kept = CommittedTotals(self._monitor.snapshot())
         self._exposition = Exposition(

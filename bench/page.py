@@ -294,7 +294,7 @@ def pages(failure: str, ended: str, incident: str) -> dict[str, str]:
 
 def opened(url: str, directory: Path) -> SqlStore:
     """A store of the measured retention."""
-    store = open_store(url, directory=directory, retention=30.0 * DAY, fingerprints_kept=100)
+    store = open_store(url, directory=directory, retention=30.0 * DAY, fingerprint_window=100)
     store.start()
     return store
 

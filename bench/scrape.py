@@ -136,7 +136,7 @@ class Daemon:
             rendering=priority.scrape,
         )
         self._store = open_store(
-            url, retention=86_400, fingerprints_kept=PREFETCH, yield_point=priority.yield_to_scrape
+            url, retention=86_400, fingerprint_window=PREFETCH, yield_point=priority.yield_to_scrape
         )
         self._store.start()
         self._committer = Committer(self._store, clock, priority)

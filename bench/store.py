@@ -80,7 +80,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
         path = os.path.join(directory, "store.db")  # noqa: PTH118 - a script
-        store = open_store(f"sqlite:///{path}", retention=30 * 86400, fingerprints_kept=4000)
+        store = open_store(f"sqlite:///{path}", retention=30 * 86400, fingerprint_window=4000)
         store.start()
         cpu, wall = [], []
         for changes in flushes(arguments.flushes, arguments.tracked):

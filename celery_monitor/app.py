@@ -75,7 +75,7 @@ class App:
             directory=settings.store.directory,
             retention=settings.store.retention,
             max_bytes=settings.store.max_bytes,
-            fingerprints_kept=settings.broker.prefetch,
+            fingerprint_window=settings.broker.prefetch,
             quiet_retention=policy.joinable_until(_WRONG_CLOCKS),
             max_series=settings.metrics.max_series,
             max_incidents=settings.alerts.max_incidents,
@@ -144,7 +144,7 @@ class App:
             source=source,
             replay=replay,
             end=self._exit_stuck,
-            look=self.web.committed_snapshot,
+            read_view=self.web.committed_snapshot,
             prepare=partial(prepare, self._env),
             alone=self.settings.store.replicas == 1,
         )

@@ -154,5 +154,5 @@ def _maintenance(
         env.clock,
         report if channel.configured else None,
         channel.name,
-        look=read_silences,
+        read_silences=read_silences,
     )

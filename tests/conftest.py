@@ -119,7 +119,7 @@ def postgresql(empty_cluster: Path) -> Iterator[PostgreSQL]:
 def migrated(postgresql: PostgreSQL) -> str:
     """The name of a database with the store's tables."""
     url = postgresql.new_database()
-    store = open_store(url, retention=1.0, fingerprints_kept=1)
+    store = open_store(url, retention=1.0, fingerprint_window=1)
     with store._database.write() as connection:
         migrate.migrate(connection, "head")
     store.stop()

@@ -157,7 +157,7 @@ class MemoryStore:
     ``failures`` are raised by the next commits before anything is applied; ``lost_answers`` after everything was.
     """
 
-    def __init__(self, *, fingerprints_kept: int = 4000) -> None:
+    def __init__(self, *, fingerprint_window: int = 4000) -> None:
         self.failures: deque[MonitorError] = deque()
         self.lost_answers: deque[MonitorError] = deque()
         self.commits: list[Changes] = []
@@ -166,7 +166,7 @@ class MemoryStore:
         self.running = False
         self._holder, self._term = "", 0
         self.room = StoreSpace()
-        self._kept = fingerprints_kept
+        self._kept = fingerprint_window
         self._lock = threading.Lock()
 
     lease_ttl = 4.0

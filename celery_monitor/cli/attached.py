@@ -15,7 +15,7 @@ def attached_store(settings: Settings) -> Iterator[SqlStore]:
         password=settings.store.password_source(),
         schema=settings.schema_of_store,
         retention=settings.store.retention,
-        fingerprints_kept=0,
+        fingerprint_window=0,
     )
     store.attach()
     try:

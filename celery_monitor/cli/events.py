@@ -84,7 +84,7 @@ def _show(settings: BrokerSettings, stream: "_EventPrinter", deadline: float, li
     clock = SystemClock()
     address, listener = _connected(settings)
     with closing(listener):
-        stream.learn(_held(address), clock.now())
+        stream.learn(_tasks_of_workers(address), clock.now())
         while limit > 0 and (remaining := deadline - clock.monotonic()) > 0:
             for line in stream.lines(listener.poll(min(_POLL, remaining)), clock.now()):
                 click.echo(line)
@@ -108,7 +108,7 @@ def _connected(settings: BrokerSettings) -> tuple[BrokerSettings, Listener]:
     raise refusals[0]
 
 
-def _held(settings: BrokerSettings) -> Sequence[FleetTask]:
+def _tasks_of_workers(settings: BrokerSettings) -> Sequence[FleetTask]:
     """What the workers hold; nothing when they cannot be asked: the stream alone is worth showing."""
     with closing(BrokerFleet(settings)) as fleet, suppress(SourceLostError):
         return fleet.tasks(_INTRODUCTION)

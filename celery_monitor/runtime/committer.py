@@ -109,7 +109,7 @@ class Committer:
         return pairs
 
     @property
-    def held(self) -> int:
+    def waiting_bytes(self) -> int:
         """Approximate bytes of memory that the uncommitted flushes take."""
         return sum(flush.changes.weight for flush in self._flushes)
 

@@ -97,13 +97,13 @@ class DaySums:
 
     def _keep(self, start: int, day: _Known[Mapping[str, FailingRow]]) -> None:
         """Cache a past day, and drop the oldest others for which there is no space."""
-        left, kept = MAX_ROWS - len(day.value), {start: day}
+        left, days = MAX_ROWS - len(day.value), {start: day}
         for at, other in sorted(self._past.items(), reverse=True):
             left -= 0 if at == start else len(other.value)
-            if at != start and (left < 0 or len(kept) >= _DAYS_OVER):
+            if at != start and (left < 0 or len(days) >= _DAYS_OVER):
                 break
-            kept.setdefault(at, other)
-        self._past = kept
+            days.setdefault(at, other)
+        self._past = days
         self._failing = {at: one for at, one in [*self._failing.items()] if at != start}
 
     def _rows(self, start: int, end: int) -> Mapping[str, FailingRow]:

@@ -28,7 +28,7 @@ MIN_ENABLE_INTERVAL: Final = 1.0
 MIN_INSPECT_INTERVAL: Final = 3.0
 """Minimum seconds between two inspections of the workers' tasks; doubled by each that yields no name."""
 MAX_INSPECT_INTERVAL: Final = 300.0
-ENABLE_AGAIN: Final = 3.0
+ENABLE_RETRY_INTERVAL: Final = 3.0
 """Seconds after which a failed request is repeated."""
 MAX_NEW_PER_ROUND: Final = 500
 """Maximum number of new workers that one request addresses."""
@@ -40,7 +40,7 @@ INSPECT_TIMEOUT: Final = 2.0
 """Seconds to wait for answers of the workers."""
 DISCARDED_INTERVAL: Final = 600.0
 """Minimum seconds between two log lines about discarded replies."""
-STREAM_FIRST: Final = 5.0
+STREAM_HEAD_START: Final = 5.0
 """Seconds after the start in which nothing is requested except the inspection of tasks once the stream is open. Until
 it is answered, failures of tasks that began earlier have no name, so other requests must not delay it."""
 _LATE: Final = "late"
@@ -103,8 +103,8 @@ class FleetPoller:
 
     def queues(self) -> Sequence[QueueStats]:
         """As of the last poll; empty when that was too long ago."""
-        looked_at, queues = self._queues
-        return queues if self._clock.monotonic() - looked_at <= self._fresh else ()
+        polled_at, queues = self._queues
+        return queues if self._clock.monotonic() - polled_at <= self._fresh else ()
 
     def details(self) -> Mapping[str, WorkerDetail]:
         """What each worker last reported about itself, by hostname."""
@@ -145,7 +145,7 @@ class FleetPoller:
 
     def _await_stream(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         """Connect for remote control meanwhile, so that the first request goes out as soon as the stream is open."""
-        deadline = self._clock.monotonic() + STREAM_FIRST
+        deadline = self._clock.monotonic() + STREAM_HEAD_START
         try:
             self._control.open()
         except SourceLostError as exc:
@@ -223,7 +223,7 @@ class FleetPoller:
 
     def _enable_new_workers(self, mono: float, active_workers: AbstractSet[str]) -> None:
         """Send one request to all workers to find out whether any answers."""
-        self._enable_new_at = mono + ENABLE_AGAIN  # should it fail
+        self._enable_new_at = mono + ENABLE_RETRY_INTERVAL  # if it fails
         answered = self._enable_events_on(mono, ()) if self._enable_events else self._control.ping(INSPECT_TIMEOUT)
         self._backoff.note_inspection(mono, active_workers=bool(active_workers), answered=bool(answered))
         if not self._new_workers.any_waiting:
@@ -243,7 +243,7 @@ class FleetPoller:
         """Request task events from these workers, or all; return the hostnames of those that answered."""
         self._enabled_at = mono
         if not hostnames:
-            self._enable_at = mono + ENABLE_AGAIN  # should it fail
+            self._enable_at = mono + ENABLE_RETRY_INTERVAL  # if it fails
         # Short for new workers: those that start meanwhile have to wait for the next request.
         answered = self._control.enable_events(1.0 if hostnames else INSPECT_TIMEOUT, hostnames)
         if not hostnames:

@@ -76,7 +76,7 @@ class Flusher:
         """Whether too many changes wait for the store to reconnect the stream: losing it again would add a flush."""
         waiting = self._committer.waiting
         # A single waiting flush is no obstacle: new changes join the next one.
-        return waiting >= MAX_UNCOMMITTED or (waiting > 1 and self._committer.held >= MAX_UNCOMMITTED_BYTES)
+        return waiting >= MAX_UNCOMMITTED or (waiting > 1 and self._committer.waiting_bytes >= MAX_UNCOMMITTED_BYTES)
 
     @property
     def due_at(self) -> float:

@@ -31,12 +31,12 @@ class Maintenance:
         report: Callable[[float], float] | None = None,
         channel: str = "",
         *,
-        look: Callable[[float], None] = lambda _: None,
+        read_silences: Callable[[float], None] = lambda _: None,
     ) -> None:
         """``report`` queues a report that is due and returns when to call it again; None if no report is sent.
 
-        ``channel`` carries the report. ``look`` is called in each turn with the time, to read the silences that people
-        have added. It may raise StoreUnavailableError.
+        ``channel`` carries the report. ``read_silences`` is called in each turn with the time, and passes the silences
+        that people have added to the monitor. It may raise StoreUnavailableError.
         """
         self.pending: Mapping[str, tuple[int, float | None]] = {}
         self.report_last_success: float | None = None
@@ -46,7 +46,7 @@ class Maintenance:
         self._clock = clock
         self._report = report
         self._channel = channel
-        self._look = look
+        self._read_silences = read_silences
         self._report_at = 0.0
         self._prune_at = 0.0
         self._short = False
@@ -74,7 +74,7 @@ class Maintenance:
         # First, because on a full disk the rest may fail.
         space = self._store.space()
         self._log_space(space)
-        self._look(now)
+        self._read_silences(now)
         if mono >= self._prune_at or space.short:
             self._prune_at = mono + PRUNE_INTERVAL
             self._store.prune(now)

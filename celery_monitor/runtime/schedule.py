@@ -22,7 +22,7 @@ RETRY: Final = 10.0
 """Seconds until queueing a report is retried after the store failed."""
 SETTLE: Final = 60.0
 """Seconds after midnight before a day is summarized, because its last events may still arrive."""
-LOOK: Final = 1.0
+CHECK_INTERVAL: Final = 1.0
 """Seconds between two checks whether the stream has been read to the end of the day."""
 MAX_REPORT_DELAY: Final = 3600.0
 """Maximum seconds that a report waits for that. If the broker is down the report is sent anyway, and says so."""
@@ -75,7 +75,7 @@ class ReportSchedule:
         if due_at is not None and date is not None and date != self._claimed:
             try:
                 if not self._claim(date, due_at, now):
-                    return now + LOOK
+                    return now + CHECK_INTERVAL
             except StoreUnavailableError as exc:
                 _log.warning("Cannot queue the report; retrying", date=str(date), error=str(exc))
                 return now + RETRY

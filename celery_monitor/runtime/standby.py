@@ -22,17 +22,17 @@ from celery_monitor.ports import Clock, EventSource, HealthReport, LeaseState, R
 from celery_monitor.runtime.lease import HeldLease, KeepAlive
 from celery_monitor.runtime.threads import Threads
 
-LOOK: Final = 0.5
+CHECK_INTERVAL: Final = 0.5
 """Seconds between two checks of the lease."""
-SOON: Final = 0.02
+MIN_CHECK_INTERVAL: Final = 0.02
 """Minimum seconds between two checks, when the lease is about to expire."""
 STORE_RETRY: Final = 2.0
 """Seconds until another attempt after the store was unavailable."""
-VIEW: Final = 5.0
+VIEW_INTERVAL: Final = 5.0
 """Seconds between two reads of what the leader has committed, for the page."""
 VIEW_MARGIN: Final = 1.0
 """Seconds of lease that must remain for such a read, so that it never delays a take-over."""
-LISTEN: Final = 0.25
+LISTEN_TIMEOUT: Final = 0.25
 """Seconds for which one read of the stream waits."""
 RECONNECT_CAP: Final = 2.0
 _LISTENER: Final = "standby"
@@ -41,9 +41,9 @@ _TWO_REPLICAS: Final = (
     "to run this process as a standby, set store.replicas to 2 on both; if they monitor different fleets, set a "
     "different fleet on each"
 )
-_LIMIT: Final = 60.0
+_STUCK_AFTER: Final = 60.0
 """Seconds without a heartbeat after which the listener counts as stuck."""
-_JOIN: Final = 12.0
+_JOIN_TIMEOUT: Final = 12.0
 """Seconds that the listener may take to stop: an attempt to connect takes at most ten."""
 
 _log = structlog.get_logger()
@@ -74,14 +74,15 @@ class Standby:
         source: EventSource,
         replay: Replay | None,
         end: Callable[[str], None],
-        look: Callable[[], Snapshot | None] = lambda: None,
+        read_view: Callable[[], Snapshot | None] = lambda: None,
         prepare: Callable[[], None] = lambda: None,
         alone: bool = False,
     ) -> None:
         """Does no I/O. ``holder``: the name of this process. ``end`` ends the process when the listener is stuck.
 
-        ``alone``: see HeldLease. ``look`` reads what the leader has committed, and may raise StoreUnavailableError.
-        ``prepare`` is called once while another process leads, for work that would delay a take-over.
+        ``alone``: see HeldLease. ``read_view`` reads what the leader has committed, and may raise
+        StoreUnavailableError. ``prepare`` is called once while another process leads, for work that would delay a
+        take-over.
         """
         self._store = store
         self._clock = clock
@@ -93,21 +94,21 @@ class Standby:
         self._done = threading.Event()
         self.threads = Threads(self._done, end)
         self._candidate = Candidate()
-        self._seen: LeaseState | None = None
+        self._last_lease: LeaseState | None = None
         self._store_error: str | None = "opening the store"
         self._stream_error: str | None = "not connected yet"
         self._ready = False
-        self._look = look
+        self._read_view = read_view
         self._prepare = prepare
         self._prepared = False
-        self._looked_at = -math.inf
+        self._view_read_at = -math.inf
         self.view: Snapshot | None = None
         """What the leader had committed some seconds ago; None before the first read."""
 
     def lead(self, stopping: threading.Event) -> Takeover | None:
         """Wait for the lease and take it; None if ``stopping`` was set first. Raises StoreUnusableError."""
         if self._replay is not None:
-            self.threads.start(_LISTENER, self._listen, limit=_LIMIT, fatal=True, restart=True)
+            self.threads.start(_LISTENER, self._listen, limit=_STUCK_AFTER, fatal=True, restart=True)
             self.threads.watch()
         try:
             while not stopping.is_set():
@@ -145,7 +146,7 @@ class Standby:
     @property
     def leader(self) -> str:
         """Name of the leader as of the last check; empty if there is none."""
-        return self._seen.holder if self._seen is not None and self._seen.expires_in > 0 else ""
+        return self._last_lease.holder if self._last_lease is not None and self._last_lease.expires_in > 0 else ""
 
     def _attempt(self) -> Takeover | float:
         """Take the lease if it is free; else return the seconds until the next check. Raises StoreUnusableError."""
@@ -156,7 +157,7 @@ class Standby:
             asked_at = self._clock.monotonic()
             with KeepAlive(self._store):
                 restored = self._store.lead(self._holder)
-                return LOOK if restored is None else self._take_over(restored, asked_at)
+                return CHECK_INTERVAL if restored is None else self._take_over(restored, asked_at)
         except StoreUnavailableError as exc:
             self._candidate.unavailable()
             if self._store_error != str(exc):
@@ -166,11 +167,11 @@ class Standby:
 
     def _wait(self) -> float:
         """Check the lease. Returns the seconds until the next check; 0 if the lease should be taken now."""
-        lease, previous = self._store.lease(), self._seen
+        lease, previous = self._store.lease(), self._last_lease
         # Without a term nobody has led on this store yet, so it has no position.
         position = self._store.position() if self._replay is not None and lease.term else None
         self._ready = self._replay is None or self._replay.trim(position)
-        self._store_error, self._seen = None, lease
+        self._store_error, self._last_lease = None, lease
         if lease.expires_in > 0 and (previous is None or previous.term != lease.term):
             _log.info("Another replica leads; standing by", leader=lease.holder, term=lease.term)
             if self._alone:
@@ -179,13 +180,19 @@ class Standby:
                 )
         if self._candidate.may_lead(lease.expires_in, self._clock.monotonic(), ready=self._ready):
             return 0.0
-        if lease.term and lease.expires_in > VIEW_MARGIN and self._clock.monotonic() - self._looked_at >= VIEW:
+        if (
+            lease.term
+            and lease.expires_in > VIEW_MARGIN
+            and self._clock.monotonic() - self._view_read_at >= VIEW_INTERVAL
+        ):
             if not self._prepared:
                 self._prepared = True
                 self._prepare()
-            self._looked_at = self._clock.monotonic()
-            self.view = self._look()
-        return max(SOON, min(LOOK, lease.expires_in)) if lease.expires_in > 0 else LOOK
+            self._view_read_at = self._clock.monotonic()
+            self.view = self._read_view()
+        return (
+            max(MIN_CHECK_INTERVAL, min(CHECK_INTERVAL, lease.expires_in)) if lease.expires_in > 0 else CHECK_INTERVAL
+        )
 
     def _take_over(self, restored: Restored, asked_at: float) -> Takeover:
         """Prepare to lead, with the lease taken. Raises StoreUnavailableError, and has resigned then."""
@@ -200,7 +207,7 @@ class Standby:
             self._store.resign()
             raise
         self._done.set()
-        if not self.threads.join(_LISTENER, _JOIN):
+        if not self.threads.join(_LISTENER, _JOIN_TIMEOUT):
             self._end(_LISTENER)
         since = self._clock.now() - self._clock.monotonic()
         resumption = self._replay.resume(position, None if alive_at is None else alive_at - since)
@@ -215,7 +222,7 @@ class Standby:
             try:
                 if not replay.subscribed:
                     replay.subscribe()
-                replay.listen(LISTEN)
+                replay.listen(LISTEN_TIMEOUT)
             except SourceLostError as exc:
                 if self._stream_error is None:
                     _log.warning("Lost the event stream; reconnecting", reason=str(exc))

@@ -38,7 +38,7 @@ def warnings_of(settings: Settings) -> list[Problem]:
         *_sentinels_in_clear(settings.broker),
         *_unbounded(settings.store),
         *_of_postgresql(settings.store),
-        *_not_kept(settings.store),
+        *_temporary_store(settings.store),
         *_unused(settings),
         *_silent_for_too_long(settings),
         *_grace_beyond_every(settings.schedules),
@@ -107,7 +107,7 @@ def _unbounded(store: StoreSettings) -> Iterator[Problem]:
         )
 
 
-def _not_kept(store: StoreSettings) -> Iterator[Problem]:
+def _temporary_store(store: StoreSettings) -> Iterator[Problem]:
     if store.file is not None and store.file.name == ":memory:":
         yield Problem(
             "store.url",

@@ -82,7 +82,7 @@ def bodies(number: int, seed: int) -> Iterator[bytes]:
 def test_hostile_bodies(tmp_path: Path, number: int) -> None:
     """Every body is counted, every event is counted or discarded with a reason, and everything can be stored."""
     limits = Limits(capture_arguments=True, hostname_label=True, max_task_names=500, max_tasks=20_000)
-    store = open_store(f"sqlite:///{tmp_path}/fuzz.db", retention=86400.0 * 30, fingerprints_kept=4000)
+    store = open_store(f"sqlite:///{tmp_path}/fuzz.db", retention=86400.0 * 30, fingerprint_window=4000)
     monitor = Monitor(limits, store.start(), NOW)
     monitor.connected(acknowledges=True)
     batch: list[Delivery] = []
@@ -111,7 +111,7 @@ def test_hostile_bodies(tmp_path: Path, number: int) -> None:
     assert before.counters["events.task-failed"] > sent / 100
     store.stop()
 
-    again = open_store(f"sqlite:///{tmp_path}/fuzz.db", retention=86400.0 * 30, fingerprints_kept=4000)
+    again = open_store(f"sqlite:///{tmp_path}/fuzz.db", retention=86400.0 * 30, fingerprint_window=4000)
     after = Monitor(limits, again.start(), NOW + sent / 1000).snapshot()
     again.stop()
     restored = {series.key: (series.counts, series.exceptions) for series in after.series}

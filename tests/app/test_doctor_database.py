@@ -69,7 +69,7 @@ def test_on_a_server(postgresql: PostgreSQL, start: Start, tmp_path: Path) -> No
     pooler = start(PgBouncer(postgresql, tmp_path / "pgbouncer"))
     settings, pooled = (Settings(store=StoreSettings(url=SecretUrl(at))) for at in (url, pooler.url(name)))
     assert [found.state for found in database.findings(settings)] == [State.OK, State.OK, State.WARN, State.OK]
-    daemon = open_store(url, schema=settings.schema_of_store, directory=tmp_path, retention=1.0, fingerprints_kept=1)
+    daemon = open_store(url, schema=settings.schema_of_store, directory=tmp_path, retention=1.0, fingerprint_window=1)
     daemon.start("pod-1")
     texts = [found.text for found in database.findings(settings)]
     assert "without a pooler" in texts[0]
@@ -99,7 +99,7 @@ def test_the_store_there(postgresql: PostgreSQL, postgresql_url: str, tmp_path: 
         r"PostgreSQL \d+\.\d+, test\d+ on 127.0.0.1:\d+(, schema \w+)? answers; it has no tables", new.text
     )
     assert found(postgresql.new_database(), in_use=True).state is State.WARN
-    daemon = open_store(postgresql_url, directory=tmp_path, retention=86_400.0, fingerprints_kept=10)
+    daemon = open_store(postgresql_url, directory=tmp_path, retention=86_400.0, fingerprint_window=10)
     with ExitStack() as cleanup:
         cleanup.callback(daemon.stop)
         sequence = daemon.start().sequence

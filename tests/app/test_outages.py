@@ -37,7 +37,7 @@ class Bench:
         """A short ``timeout`` is for a PagerDuty that hangs: a page whose answer is late is sent again."""
         self.clock = clock
         self.server = server
-        self.store = open_store(f"sqlite:///{directory}/monitor.db", retention=86_400.0, fingerprints_kept=10)
+        self.store = open_store(f"sqlite:///{directory}/monitor.db", retention=86_400.0, fingerprint_window=10)
         self.sequence = self.store.start().sequence
         sender = PagerDuty(
             url=server.url,

@@ -22,7 +22,7 @@ ZONES = ("UTC", "Asia/Kathmandu", "America/Los_Angeles")
 
 def replay(version: str, directory: Path, zone: str) -> tuple[list[Summary], Counter[tuple[str, int]]]:
     """Summaries of all days that the recording touches, and what Prometheus is shown of it: counts by task and kind."""
-    store = open_store(f"sqlite:///{directory / 'monitor.db'}", retention=1e9, fingerprints_kept=100)
+    store = open_store(f"sqlite:///{directory / 'monitor.db'}", retention=1e9, fingerprint_window=100)
     restored = store.start()
     try:
         deliveries = recorded(version)

@@ -37,7 +37,7 @@ ROWS = 2_500
 def opened(url: str, directory: Path, *, lead: bool = True) -> Iterator[SqlStore]:
     """As the daemon of the fleet has it."""
     schema = Settings(fleet=FLEET).schema_of_store
-    store = open_store(url, schema=schema, directory=directory, retention=1e9, fingerprints_kept=4000)
+    store = open_store(url, schema=schema, directory=directory, retention=1e9, fingerprint_window=4000)
     if lead:
         store.start("pod-1")
     yield store

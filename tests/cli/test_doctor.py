@@ -295,7 +295,7 @@ def test_store_that_is_not_there_yet(tmp_path: Path) -> None:
 
 def test_store_beside_its_daemon(tmp_path: Path) -> None:
     """A store that a daemon has open is read, and the daemon goes on writing."""
-    daemon = open_store(f"sqlite:///{tmp_path}/store.db", retention=86_400.0, fingerprints_kept=10)
+    daemon = open_store(f"sqlite:///{tmp_path}/store.db", retention=86_400.0, fingerprint_window=10)
     with ExitStack() as cleanup:
         cleanup.callback(daemon.stop)
         sequence = daemon.start().sequence
@@ -310,7 +310,7 @@ def test_bounds_of_memory(tmp_path: Path) -> None:
     """What was exceeded within a day is a warning that names the setting; what was before it is over."""
     settings = Settings(store=StoreSettings(url=f"sqlite:///{tmp_path}/store.db"))
     assert services.limits(settings).state is State.OK
-    daemon = open_store(settings.store.url_source(), retention=86_400.0, fingerprints_kept=10)
+    daemon = open_store(settings.store.url_source(), retention=86_400.0, fingerprint_window=10)
     with ExitStack() as cleanup:
         cleanup.callback(daemon.stop)
         sequence = daemon.start().sequence
@@ -327,7 +327,7 @@ def test_bounds_of_memory(tmp_path: Path) -> None:
 
 def test_store_that_lost_something_or_nears_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That it came back older within a day is a warning, and so is a size that leaves little."""
-    daemon = open_store(f"sqlite:///{tmp_path}/store.db", retention=86_400.0, fingerprints_kept=10)
+    daemon = open_store(f"sqlite:///{tmp_path}/store.db", retention=86_400.0, fingerprint_window=10)
     with ExitStack() as cleanup:
         cleanup.callback(daemon.stop)
         now, sequence = SystemClock().now(), daemon.start().sequence
@@ -507,7 +507,7 @@ def test_a_store_that_is_not_the_running_monitor_s(tmp_path: Path) -> None:
     missing = services.store(Settings(store=StoreSettings(url=url)), in_use=True)
     assert missing.state is State.WARN
     assert "does not exist, but a monitor is running on web.port: it uses another store" in missing.text
-    daemon = open_store(url, retention=86_400.0, fingerprints_kept=10)
+    daemon = open_store(url, retention=86_400.0, fingerprint_window=10)
     with ExitStack() as cleanup:
         cleanup.callback(daemon.stop)
         sequence = daemon.start().sequence

@@ -19,7 +19,7 @@ AT = 1_795_442_531.0
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqlStore]:
     """The daemon's store, open."""
-    daemon = open_store(f"sqlite:///{tmp_path}/monitor.db", retention=86_400.0, fingerprints_kept=10)
+    daemon = open_store(f"sqlite:///{tmp_path}/monitor.db", retention=86_400.0, fingerprint_window=10)
     daemon.start()
     yield daemon
     daemon.stop()

@@ -87,7 +87,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> None:
 def store(tmp_path: Path) -> Iterator[str]:
     """The URL of a store with CHANGES in it, whose daemon runs."""
     url = f"sqlite:///{tmp_path / 'monitor.db'}"
-    daemon = open_store(url, retention=30.0 * DAY, fingerprints_kept=10)
+    daemon = open_store(url, retention=30.0 * DAY, fingerprint_window=10)
     daemon.start()
     daemon.commit(CHANGES)
     yield url

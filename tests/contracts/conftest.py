@@ -17,7 +17,7 @@ MAX_ENDED = 5
 @pytest.fixture
 def sql(store_url: str, tmp_path: Path) -> Iterator[SqlStore]:
     """The real store, on SQLite and on PostgreSQL, started, with its outbox and reader."""
-    store = open_store(store_url, directory=tmp_path, retention=RETENTION, fingerprints_kept=KEPT, max_ended=MAX_ENDED)
+    store = open_store(store_url, directory=tmp_path, retention=RETENTION, fingerprint_window=KEPT, max_ended=MAX_ENDED)
     store.start()
     yield store
     store.stop()
@@ -29,11 +29,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param != "memory":
         on_server = request.param == "postgresql"
         url = request.getfixturevalue("postgresql_url") if on_server else f"sqlite:///{tmp_path}/store.db"
-        real = open_store(url, directory=tmp_path, retention=RETENTION, fingerprints_kept=KEPT)
+        real = open_store(url, directory=tmp_path, retention=RETENTION, fingerprint_window=KEPT)
         real.start()
         yield real
         real.stop()
         return
-    memory = MemoryStore(fingerprints_kept=KEPT)
+    memory = MemoryStore(fingerprint_window=KEPT)
     memory.start()
     yield memory

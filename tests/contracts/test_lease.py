@@ -31,7 +31,7 @@ def pair(postgresql_url: str, tmp_path: Path) -> Iterator[Pair]:
     stores: list[SqlStore] = []
 
     def make(ttl: float, url: str = postgresql_url, **options: Any) -> tuple[SqlStore, SqlStore]:
-        kept = {"retention": RETENTION, "fingerprints_kept": KEPT, "lease_ttl": ttl, **options}
+        kept = {"retention": RETENTION, "fingerprint_window": KEPT, "lease_ttl": ttl, **options}
         stores.extend(open_store(url, directory=tmp_path / name, **kept) for name in "ab")
         return stores[0], stores[1]
 
@@ -110,7 +110,7 @@ def opened_third(postgresql_url: str, tmp_path: Path) -> Iterator[Callable[[], S
     stores: list[SqlStore] = []
 
     def make() -> SqlStore:
-        kept = {"retention": RETENTION, "fingerprints_kept": KEPT, "lease_ttl": 60.0}
+        kept = {"retention": RETENTION, "fingerprint_window": KEPT, "lease_ttl": 60.0}
         stores.append(open_store(postgresql_url, directory=tmp_path / "c", **kept))  # type: ignore[arg-type]
         return stores[0]
 
@@ -252,7 +252,7 @@ def test_a_resigned_leader(two: tuple[SqlStore, SqlStore]) -> None:
 def test_replicas_that_share_a_directory(postgresql_url: str, tmp_path: Path) -> None:
     """The second one warns of it, once, and with the holder; both go on. A restart after the first ended is silent."""
     first, second, third = (
-        open_store(postgresql_url, directory=tmp_path, retention=RETENTION, fingerprints_kept=KEPT) for _ in range(3)
+        open_store(postgresql_url, directory=tmp_path, retention=RETENTION, fingerprint_window=KEPT) for _ in range(3)
     )
 
     def warned(store: SqlStore) -> list[dict[str, Any]]:

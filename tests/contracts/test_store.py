@@ -184,7 +184,7 @@ def test_incidents_that_may_grow(store: Store, state: IncidentState, *, back: bo
 
 
 def test_fingerprints_bounded(store: Store) -> None:
-    """At least the newest ``fingerprints_kept`` of each connection come back, in order."""
+    """At least the newest ``fingerprint_window`` of each connection come back, in order."""
     blobs = [bytes([i]) * 8 for i in range(40)]
     for sequence, blob in enumerate(blobs, 1):
         store.commit(changes(sequence, epoch=1 + sequence // 31, fingerprints=blob))

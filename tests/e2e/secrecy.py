@@ -209,7 +209,7 @@ class Story:
         """Something to send on every way out, now; what waits already is due, too."""
         self.days += 1
         now = time.time()
-        store = open_store(f"sqlite:///{self.daemon.store}", retention=3e9, fingerprints_kept=0)
+        store = open_store(f"sqlite:///{self.daemon.store}", retention=3e9, fingerprint_window=0)
         store.attach()
         for route in ("", "own"):
             store.outbox.enqueue(OutboxRequest("pagerduty", f"{route}/{now}", Action.RESOLVE, route, now), now)

@@ -311,13 +311,13 @@ def test_large_changes_that_wait_for_the_store_are_few(monkeypatch: pytest.Monke
     on = Bench(acknowledges=True, prefetch=1000)
     on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(100_000))
     for number in range(10):
-        on.run(lambda: on.stream.stats.connected or on.committer.held >= 50_000)
+        on.run(lambda: on.stream.stats.connected or on.committer.waiting_bytes >= 50_000)
         on.source.publish(*life(f"u{number}", end="failed", exception="E()", traceback="x" * 15_000))
         on.run(partial(on.heartbeat, 5))
         on.source.lose()
         on.run(partial(on.heartbeat, 1))
     assert on.committer.waiting < 5
-    assert 50_000 <= on.committer.held < 100_000
+    assert 50_000 <= on.committer.waiting_bytes < 100_000
     on.store.failures.clear()
     on.run(lambda: on.source.waiting == 0 and on.stream.stats.connected and not on.committer.waiting)
     on.run(partial(on.committed_since, len(on.store.commits)))

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from celery_monitor.core.model import Action, OutboxRequest
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.runtime.schedule import (
-    LOOK,
+    CHECK_INTERVAL,
     MAX_REPORT_DELAY,
     RETRY,
     SETTLE,
@@ -232,7 +232,7 @@ def test_a_report_waits_until_its_day_was_read_to_the_end() -> None:
     claims = Claims(read_until=at("2026-11-22T20:00"))
     running, now = schedule(claims), at("2026-11-23T09:00")
     for seconds in range(100):
-        assert running.run_once(now + seconds) == now + seconds + LOOK
+        assert running.run_once(now + seconds) == now + seconds + CHECK_INTERVAL
         claims.read_until = at("2026-11-22T20:00") + 144.0 * seconds
     assert claims.dates == []
     claims.read_until = at("2026-11-23T00:00")

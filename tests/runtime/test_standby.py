@@ -14,7 +14,7 @@ from celery_monitor.core.replay import position_of
 from celery_monitor.errors import LeaseLostError, StoreUnavailableError
 from celery_monitor.ports import LeaseState
 from celery_monitor.runtime.lease import HeldLease
-from celery_monitor.runtime.standby import LOOK, STORE_RETRY, Standby, Takeover
+from celery_monitor.runtime.standby import CHECK_INTERVAL, STORE_RETRY, Standby, Takeover
 from celery_monitor.runtime.threads import Threads
 from celery_monitor.settings import load
 from tests.fakes import FakeSource, ManualClock
@@ -90,7 +90,7 @@ def test_a_standby_waits_as_long_as_the_lease_runs() -> None:
     """It looks again when the lease may be free, but often enough to notice a leader that resigns."""
     store, clock = LeaseStore(), ManualClock()
     waiting = standby(store, clock)
-    assert waiting._attempt() == LOOK
+    assert waiting._attempt() == CHECK_INTERVAL
     store.expires_in = 0.1
     assert waiting._attempt() == 0.1
     health = waiting.health()

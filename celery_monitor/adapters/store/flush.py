@@ -40,7 +40,7 @@ MAX_STEP: Final = 3600.0
 
 
 class FlushWriter:
-    """Writes changes; keeps the last ``fingerprints_kept`` fingerprints of the newest connection, at least.
+    """Writes changes; keeps the last ``fingerprint_window`` fingerprints of the newest connection, at least.
 
     ``max_ended``: runs of the history that are kept. ``yield_point`` is called between its statements, and may block
     for a moment, so that a scrape goes first.
@@ -50,7 +50,7 @@ class FlushWriter:
         self,
         dialect: Dialect,
         *,
-        fingerprints_kept: int,
+        fingerprint_window: int,
         max_ended: int = 10_000,
         yield_point: Callable[[], None] = lambda: None,
     ) -> None:
@@ -58,7 +58,7 @@ class FlushWriter:
         unwanted = schema.beyond(max_ended), schema.among_oldest(bindparam("portion", type_=BigInteger))
         self._drop_ended = Prepared(dialect, delete(schema.ended_tasks).where(*unwanted))
         self._yield_point = yield_point
-        self._fingerprints = _FingerprintRows(dialect, fingerprints_kept * FINGERPRINT)
+        self._fingerprints = _FingerprintRows(dialect, fingerprint_window * FINGERPRINT)
         self._enqueuer = Enqueuer(dialect)
         self._totals = Totals(dialect)
         self._hourly = HourlyWriter(dialect)

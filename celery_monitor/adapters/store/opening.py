@@ -25,7 +25,7 @@ def open_store(
     url: SecretSource | str,
     *,
     retention: float,
-    fingerprints_kept: int,
+    fingerprint_window: int,
     password: SecretSource = _NO_PASSWORD,
     directory: Path = _HERE,
     max_bytes: float = math.inf,
@@ -63,7 +63,7 @@ def open_store(
         )
     )
     flush = FlushWriter(
-        database.dialect, fingerprints_kept=fingerprints_kept, max_ended=max_ended, yield_point=yield_point
+        database.dialect, fingerprint_window=fingerprint_window, max_ended=max_ended, yield_point=yield_point
     )
     merge = SeriesMerge(database.dialect, max_series=max_series, hosts=hosts)
     budget = Budget(database, database.limit)

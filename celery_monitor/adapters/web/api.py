@@ -13,7 +13,7 @@ from starlette.routing import Route
 from celery_monitor.adapters.web import curves, incidents, views
 from celery_monitor.adapters.web.openapi import INDEX, OPERATIONS, document
 from celery_monitor.adapters.web.overview import overview
-from celery_monitor.adapters.web.parameters import Parameters, as_kept, day
+from celery_monitor.adapters.web.parameters import Parameters, day, stored_text
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.adapters.web.trends import HOUR
@@ -89,7 +89,7 @@ class Api:
 
     async def task(self, request: Request) -> Response:
         """One task, with its queues and its errors."""
-        name = as_kept(_path_parameter(request, "name"))
+        name = stored_text(_path_parameter(request, "name"))
         since = self._query(request, "since").time("since")
         reader, now = self._sources.reader, self._sources.clock.now()
         rows = (await self._queries(partial(reader.tasks, since=since, limit=1000, name=name))).rows
@@ -135,7 +135,7 @@ class Api:
 
     async def failure(self, request: Request) -> Response:
         """All kept failures of a task ID."""
-        uuid = as_kept(_path_parameter(request, "uuid"))
+        uuid = stored_text(_path_parameter(request, "uuid"))
         self._query(request)
         failures: list[Failure] = await self._queries(partial(self._sources.reader.failure, uuid))
         if not failures:
@@ -150,7 +150,7 @@ class Api:
 
     async def incident(self, request: Request) -> Response:
         """One incident, with its error groups."""
-        key = as_kept(_path_parameter(request, "key"))
+        key = stored_text(_path_parameter(request, "key"))
         self._query(request)
         incident = await self._queries(partial(incidents.find, self._sources.reader, key))
         if incident is None:

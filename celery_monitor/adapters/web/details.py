@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from celery_monitor.adapters.web import curves, diagnosis, incidents, trends, views
 from celery_monitor.adapters.web.api import ERRORS_SINCE
-from celery_monitor.adapters.web.parameters import as_kept
+from celery_monitor.adapters.web.parameters import stored_text
 from celery_monitor.adapters.web.people import may_change, person_of
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page
@@ -52,7 +52,7 @@ class Details:
 
     async def task(self, request: Request) -> Response:
         """One task: how it does, over time and by queue, and why it fails."""
-        name, reader, now = as_kept(request.path_params["name"]), self._sources.reader, self._sources.clock.now()
+        name, reader, now = stored_text(request.path_params["name"]), self._sources.reader, self._sources.clock.now()
         rows = (await self._queries(partial(reader.tasks, limit=1000, name=name))).rows
         if not rows:
             raise HTTPException(404, "Unknown task.")
@@ -85,7 +85,7 @@ class Details:
 
     async def failure(self, request: Request) -> Response:
         """The failures of one task ID."""
-        uuid = as_kept(request.path_params["uuid"])
+        uuid = stored_text(request.path_params["uuid"])
         failures = await self._queries(partial(self._sources.reader.failure, uuid))
         if not failures:
             raise HTTPException(404, "No failure is stored for this task ID.")
@@ -102,7 +102,7 @@ class Details:
 
     async def incident(self, request: Request) -> Response:
         """One incident: what fails, since when, how much, why, whether it gets better, and who was told."""
-        key, reader, now = as_kept(request.path_params["key"]), self._sources.reader, self._sources.clock.now()
+        key, reader, now = stored_text(request.path_params["key"]), self._sources.reader, self._sources.clock.now()
         row_and_groups = await self._queries(partial(incidents.find, reader, key))
         if row_and_groups is None:
             text = incidents.unknown(self._sources.retention)

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from celery_monitor.adapters.web import views
 from celery_monitor.adapters.web.api import answer
 from celery_monitor.adapters.web.filters import address
-from celery_monitor.adapters.web.parameters import ParameterError, Parameters, as_kept
+from celery_monitor.adapters.web.parameters import ParameterError, Parameters, stored_text
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page
 from celery_monitor.adapters.web.search import matcher, suggestions
@@ -96,11 +96,11 @@ class ErrorPages:
         except ParameterError as exc:
             problem = exc
         names, kinds = sorted({row.name for row in groups}), sorted({row.exception for row in groups})
-        kept = [*filter(_filter(given, new_since), groups)]
+        matching = [*filter(_filter(given, new_since), groups)]
         values = (
-            _part([*_by_exception(kept)], ordering, given, partial(_exception_view, given))
+            _part([*_by_exception(matching)], ordering, given, partial(_exception_view, given))
             if given["by"] == "exception"
-            else await self._sampled(_part(kept, ordering, given, lambda row: row), period, new_since)
+            else await self._sampled(_part(matching, ordering, given, lambda row: row), period, new_since)
         )
         field, _, message = str(problem).partition(": ") if problem else ("", "", "")
         return page(
@@ -177,7 +177,7 @@ def _is_called(exception: str, name: str) -> bool:
 
 def _filter(given: Mapping[str, str], new_since: float) -> Callable[[GroupRow], bool]:
     """What was typed in full is that name, else a part of it."""
-    task, exception, new = as_kept(given["task"]), as_kept(given["exception"]), given["state"] == "new"
+    task, exception, new = stored_text(given["task"]), stored_text(given["exception"]), given["state"] == "new"
     in_task, in_exception = matcher(task), matcher(exception)
 
     def matches(row: GroupRow) -> bool:

@@ -38,7 +38,7 @@ class _AnyText(PathConvertor):
 register_url_convertor("any", _AnyText())
 
 
-def as_kept(name: str) -> str:
+def stored_text(name: str) -> str:
     """A name of a task, queue or worker as the monitor keeps it: with U+FFFD for what cannot be printed."""
     return printable(name, len(name))
 
@@ -72,7 +72,7 @@ class Parameters:
     def name(self, name: str) -> str | None:
         """A name, as the names of events are kept."""
         value = self._values.get(name)
-        return None if value is None else as_kept(value)
+        return None if value is None else stored_text(value)
 
     def choice(self, name: str, choices: Collection[str]) -> str | None:
         """One of some words; None when it is not given."""

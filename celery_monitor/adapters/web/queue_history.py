@@ -13,11 +13,11 @@ from celery_monitor.adapters.web.trends import HOUR, HourCache, Window
 from celery_monitor.core.model import HistoryRow, HourRow
 from celery_monitor.ports import Reader
 
-MAX_KEPT: Final = 16
-"""Queues whose hours are kept: of a week, 300 kB each."""
+MAX_CACHED: Final = 16
+"""Queues whose hours are cached. A week takes 300 kB per queue."""
 LATE_HOURS: Final = 2
 """Times join the hour in which they are read, except those that are read after a pause."""
-KEPT_FOR: Final = 6.0 * HOUR
+CACHED_FOR: Final = 6.0 * HOUR
 """Seconds after which all hours are read again. On a standby an outage of the leader can change hours of the past."""
 
 
@@ -37,18 +37,18 @@ class QueueHistory:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._kept: dict[str, tuple[HourCache[HistoryRow], HourCache[HourRow]]] = {}
+        self._cached: dict[str, tuple[HourCache[HistoryRow], HourCache[HourRow]]] = {}
 
     def of(self, queue: str) -> "QueueReader":
         """Reads the hours of a queue."""
         reader = self._reader
-        found = self._kept.pop(queue, None) or (
+        found = self._cached.pop(queue, None) or (
             HourCache(partial(reader.history, step=HOUR, queue=queue)),
-            HourCache(partial(reader.queue_hours, queue), late=LATE_HOURS, keep=KEPT_FOR),
+            HourCache(partial(reader.queue_hours, queue), late=LATE_HOURS, keep=CACHED_FOR),
         )
-        self._kept[queue] = found
-        if len(self._kept) > MAX_KEPT:
-            del self._kept[next(iter(self._kept))]
+        self._cached[queue] = found
+        if len(self._cached) > MAX_CACHED:
+            del self._cached[next(iter(self._cached))]
         return QueueReader(*found)
 
 

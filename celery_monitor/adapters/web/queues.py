@@ -16,7 +16,7 @@ from starlette.routing import Route
 from celery_monitor.adapters.web import curves, incidents, trends, views
 from celery_monitor.adapters.web.api import answer
 from celery_monitor.adapters.web.listings import MAX_TASKS, PER_PAGE, TASK_COLUMNS
-from celery_monitor.adapters.web.parameters import MAX_LIMIT, Parameters, as_kept
+from celery_monitor.adapters.web.parameters import MAX_LIMIT, Parameters, stored_text
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.queue_history import QueueHistory
 from celery_monitor.adapters.web.render import page
@@ -189,7 +189,7 @@ class QueuePages:
 
     async def _known(self, request: Request) -> QueueView:
         """The queue that the path names. Raises HTTPException when it is not known."""
-        name = as_kept(request.path_params["name"])
+        name = stored_text(request.path_params["name"])
         rows = (await self._queries(partial(self._sources.reader.tasks, limit=MAX_TASKS, queue=name))).rows
         stats, workers = self._stats().get(name), self._consumers().get(name, [])
         if not name or not (rows or stats or workers):
@@ -199,7 +199,9 @@ class QueuePages:
 
     def _stats(self) -> dict[str, QueueStats]:
         """Queues as the broker told them last, by their names as the store keeps them."""
-        return {as_kept(stats.name): replace(stats, name=as_kept(stats.name)) for stats in self._sources.queues()}
+        return {
+            stored_text(stats.name): replace(stats, name=stored_text(stats.name)) for stats in self._sources.queues()
+        }
 
     def _consumers(self) -> dict[str, list[Worker]]:
         """By queue: the workers that consume it."""
@@ -207,7 +209,7 @@ class QueuePages:
         consumers: dict[str, list[Worker]] = {}
         for worker in sorted(snapshot.workers if snapshot else (), key=attrgetter("hostname")):
             for queue in details[worker.hostname].queues if worker.hostname in details else ():
-                consumers.setdefault(as_kept(queue), []).append(worker)
+                consumers.setdefault(stored_text(queue), []).append(worker)
         return consumers
 
     def _shown(self, workers: Sequence[Worker]) -> list[views.Json]:

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from celery_monitor.adapters.web import views
 from celery_monitor.adapters.web.api import answer
 from celery_monitor.adapters.web.filters import days, path
-from celery_monitor.adapters.web.parameters import Parameters, as_kept
+from celery_monitor.adapters.web.parameters import Parameters, stored_text
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page, root
 from celery_monitor.adapters.web.search import ids_in, matcher
@@ -97,8 +97,8 @@ class Runs:
         run_filter = RunFilter(
             state=_state(given["state"]),
             matches_name=matcher(given["q"]) if given["q"].strip() else None,
-            queue=as_kept(given["queue"]) or None,
-            hostname=as_kept(given["worker"]) or None,
+            queue=stored_text(given["queue"]) or None,
+            hostname=stored_text(given["worker"]) or None,
             offset=(number - 1) * PER_PAGE,
             limit=PER_PAGE,
         )
@@ -133,8 +133,8 @@ class Runs:
         run_filter = EndedFilter(
             matches_name=matcher(given["q"]) if given["q"].strip() else None,
             stage=OUTCOMES[given["state"]],
-            queue=as_kept(given["queue"]) or None,
-            hostname=as_kept(given["worker"]) or None,
+            queue=stored_text(given["queue"]) or None,
+            hostname=stored_text(given["worker"]) or None,
             sort=by.column.name,
             descending=by.down,
             newest=newest,
@@ -274,7 +274,7 @@ class Runs:
 
     def _find(self, uuid: str) -> TaskOverview | None:
         """Asks memory and the store."""
-        runs, failures = self._runs(uuid), self._sources.reader.failure(as_kept(uuid))
+        runs, failures = self._runs(uuid), self._sources.reader.failure(stored_text(uuid))
         if not runs and not failures:
             return None
         ancestors, whole = self._ancestors(uuid, runs[0]) if runs else ([], True)
@@ -303,7 +303,7 @@ class Runs:
 
 def knows(sources: Sources, uuid: str) -> bool:
     """Whether anything is known of a task ID. Asks the store."""
-    return bool(sources.tasks().find(uuid) or sources.reader.ended(uuid) or sources.reader.failure(as_kept(uuid)))
+    return bool(sources.tasks().find(uuid) or sources.reader.ended(uuid) or sources.reader.failure(stored_text(uuid)))
 
 
 def known_as(sources: Sources, text: str) -> str | None:

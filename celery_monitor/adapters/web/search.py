@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import Final
 
-from celery_monitor.adapters.web.parameters import as_kept
+from celery_monitor.adapters.web.parameters import stored_text
 
 MAX_NAMES: Final = 500
 """Names that one search asks the store for."""
@@ -26,7 +26,7 @@ _WILDCARD: Final = re.compile(r"[*?]")
 
 def matcher(text: str) -> Callable[[str], bool]:
     """Whether a name is meant. Takes linear time, whatever was typed: a pattern's parts are looked for in turn."""
-    needle = as_kept(text.strip()).casefold()
+    needle = stored_text(text.strip()).casefold()
     if not _WILDCARD.search(needle):
         return lambda name: needle in name.casefold()
     if len(needle) > _MAX_PATTERN:

@@ -156,9 +156,9 @@ def _not_signed_in(scope: Scope, denied: Refused) -> Response:
     return door.refusal(request, denied, back=here(scope))
 
 
-def _probe(look: Callable[[], HealthReport]) -> Callable[[Request], Awaitable[Response]]:
+def _probe(check: Callable[[], HealthReport]) -> Callable[[Request], Awaitable[Response]]:
     async def probe(_: Request) -> Response:
-        health = look()
+        health = check()
         return answer(views.health(health), 200 if health.ok else 503)
 
     return probe

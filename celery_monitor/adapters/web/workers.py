@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from celery_monitor.adapters.web import views
 from celery_monitor.adapters.web.api import answer, current
-from celery_monitor.adapters.web.parameters import Parameters, as_kept
+from celery_monitor.adapters.web.parameters import Parameters, stored_text
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page
 from celery_monitor.adapters.web.sorting import SortColumn, order
@@ -73,7 +73,7 @@ class WorkerPages:
     async def worker(self, request: Request) -> Response:
         """One worker, and what runs on it."""
         worker = self._known(request)
-        criteria = RunFilter(hostname=as_kept(worker.hostname), state=RunState.RUNNING)
+        criteria = RunFilter(hostname=stored_text(worker.hostname), state=RunState.RUNNING)
         view = self._sources.tasks()
         listing = await self._queries.shared(("worker", worker.hostname), partial(view.page, criteria))
         now = self._sources.clock.now()
@@ -104,15 +104,15 @@ class WorkerPages:
         Parameters(request, (), now=self._sources.clock.now())
         worker = self._known(request)
         listing = await self._queries(
-            partial(self._sources.tasks().page, RunFilter(hostname=as_kept(worker.hostname), limit=0))
+            partial(self._sources.tasks().page, RunFilter(hostname=stored_text(worker.hostname), limit=0))
         )
         tasks = {str(state): listing.counts.get(state, 0) for state in LISTED}
         return answer({**self._shown([worker])[0], "tasks": tasks})
 
     def _known(self, request: Request) -> Worker:
-        hostname = as_kept(request.path_params["hostname"])
+        hostname = stored_text(request.path_params["hostname"])
         for worker in current(self._sources.snapshot).workers:
-            if as_kept(worker.hostname) == hostname:
+            if stored_text(worker.hostname) == hostname:
                 return worker
         raise HTTPException(
             404, "no worker with this name is known: it never sent an event, or has been down for a long time"

@@ -36,7 +36,7 @@ _SILENCE_ENDS: Final = 3 * DAY
 
 def write(settings: Settings, shop: Shop, clock: Clock, days: float) -> None:
     """Fill the empty store of the settings with the ``days`` up to now."""
-    store = open_store(settings.store.url_source(), retention=settings.store.retention, fingerprints_kept=100)
+    store = open_store(settings.store.url_source(), retention=settings.store.retention, fingerprint_window=100)
     now = clock.now()
     try:
         shop.hurry(instant=True)

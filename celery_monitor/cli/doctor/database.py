@@ -25,11 +25,11 @@ def findings(settings: Settings) -> Iterator[Finding]:
         schema=settings.schema_of_store,
         directory=section.directory,
         retention=section.retention,
-        fingerprints_kept=0,
+        fingerprint_window=0,
     )
     with closing(_Opened(store)) as opened:
         try:
-            report, lease = opened.look()
+            report, lease = opened.read_report()
         except (StoreUnusableError, StoreUnavailableError):
             return
         if report is not None:
@@ -44,7 +44,7 @@ class _Opened:
         self._store = store
         self.close = store.stop
 
-    def look(self) -> tuple[ServerReport | None, LeaseState]:
+    def read_report(self) -> tuple[ServerReport | None, LeaseState]:
         report = self._store.server(SystemClock().now)
         return report, self._store.lease() if report is not None else LeaseState("", 0, 0.0)
 

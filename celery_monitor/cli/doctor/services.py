@@ -127,7 +127,7 @@ class _Attached:
             schema=settings.schema_of_store,
             directory=section.directory,
             retention=section.retention,
-            fingerprints_kept=0,
+            fingerprint_window=0,
         )
         self._store.attach()
         self.about = self._store.about

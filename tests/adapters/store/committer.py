@@ -64,7 +64,7 @@ def disagreements(store: SqlStore) -> list[str]:
 
 def main() -> None:
     """Go on from where the store is, for ever; say which flush is committed."""
-    store = open_store(sys.argv[1], retention=1e9, fingerprints_kept=KEPT)
+    store = open_store(sys.argv[1], retention=1e9, fingerprint_window=KEPT)
     sequence = store.start().sequence
     while True:
         sequence += 1

@@ -33,7 +33,7 @@ def opened(path: Path) -> Iterator[Open]:
         url: str | None = None,
         *,
         retention: float = 30 * 86_400.0,
-        fingerprints_kept: int = 4000,
+        fingerprint_window: int = 4000,
         quiet_retention: float = 86_400.0,
         max_bytes: float = math.inf,
     ) -> SqlStore:
@@ -41,7 +41,7 @@ def opened(path: Path) -> Iterator[Open]:
         made = open_store(
             url,
             retention=retention,
-            fingerprints_kept=fingerprints_kept,
+            fingerprint_window=fingerprint_window,
             quiet_retention=quiet_retention,
             max_bytes=max_bytes,
         )

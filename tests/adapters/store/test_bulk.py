@@ -26,7 +26,7 @@ def test_any_number_of_rows(number: int, tmp_path: Path) -> None:
     """All are inserted, replaced and deleted; a commit gives way meanwhile, and loses nothing by it."""
     ways: list[int] = []
     url = f"sqlite:///{tmp_path}/store.db"
-    store = open_store(url, retention=1e6, fingerprints_kept=1, yield_point=lambda: ways.append(1))
+    store = open_store(url, retention=1e6, fingerprint_window=1, yield_point=lambda: ways.append(1))
     store.start()
     keys = [SeriesKey(f"task{index}", "q", "") for index in range(number)]
     for sequence, count in ((1, 5), (2, 9)):

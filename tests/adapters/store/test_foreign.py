@@ -26,7 +26,7 @@ SCHEMA = {"sqlite_sequence", "celery_monitor_version"}
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with something in each table."""
     path = tmp_path_factory.mktemp("whole") / "store.db"
-    store = open_store(f"sqlite:///{path}", retention=1e9, fingerprints_kept=10)
+    store = open_store(f"sqlite:///{path}", retention=1e9, fingerprint_window=10)
     store.start()
     store.commit(
         changes(

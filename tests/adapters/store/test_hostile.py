@@ -130,7 +130,7 @@ def test_scrubbed_copies_all() -> None:
 @given(st.text(alphabet=st.characters(), max_size=20), st.integers(), st.floats())
 def test_anything(text: str, integer: int, real: float) -> None:
     """Any flush is committed, the next one too, and the store starts again."""
-    store = open_store("sqlite://", retention=1e9, fingerprints_kept=10)
+    store = open_store("sqlite://", retention=1e9, fingerprint_window=10)
     store.start()
     store.commit(everywhere(text))
     store.commit(

@@ -31,7 +31,7 @@ def blob(number: int, length: int = 1) -> bytes:
 
 def test_fingerprints_of_one_connection(opened: Open) -> None:
     """At least as many as were asked for are kept whatever the sizes of the flushes, and not many more."""
-    store = opened(fingerprints_kept=10)
+    store = opened(fingerprint_window=10)
     store.start()
     sizes = [1, 9, 3, 25, 1, 1, 4, 10, 2, 7]
     everything = b""
@@ -45,7 +45,7 @@ def test_fingerprints_of_one_connection(opened: Open) -> None:
 
 def test_fingerprints_of_many_connections(opened: Open) -> None:
     """Each connection's last ones are kept for an hour after it was followed by another, however quiet it was."""
-    store = opened(fingerprints_kept=2)
+    store = opened(fingerprint_window=2)
     store.start()
     for epoch in range(1, 6):
         for part in range(3):

@@ -26,7 +26,7 @@ def stored(number: int, host: str = "") -> Series:
 
 def filled(path: Path, host: str = "", **more: Any) -> None:
     """A store that was filled with no bound in the way."""
-    store = open_store(f"sqlite:///{path}", retention=1e9, fingerprints_kept=0, max_series=10**6)
+    store = open_store(f"sqlite:///{path}", retention=1e9, fingerprint_window=0, max_series=10**6)
     store.start()
     series = [stored(number, host) for number in range(MANY)]
     store.commit(changes(1, series=series, **more))
@@ -40,7 +40,7 @@ def test_the_least_are_folded_at_the_start(tmp_path: Path, host: str, monkeypatc
     filled(tmp_path / "store.db", host)
     for expected in (MANY - 100, 0):
         store = open_store(
-            f"sqlite:///{tmp_path}/store.db", retention=1e9, fingerprints_kept=0, max_series=100, hosts=bool(host)
+            f"sqlite:///{tmp_path}/store.db", retention=1e9, fingerprint_window=0, max_series=100, hosts=bool(host)
         )
         restored = store.start()
         store.stop()
@@ -62,12 +62,12 @@ def test_the_least_are_folded_at_the_start(tmp_path: Path, host: str, monkeypatc
 def test_what_is_in_other_already_is_added_to(tmp_path: Path) -> None:
     """Its counters do not fall, whatever its rank, and it has no part in the number."""
     filled(tmp_path / "store.db")
-    store = open_store(f"sqlite:///{tmp_path}/store.db", retention=1e9, fingerprints_kept=0, max_series=MANY)
+    store = open_store(f"sqlite:///{tmp_path}/store.db", retention=1e9, fingerprint_window=0, max_series=MANY)
     assert store.start().series_merged == 0
     other = structs.replace(stored(0), key=SeriesKey(OTHER, OTHER, ""), rank=-1)
     store.commit(replace(Changes(now=NOW, sequence=2), series=[other]))
     store.stop()
-    again = open_store(f"sqlite:///{tmp_path}/store.db", retention=1e9, fingerprints_kept=0, max_series=MANY - 1)
+    again = open_store(f"sqlite:///{tmp_path}/store.db", retention=1e9, fingerprint_window=0, max_series=MANY - 1)
     restored = again.start()
     again.stop()
     assert restored.series_merged == 1
@@ -84,7 +84,7 @@ def test_the_last_hour_of_what_is_folded_stays(tmp_path: Path, host: str) -> Non
     filled(tmp_path / "store.db", host, checkpoints=begun)
     for most in (MANY, 100, 100):
         store = open_store(
-            f"sqlite:///{tmp_path}/store.db", retention=1e9, fingerprints_kept=0, max_series=most, hosts=bool(host)
+            f"sqlite:///{tmp_path}/store.db", retention=1e9, fingerprint_window=0, max_series=most, hosts=bool(host)
         )
         store.start()
         tasks = ["task00000", "task00499", "task00250"]

@@ -32,7 +32,7 @@ def refused(store: SqlStore) -> str:
 
 def fill(path: Path, flushes: int = 20) -> None:
     """Make a store with something in it, all of it in the file itself."""
-    store = open_store(f"sqlite:///{path}", retention=1e9, fingerprints_kept=10)
+    store = open_store(f"sqlite:///{path}", retention=1e9, fingerprint_window=10)
     store.start()
     for sequence in range(1, flushes + 1):
         failures = [failure(f"u{sequence}-{i}", group=f"g{i}", traceback="x" * 3000) for i in range(5)]
@@ -84,7 +84,7 @@ def test_temporary(opened: Open) -> None:
 def test_other_urls(url: str) -> None:
     """What is not supported is refused with what is, and without the secrets in it."""
     with pytest.raises(StoreUnusableError, match=r"store\.url") as caught:
-        open_store(url, retention=1, fingerprints_kept=1)
+        open_store(url, retention=1, fingerprint_window=1)
     assert "secret" not in str(caught.value)
 
 
@@ -161,7 +161,7 @@ def start_as_nobody(path: Path) -> str:
         "from celery_monitor.adapters.store import open_store\n"
         "from celery_monitor.errors import StoreUnusableError\n"
         "if os.getuid() == 0: os.setuid(65534)\n"
-        "try: open_store(f'sqlite:///{sys.argv[1]}', retention=1, fingerprints_kept=1).start()\n"
+        "try: open_store(f'sqlite:///{sys.argv[1]}', retention=1, fingerprint_window=1).start()\n"
         "except StoreUnusableError as exc: print(exc)\n"
     )
     return subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True).stdout

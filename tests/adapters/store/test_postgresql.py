@@ -45,7 +45,7 @@ def opened(tmp_path: Path) -> Iterator[Opened]:
 
     def make(url: str, password: Path | None = None) -> SqlStore:
         secret = SecretSource(None, password)
-        made = open_store(url, password=secret, directory=tmp_path, retention=1e9, fingerprints_kept=KEPT)
+        made = open_store(url, password=secret, directory=tmp_path, retention=1e9, fingerprint_window=KEPT)
         stores.append(made)
         return made
 
@@ -156,8 +156,8 @@ def test_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(StoreUnusableError, match=r"pip install 'celery-monitor\[postgresql\]'"):
-        open_store("postgresql://u@h/d", retention=1.0, fingerprints_kept=1)
-    open_store("sqlite://", retention=1.0, fingerprints_kept=1)
+        open_store("postgresql://u@h/d", retention=1.0, fingerprint_window=1)
+    open_store("sqlite://", retention=1.0, fingerprint_window=1)
 
 
 def test_two_starts_at_once(postgresql: PostgreSQL, opened: Opened) -> None:
@@ -466,7 +466,7 @@ def test_what_pages_wait_for_ends_soon(
 ) -> None:
     """A renewal waits for a frozen server as long as the lease runs, and a notifier not much longer."""
     monkeypatch.setattr(outbox, "RESPONSE_TIMEOUT", 0.3)
-    store = open_store(postgresql_url, directory=tmp_path, retention=1e9, fingerprints_kept=KEPT)
+    store = open_store(postgresql_url, directory=tmp_path, retention=1e9, fingerprint_window=KEPT)
     store.start()
     monkeypatch.setattr(store._lease, "ttl", 0.3)
     assert store._database._dialect._timeouts.seconds > 10  # type: ignore[attr-defined]

@@ -70,7 +70,7 @@ def test_a_start_needs_no_alembic(tmp_path: Path) -> None:
         "import sys\n"
         "from celery_monitor.adapters.store import open_store\n"
         "for number in range(2):\n"
-        "    store = open_store(sys.argv[1], retention=1, fingerprints_kept=1)\n"
+        "    store = open_store(sys.argv[1], retention=1, fingerprint_window=1)\n"
         "    store.start()\n"
         "    store.stop()\n"
         "print('alembic' in sys.modules)\n"
@@ -175,7 +175,7 @@ def check_sums(url: str, directory: Path) -> None:
         for host, up in (("up", True), ("down", False)):
             connection.execute(text(worker), {"host": host, "up": up})
     engine.dispose()
-    store = open_store(url, directory=directory, retention=900, fingerprints_kept=1)
+    store = open_store(url, directory=directory, retention=900, fingerprint_window=1)
     restored = store.start()
     assert restored.tracked == [
         ("u", TaskRef(name="a", queue="q", stage=2, due_at=-5.0, started_at=1.0, seen_minute=1, saved=True, host="h"))
@@ -200,7 +200,7 @@ DIALECTS: list[Dialect] = [
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda d: d.name)
 def test_dialects(dialect: Dialect) -> None:
     """Every prepared statement and every table can be said in SQLite's SQL and in PostgreSQL's."""
-    FlushWriter(dialect, fingerprints_kept=1)
+    FlushWriter(dialect, fingerprint_window=1)
     Enqueuer(dialect)
     for table in metadata.tables.values():
         assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=dialect))

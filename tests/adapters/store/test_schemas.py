@@ -33,7 +33,7 @@ def opened(tmp_path: Path) -> Iterator[Opened]:
         given = {"fleet": fleet, "store": {"url": url, "schema": schema}, "web": {"external_url": page}}
         settings = Settings.model_validate(given)
         where = settings.schema_of_store
-        stores.append(open_store(url, schema=where, directory=tmp_path, retention=1e9, fingerprints_kept=KEPT))
+        stores.append(open_store(url, schema=where, directory=tmp_path, retention=1e9, fingerprint_window=KEPT))
         return stores[-1]
 
     yield make
@@ -76,7 +76,7 @@ def test_two_fleets(postgresql: PostgreSQL, opened: Opened, start: Start, tmp_pa
 def test_tables_of_an_older_version(postgresql: PostgreSQL, opened: Opened) -> None:
     """They are used where they are, by one fleet; the next one gets a schema. A named schema is always used."""
     url = postgresql.new_database()
-    old = open_store(url, retention=1.0, fingerprints_kept=1)
+    old = open_store(url, retention=1.0, fingerprint_window=1)
     with old._database.write() as connection:
         migrate.upgrade(connection)
     old.stop()
@@ -98,7 +98,7 @@ def test_tables_of_an_older_version(postgresql: PostgreSQL, opened: Opened) -> N
 def test_moving_the_tables_of_an_older_version(postgresql: PostgreSQL, opened: Opened) -> None:
     """As the documentation says: the daemon goes on in the schema of its fleet, and numbers rows where it was."""
     url = postgresql.new_database()
-    old = open_store(url, retention=1.0, fingerprints_kept=1)
+    old = open_store(url, retention=1.0, fingerprint_window=1)
     with old._database.write() as connection:
         migrate.upgrade(connection)
     old.stop()

@@ -294,7 +294,7 @@ def test_descriptors_that_others_have_taken(tmp_path: Path) -> None:
         "import os, resource, sys\n"
         "from celery_monitor.adapters.store import open_store\n"
         "from tests.contracts.values import changes, failure\n"
-        "store = open_store(sys.argv[1], retention=1e9, fingerprints_kept=9)\n"
+        "store = open_store(sys.argv[1], retention=1e9, fingerprint_window=9)\n"
         "store.start()\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
         "try:\n"

@@ -27,7 +27,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def store(store_url: str, tmp_path: Path) -> Iterator[SqlStore]:
     """Started and empty."""
-    store = open_store(store_url, directory=tmp_path, retention=1e9, fingerprints_kept=4)
+    store = open_store(store_url, directory=tmp_path, retention=1e9, fingerprint_window=4)
     store.start()
     yield store
     store.stop()

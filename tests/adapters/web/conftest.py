@@ -62,7 +62,7 @@ def served(server: WebServer) -> Iterator[Served]:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqlStore]:
     """A store with the usual fleet in it."""
-    made = open_store(f"sqlite:///{tmp_path / 'store.db'}", retention=30 * 86_400.0, fingerprints_kept=100)
+    made = open_store(f"sqlite:///{tmp_path / 'store.db'}", retention=30 * 86_400.0, fingerprint_window=100)
     made.start()
     made.commit(usual())
     yield made

@@ -45,7 +45,7 @@ TEXT = "no such card " * 40
 def corners(directory: Path) -> Iterator[dict[str, str]]:
     """Name → URL, for as long as they run."""
     with ExitStack() as running:
-        stores = {name: open_store(f"sqlite:///{directory / name}.db", retention=2_592_000.0, fingerprints_kept=100)
+        stores = {name: open_store(f"sqlite:///{directory / name}.db", retention=2_592_000.0, fingerprint_window=100)
                   for name in ("empty", "hostile")}  # fmt: skip
         for store in stores.values():
             store.start()

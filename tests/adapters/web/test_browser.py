@@ -116,7 +116,7 @@ def browser() -> Iterator[Browser]:
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlStore]:
     """A store with texts that are long."""
     directory = tmp_path_factory.mktemp("browser")
-    made = open_store(f"sqlite:///{directory / 'store.db'}", retention=30 * 86_400.0, fingerprints_kept=100)
+    made = open_store(f"sqlite:///{directory / 'store.db'}", retention=30 * 86_400.0, fingerprint_window=100)
     made.start()
     made.commit(usual())
     made.commit(

@@ -50,7 +50,7 @@ def events(name: str) -> list[Any]:
 @pytest.fixture
 def client(store_url: str, tmp_path: Path) -> Iterator[httpx.Client]:
     """A fleet with all of these names, as the core gives them to each database."""
-    store = open_store(store_url, directory=tmp_path, retention=30 * 86_400.0, fingerprints_kept=100)
+    store = open_store(store_url, directory=tmp_path, retention=30 * 86_400.0, fingerprint_window=100)
     store.start()
     monitor = Monitor(Limits(name_wait=0.0), Restored(), NOW)
     monitor.receive([Delivery(json.dumps(one).encode()) for name in ODD for one in events(name)], NOW)

@@ -23,7 +23,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator["BaseSchema"]:
     """The description of a site that serves."""
     import schemathesis
 
-    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('api')}/store.db", retention=86_400.0, fingerprints_kept=1)
+    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('api')}/store.db", retention=86_400.0, fingerprint_window=1)
     store.start()
     store.commit(usual())
     with served(WebServer(Site(WebSettings(), Fleet(store).sources()), host="127.0.0.1", port=0)) as site:

@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 import pytest
 
-from celery_monitor.adapters.web.parameters import as_kept
+from celery_monitor.adapters.web.parameters import stored_text
 from celery_monitor.adapters.web.queries import Queries
-from celery_monitor.adapters.web.queue_history import KEPT_FOR, MAX_KEPT, QueueHistory
+from celery_monitor.adapters.web.queue_history import CACHED_FOR, MAX_CACHED, QueueHistory
 from celery_monitor.adapters.web.queues import PREPARED, PREPARED_TASKS, QueuePages
 from celery_monitor.adapters.web.trends import HOUR, window
 from celery_monitor.core.model import (
@@ -179,7 +179,7 @@ def test_an_unknown_queue(site: Served, name: str) -> None:
 @pytest.mark.parametrize("name", ["a/b", "..", "line\nbreak", "x" * 3000, "Straße ?#%&"])
 def test_a_queue_with_any_name(site: Served, commit: Commit, name: str) -> None:
     """What is in a queue is found whatever it is called."""
-    commit(Changes(now=NOW, sequence=2, buckets=[bucket("shop.charge", as_kept(name), succeeded=11)]))
+    commit(Changes(now=NOW, sequence=2, buckets=[bucket("shop.charge", stored_text(name), succeeded=11)]))
     quoted = "".join(f"%{byte:02X}" for byte in name.encode())
     found = site.get(f"/api/v1/queues/{quoted}").json()
     assert found["counts"]["succeeded"] == 11
@@ -225,10 +225,10 @@ def test_hours_of_a_queue_are_read_once() -> None:
     newest = [("runs", "a", week.end - 3 * HOUR), ("times", "a", week.end - 2 * HOUR)]
     assert asked("a", NOW + 5) == newest
     assert asked("b")[0] == ("runs", "b", week.first)
-    assert asked("a", NOW + KEPT_FOR)[1] == ("times", "a", week.first + KEPT_FOR)
-    for number in range(MAX_KEPT):
+    assert asked("a", NOW + CACHED_FOR)[1] == ("times", "a", week.first + CACHED_FOR)
+    for number in range(MAX_CACHED):
         asked(f"other-{number}")
-    assert asked("a", NOW + KEPT_FOR + 5)[1] == ("times", "a", week.first + KEPT_FOR)
+    assert asked("a", NOW + CACHED_FOR + 5)[1] == ("times", "a", week.first + CACHED_FOR)
 
 
 def test_the_largest_queues_are_prepared(fleet: Fleet, commit: Commit) -> None:
@@ -240,4 +240,4 @@ def test_the_largest_queues_are_prepared(fleet: Fleet, commit: Commit) -> None:
     pages = QueuePages(fleet.sources(), queries)
     asyncio.run(pages.prepare(0.0))
     queries.stop()
-    assert list(pages._history._kept) == [f"queue-{number}" for number in range(PREPARED, 0, -1)]
+    assert list(pages._history._cached) == [f"queue-{number}" for number in range(PREPARED, 0, -1)]

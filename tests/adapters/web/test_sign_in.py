@@ -108,7 +108,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """One for all tests: each leaves the provider as it was."""
     clock = ManualClock(time=NOW)
     store = open_store(
-        f"sqlite:///{tmp_path_factory.mktemp('sign-in') / 'store.db'}", retention=2_592_000.0, fingerprints_kept=100
+        f"sqlite:///{tmp_path_factory.mktemp('sign-in') / 'store.db'}", retention=2_592_000.0, fingerprint_window=100
     )
     store.start()
     store.commit(usual())

@@ -48,7 +48,7 @@ def settings(port: int) -> EmailSettings:
 def main(url: str, port: int, offset: float) -> None:
     """Run until the process is killed."""
     clock = OffsetClock(offset)
-    store = open_store(url, retention=30 * 86_400.0, fingerprints_kept=0)
+    store = open_store(url, retention=30 * 86_400.0, fingerprint_window=0)
     store.start()
     email = settings(port)
     report = DayReport(store.reader, "shop", ZoneInfo(ZONE), paging=False)

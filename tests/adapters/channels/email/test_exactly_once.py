@@ -44,7 +44,7 @@ def url(tmp_path: Path) -> str:
 @contextmanager
 def opened(url: str) -> Iterator[SqlStore]:
     """The store, as the daemon opens it."""
-    store = open_store(url, retention=30 * 86_400.0, fingerprints_kept=0)
+    store = open_store(url, retention=30 * 86_400.0, fingerprint_window=0)
     store.start()
     yield store
     store.stop()
@@ -53,7 +53,7 @@ def opened(url: str) -> Iterator[SqlStore]:
 @contextmanager
 def opened_beside(url: str) -> Iterator[SqlStore]:
     """The store, beside a daemon."""
-    store = open_store(url, retention=30 * 86_400.0, fingerprints_kept=0)
+    store = open_store(url, retention=30 * 86_400.0, fingerprint_window=0)
     store.attach()
     yield store
     store.stop()

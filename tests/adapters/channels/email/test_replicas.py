@@ -20,7 +20,7 @@ from tests.fakes import ManualClock
 def replicas(postgresql_url: str, tmp_path: Path) -> Iterator[tuple[SqlStore, SqlStore]]:
     """The leader's store and that of the other one."""
     first, second = (
-        open_store(postgresql_url, directory=tmp_path / name, retention=1e9, fingerprints_kept=0) for name in "ab"
+        open_store(postgresql_url, directory=tmp_path / name, retention=1e9, fingerprint_window=0) for name in "ab"
     )
     with closing(_Closing(first)), closing(_Closing(second)):
         first.lead("a")
