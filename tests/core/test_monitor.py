@@ -17,11 +17,14 @@ from celery_monitor.core.model import (
     FAILED,
     Changes,
     Delivery,
+    Incident,
     Restored,
+    Series,
     SeriesKey,
     Snapshot,
     TaskRef,
     UnnamedEvent,
+    Worker,
 )
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.core.rules import Policy, Rule
@@ -69,36 +72,40 @@ class Stored:
 
     def __init__(self) -> None:
         self.flushes: list[Changes] = []
+        self._series: dict[SeriesKey, Series] = {}
+        self._incidents: dict[str, Incident] = {}
+        self._workers: dict[str, Worker] = {}
+        self._tracked: dict[str, TaskRef] = {}
+        self._unnamed: dict[int, UnnamedEvent] = {}
 
     def commit(self, of: Monitor, now: float = NOON) -> None:
         """Take and keep."""
-        taken = of.take(now)
-        if taken is not None:
-            self.flushes.append(taken)
+        flush = of.take(now)
+        if flush is None:
+            return
+        self.flushes.append(flush)
+        self._series |= {one.key: one for one in flush.series}
+        self._incidents |= {one.key: one for one in flush.incidents}
+        self._workers |= {one.hostname: one for one in flush.workers}
+        for number in flush.settled:
+            del self._unnamed[number]
+        self._unnamed |= {one.number: one for one in flush.unnamed}
+        for uuid in flush.forgotten:
+            self._tracked.pop(uuid, None)
+        self._tracked |= dict(flush.tracked)
 
     def restored(self) -> Restored:
         """As SqlStore.start."""
-        series = {one.key: one for flush in self.flushes for one in flush.series}
-        incidents = {one.key: one for flush in self.flushes for one in flush.incidents}
-        workers = {one.hostname: one for flush in self.flushes for one in flush.workers}
-        tracked: dict[str, TaskRef] = {}
-        unnamed: dict[int, UnnamedEvent] = {}
-        for flush in self.flushes:
-            for number in flush.settled:
-                del unnamed[number]
-            unnamed |= {one.number: one for one in flush.unnamed}
-            for uuid in flush.forgotten:
-                tracked.pop(uuid, None)
-            tracked |= {uuid: msgspec.structs.replace(ref, saved=True) for uuid, ref in flush.tracked}
         last = self.flushes[-1]
         return Restored(
             sequence=last.sequence,
             epoch=last.epoch,
-            series=list(series.values()),
-            tracked=list(tracked.items()),
-            unnamed=list(unnamed.values()),
-            workers=list(workers.values()),
-            incidents=list(incidents.values()),
+            series=list(self._series.values()),
+            # A copy for each restart: what a monitor changes and does not commit is lost.
+            tracked=[(uuid, msgspec.structs.replace(ref, saved=True)) for uuid, ref in self._tracked.items()],
+            unnamed=list(self._unnamed.values()),
+            workers=list(self._workers.values()),
+            incidents=list(self._incidents.values()),
             counters=last.counters,
             fingerprints=[(flush.epoch, flush.fingerprints) for flush in self.flushes],
         )
