@@ -36,9 +36,14 @@ BENCH_ARGS ?= --runs 5
 SEEDS ?= 1 2 3
 PYTEST_ARGS ?=
 
+# What takes longest comes first.
+LINT := lint-types lint-ruff lint-imports lint-files docs
+# Two targets at a time; what each prints is shown in one piece when it has ended.
+TOGETHER := $(MAKE) --no-print-directory --jobs=2 --output-sync=target
+
 step = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help setup servers test lint docs docs-serve format unit slow coverage campaign campaign-report bench benchmarks run demo image assemble lock audit clean
+.PHONY: help setup servers test lint $(LINT) docs docs-serve format unit slow coverage campaign campaign-report bench benchmarks run demo image assemble lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,21 +61,29 @@ servers: ## install the servers that the tests start, by apt-get, where missing 
 test: ## everything that a change must pass: set-up, lint, all tests but the campaigns
 	@$(MAKE) --no-print-directory setup
 	@$(MAKE) --no-print-directory servers
-	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory unit slow
+	@$(TOGETHER) $(LINT) unit
+	@$(MAKE) --no-print-directory slow
 	$(call step,All passed)
 
 lint: setup ## ruff, mypy, import-linter, yamllint, shellcheck, the documentation's links
+	@$(TOGETHER) $(LINT)
+
+lint-ruff: setup
 	$(call step,Lint: ruff)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+
+lint-types: setup
 	$(call step,Lint: mypy)
 	@$(BIN)/mypy
+
+lint-imports: setup
 	$(call step,Lint: imports)
 	@PYTHONPATH=. $(BIN)/lint-imports
+
+lint-files: setup
 	$(call step,Lint: YAML and shell)
 	@.ci/lint-files $(BIN)
-	@$(MAKE) --no-print-directory docs
 
 docs: setup ## the documentation as a site, in build/site; a broken link is an error
 	$(call step,Documentation)
