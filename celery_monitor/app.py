@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from celery_monitor.adapters import channels
-from celery_monitor.adapters.broker import BrokerSource, ReplaySource
+from celery_monitor.adapters.broker import BrokerSource, KnownAddress, ReplaySource
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.redaction import Redaction
 from celery_monitor.adapters.store import SqlStore, open_store
@@ -95,6 +95,7 @@ class App:
             redaction=Redaction(settings.tracking.redact),
             report=DayReport(self.store.reader, settings.fleet, zone, paging=pages(policy)),
             zone=zone,
+            address=KnownAddress(),
         )
         self._leader: Leader | None = None
         self._standby: Standby | None = None
@@ -134,9 +135,9 @@ class App:
 
     def _stand_by(self) -> Takeover | None:
         """Wait until this process is to lead; None if it is stopped first. Raises StoreUnusableError."""
-        broker = self.settings.broker
-        source = BrokerSource(broker)
-        replay = ReplaySource(broker, self.clock) if self.store.shared and source.broadcasts else None
+        broker, address = self.settings.broker, self._env.address
+        source = BrokerSource(broker, address)
+        replay = ReplaySource(broker, self.clock, address) if self.store.shared and source.broadcasts else None
         standby = self._standby = Standby(
             self.store,
             self.clock,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
+from celery_monitor.adapters.broker import KnownAddress
 from celery_monitor.adapters.channels import Channel
 from celery_monitor.adapters.redaction import Redaction
 from celery_monitor.adapters.store import SqlStore
@@ -26,3 +27,5 @@ class Environment:
     report: DayReport
     zone: ZoneInfo
     """Time zone of the report's days."""
+    address: KnownAddress
+    """Of the broker."""

@@ -55,12 +55,13 @@ def build(env: Environment, takeover: Takeover, hand_over: Callable[[str], None]
     ``hand_over`` is called with the reason when the stream is lost and a standby has the events that are missed.
     """
     settings, broker, lease, lock = env.settings, env.settings.broker, takeover.lease, threading.Lock()
-    prober = Prober(BrokerProbe(broker), env.clock, broker.probe_interval)
+    prober = Prober(BrokerProbe(broker, env.address), env.clock, broker.probe_interval)
     monitor = _restored_monitor(env, takeover, prober.instance)
     shared = monitor, lock, env.clock
     totals = CommittedTotals(monitor.snapshot())
+    past_queues = (series.key.queue for series in takeover.restored.series)
     fleet = FleetPoller(
-        BrokerFleet(broker, settings.metrics.queues, (series.key.queue for series in takeover.restored.series)),
+        BrokerFleet(broker, settings.metrics.queues, past_queues, env.address),
         *shared,
         poll_interval=settings.metrics.poll_interval,
         enable_events=broker.enable_events,

@@ -12,6 +12,7 @@ import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from tests.servers.certificate import Certificate
 from tests.servers.ports import answers, free_port
@@ -60,7 +61,7 @@ class RabbitMQ(ServerProcess):
     def url(self, vhost: str | None = None) -> str:
         """The broker's URL for a client."""
         vhost = vhost or self.vhost
-        return f"amqp://guest:guest@127.0.0.1:{self.port}/{'' if vhost == '/' else vhost}"
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/{'' if vhost == '/' else quote(vhost, safe='')}"
 
     def tls_url(self, vhost: str = "/") -> str:
         """The broker's URL for a client with TLS; the CA is ``certificate.certificate``."""
@@ -169,16 +170,21 @@ class RabbitMQ(ServerProcess):
             raise RuntimeError(message)
         return done.stdout.strip().removeprefix("{ok, ").removesuffix("}")
 
-    def new_vhost(self) -> str:
+    def new_vhost(self, name: str | None = None) -> str:
         """Make a vhost where guest may do everything, and return its URL."""
-        name = f"test-{secrets.token_hex(6)}"
+        name = name or f"test-{secrets.token_hex(6)}"
         self.eval(f"rabbit_vhost:add({_binary(name)}, {_binary('tests')})")
         self._permit("guest", name, ".*", ".*", ".*")
         return self.url(name)
 
     def delete_vhost(self, url: str) -> None:
         """Delete the vhost that ``new_vhost`` made, with all that is in it."""
-        self.eval(f"rabbit_vhost:delete({_binary(url.rpartition('/')[2])}, {_binary('tests')})")
+        self.eval(f"rabbit_vhost:delete({_binary(_vhost(url))}, {_binary('tests')})")
+
+    def limit(self, url: str, kind: str, number: int) -> None:
+        """Limit the vhost of ``url``: ``max-connections`` or ``max-queues``."""
+        limits = f"[{{{_binary(kind)}, {number}}}]"
+        self.eval(f"rabbit_vhost_limit:set({_binary(_vhost(url))}, {limits}, {_binary('tests')})")
 
     def add_user(self, name: str, password: str, vhost: str, *, configure: str, write: str, read: str) -> str:
         """Make a user with these permissions (regular expressions) in ``vhost``, and return its URL.
@@ -223,6 +229,10 @@ class RabbitMQ(ServerProcess):
             f"{{ok, Q}} = rabbit_amqqueue:lookup({{resource, {place}, queue, {_binary(name)}}}), "
             f"rabbit_amqqueue:delete(Q, false, false, {_binary('tests')})"
         )
+
+
+def _vhost(url: str) -> str:
+    return unquote(url.rpartition("/")[2])
 
 
 def _binary(text: str) -> str:

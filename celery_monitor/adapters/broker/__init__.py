@@ -5,9 +5,10 @@ is then read from the socket: kombu and py-amqp spend 45 to 55 µs on a message,
 Nothing here decodes an event.
 """
 
+from celery_monitor.adapters.broker.addresses import KnownAddress
 from celery_monitor.adapters.broker.fleet import BrokerFleet
 from celery_monitor.adapters.broker.probe import BrokerProbe
 from celery_monitor.adapters.broker.replay import ReplaySource
 from celery_monitor.adapters.broker.source import BrokerSource
 
-__all__ = ["BrokerFleet", "BrokerProbe", "BrokerSource", "ReplaySource"]
+__all__ = ["BrokerFleet", "BrokerProbe", "BrokerSource", "KnownAddress", "ReplaySource"]

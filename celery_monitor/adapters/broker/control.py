@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from kombu import Exchange, Producer
 
+from celery_monitor.adapters.broker.addresses import KnownAddress
 from celery_monitor.adapters.broker.dial import Dialer
 from celery_monitor.adapters.broker.faults import Boundary, lost
 from celery_monitor.adapters.broker.reply import Reply, UnreadableReason, read
@@ -33,10 +34,11 @@ Take = Callable[[str, str, Any], None]
 class RemoteControl:
     """Speaks to all workers at once. For one thread, but for ``close``."""
 
-    def __init__(self, settings: BrokerSettings) -> None:
+    def __init__(self, settings: BrokerSettings, known: KnownAddress | None = None) -> None:
+        """Does no I/O. ``known``: see Dialer."""
         self.discarded: Counter[str] = Counter()
         """Replies by the reason for which they were not used."""
-        self._dialer = Dialer(settings)
+        self._dialer = Dialer(settings, known)
         self._settings = settings
         self._line: _Line | None = None
         self._closing = threading.Lock()

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any, Final
 
 from amqp import Channel
@@ -101,10 +102,12 @@ class Declaration:
                 name, durable=self._queue.durable, auto_delete=False, arguments=self._arguments()
             )
         except PreconditionFailed as exc:
+            if "inequivalent arg" not in str(exc.reply_text):
+                raise lost(exc, "cannot declare the queue", self._target.permissions) from exc
             raise SourceLostError(
                 f"the queue {name} already exists with different arguments ({describe(exc)})",
-                f"drain it and delete it (rabbitmqctl delete_queue -p {self._target.vhost} {name}), or choose "
-                "another broker.queue.name",
+                f"drain it and delete it (rabbitmqctl delete_queue -p {quote(self._target.vhost)} {quote(name)}), or "
+                "choose another broker.queue.name",
             ) from exc
         except AccessRefused as exc:
             try:

@@ -1,7 +1,7 @@
 """Settings → connections. kombu reads the URL and the options, so that they mean what they mean to Celery."""
 
-import itertools
 import re
+import shlex
 import socket
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from celery_monitor.adapters.broker import tls
+from celery_monitor.adapters.broker.addresses import KnownAddress, Rotation
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings, check_urls
 
@@ -25,12 +26,14 @@ _EVENTS_FANOUT: Final = ("redis", "gcpubsub")
 
 
 class Dialer:
-    """Makes kombu connections to the fleet's broker, to the next one of several URLs each time. Does no I/O itself."""
+    """Makes kombu connections to the fleet's broker, to one of its URLs. Does no I/O itself. For one thread."""
 
-    def __init__(self, settings: BrokerSettings) -> None:
+    def __init__(self, settings: BrokerSettings, known: KnownAddress | None = None) -> None:
+        """``known`` is shared by those who connect to the same broker."""
         self._settings = settings
         self._source = settings.url_source()
-        self._attempts = itertools.count()
+        self.rotation = Rotation(known or KnownAddress())
+        """Is to be told when a connection was opened, and when something arrived on it."""
 
     @property
     def url(self) -> str:
@@ -61,7 +64,7 @@ class Dialer:
         if sentinels:  # of one master; redis-py asks one after the other
             timeout /= len(addresses)
         else:
-            urls = addresses[next(self._attempts) % len(addresses)]
+            urls = self.rotation.next(addresses)
         defaults = _DEFAULTS[self.kind](timeout, self._settings.heartbeat)
         arguments = {**defaults, **options, **self._settings.transport_options, **_FORCED}
         if sentinels:
@@ -81,11 +84,12 @@ class Dialer:
         names = [re.escape(name).replace(r"\-", "-") for name in (self._settings.queue.name, self._settings.exchange)]
         control = re.escape(self._settings.control_exchange).replace(r"\-", "-")
         own = [rf"{control}\.pidbox", rf"reply\.{control}\.pidbox", r".*\.reply\.celery\.pidbox"]
-        pattern = f"'^({'|'.join([*names, *own])})$'"
+        pattern = shlex.quote(f"^({'|'.join([*names, *own])})$")
+        vhost, user = shlex.quote(connection.virtual_host or "/"), shlex.quote(connection.userid or "guest")
         return (
             "grant the permissions that the monitor needs (this replaces the user's current ones): rabbitmqctl "
             "set_permissions "
-            f"-p {connection.virtual_host or '/'} {connection.userid or 'guest'} {pattern} {pattern} {pattern}"
+            f"-p {vhost} {user} {pattern} {pattern} {pattern}"
         )
 
 

@@ -34,6 +34,8 @@ _GARBLED: Final = (
     struct.error,
 )
 """What comes of an answer in another protocol, or of none."""
+_LIMIT: Final = re.compile(r"limit .*reached|reached .*limit")
+"""RabbitMQ's words of a limit of connections, channels or queues."""
 _TEXT_LIMIT: Final = 300
 _LOG_IN: Final = (0, 0)  # RabbitMQ names no method when it refuses the user
 _CREDENTIALS: Final = (
@@ -97,7 +99,7 @@ def lost(
         return SourceLostError(message, permissions)
     if (known_remedy := next(filter(None, map(_remedy, chain(exc))), None)) is not None:
         return SourceLostError(message, known_remedy)
-    if (hint := next(filter(None, map(redis_faults.hint, chain(exc))), None)) is not None:
+    if (hint := next(filter(None, map(_hint, chain(exc))), None)) is not None:
         return SourceLostError(message, hint=hint)
     fault = fault_of(exc) or _fault(exc)
     if fault is None:
@@ -111,6 +113,16 @@ def lost(
     return SourceLostError(message, remedy(fault, _SERVER))
 
 
+def _hint(exc: BaseException) -> str | None:
+    """What to do about a refusal of the broker that may pass."""
+    if isinstance(exc, amqp.exceptions.AMQPError) and _LIMIT.search(str(exc.reply_text)):
+        return (
+            "the monitor needs three connections and two queues: raise the limit (rabbitmqctl "
+            "set_vhost_limits or set_user_limits), or find out who uses it up (rabbitmqctl list_connections)"
+        )
+    return redis_faults.hint(exc)
+
+
 def _fault(exc: BaseException) -> Fault | None:
     """What these libraries say of the network in words of their own."""
     if isinstance(exc, _GARBLED) or (isinstance(exc, OSError) and exc.errno is None):
@@ -120,7 +132,7 @@ def _fault(exc: BaseException) -> Fault | None:
 
 def _remedy(exc: BaseException) -> str | None:
     """What to do about a refusal of the broker. Faults of declaring are told by those who declare."""
-    if isinstance(exc, amqp.exceptions.NotAllowed):
+    if isinstance(exc, amqp.exceptions.NotAllowed) and not _LIMIT.search(str(exc.reply_text)):
         return (
             "create the virtual host (rabbitmqctl add_vhost) or correct the end of broker.url (write // for /), and "
             "grant the user access to it (rabbitmqctl set_permissions -p VHOST USER ...)"

@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from celery_monitor.adapters.broker.addresses import KnownAddress
 from celery_monitor.adapters.broker.configuration import suffixes_of
 from celery_monitor.adapters.broker.control import RemoteControl
 from celery_monitor.adapters.broker.dial import Dialer
@@ -49,9 +50,18 @@ _SWITCHED_ON: Final = "task events enabled"
 class BrokerFleet:
     """Remote control and queue lengths on one connection of its own. For one thread, but for ``close``."""
 
-    def __init__(self, settings: BrokerSettings, queues: Sequence[str] = (), past: Iterable[str] = ()) -> None:
-        """``queues`` are reported though no worker consumes them, and of ``past`` those that are not empty."""
-        self._control = RemoteControl(settings)
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        queues: Sequence[str] = (),
+        past: Iterable[str] = (),
+        known: KnownAddress | None = None,
+    ) -> None:
+        """``queues`` are reported though no worker consumes them, and of ``past`` those that are not empty.
+
+        ``known``: see Dialer.
+        """
+        self._control = RemoteControl(settings, known)
         self._registry = QueueRegistry(queues, filter(is_name, past))
         self._has_priorities = Dialer(settings).kind == "redis"
         options = settings.transport_options

@@ -28,7 +28,7 @@ class Listener:
 
     def __init__(self, settings: BrokerSettings) -> None:
         """Does no I/O."""
-        self._source = BrokerSource(settings, partial(AmqpLink, consume=_consume))
+        self._source = BrokerSource(settings, amqp=partial(AmqpLink, consume=_consume))
 
     def connect(self) -> None:
         """Open the stream. Raises SourceLostError. Bounded in time."""

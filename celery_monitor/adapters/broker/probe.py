@@ -6,6 +6,7 @@ from typing import Any, Final
 from kombu import Producer
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
+from celery_monitor.adapters.broker.addresses import KnownAddress
 from celery_monitor.adapters.broker.dial import Dialer, event_exchange
 from celery_monitor.adapters.broker.faults import Boundary, lost
 from celery_monitor.adapters.broker.session import Session
@@ -21,8 +22,9 @@ _MAX_LENGTH: Final = 200
 class BrokerProbe:
     """Publishes to the event exchange (a Probe). For one thread."""
 
-    def __init__(self, settings: BrokerSettings) -> None:
-        self._dialer = Dialer(settings)
+    def __init__(self, settings: BrokerSettings, known: KnownAddress | None = None) -> None:
+        """Does no I/O. ``known``: see Dialer."""
+        self._dialer = Dialer(settings, known)
         self._exchange = settings.exchange
         self._session: Session | None = None
         self._producer: Any = None

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from celery_monitor.adapters.broker.addresses import KnownAddress
 from celery_monitor.adapters.broker.source import BrokerSource
 from celery_monitor.core.replay import ReplayRing, Resumption
 from celery_monitor.errors import SourceLostError
@@ -23,9 +24,9 @@ DRAIN_TIMEOUT: Final = 1.0
 class ReplaySource:
     """First a Replay, then, from ``resume`` on, an EventSource."""
 
-    def __init__(self, settings: BrokerSettings, clock: Clock) -> None:
-        """Does no I/O."""
-        self._source = BrokerSource(settings)
+    def __init__(self, settings: BrokerSettings, clock: Clock, known: KnownAddress | None = None) -> None:
+        """Does no I/O. ``known``: see Dialer."""
+        self._source = BrokerSource(settings, known)
         self._clock = clock
         self._limit = settings.prefetch // 2
         self._ring = ReplayRing(settings.replay.max_bytes, settings.replay.max_age)

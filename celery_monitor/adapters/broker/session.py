@@ -36,6 +36,8 @@ class Session:
             self.bound(deadline)
             self.channel: Any = self._transport.create_channel(self._connection)
             undo.pop_all()
+        dialer.rotation.opened()
+        dialer.rotation.proven()
 
     @property
     def outdated(self) -> bool:

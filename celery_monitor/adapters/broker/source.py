@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
+from celery_monitor.adapters.broker.addresses import KnownAddress
 from celery_monitor.adapters.broker.amqp import AmqpLink
 from celery_monitor.adapters.broker.dial import Dialer
 from celery_monitor.adapters.broker.faults import UNHEEDED, Boundary, describe, lost
@@ -49,15 +50,21 @@ class Link(Protocol):
 class BrokerSource:
     """The fleet's event stream (an EventSource)."""
 
-    def __init__(self, settings: BrokerSettings, amqp: Callable[[Dialer, BrokerSettings], Link] = AmqpLink) -> None:
-        """Does no I/O. ``amqp`` makes the links to RabbitMQ."""
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        known: KnownAddress | None = None,
+        *,
+        amqp: Callable[[Dialer, BrokerSettings], Link] = AmqpLink,
+    ) -> None:
+        """Does no I/O. ``known``: see Dialer. ``amqp`` makes the links to RabbitMQ."""
         self._settings = settings
         self._links: dict[str, Callable[[Dialer, BrokerSettings], Link]] = {
             "amqp": amqp,
             "redis": RedisLink,
             "memory": MemoryLink,
         }
-        self._dialer = Dialer(settings)
+        self._dialer = Dialer(settings, known)
         self._link: Link | None = None
         self.acknowledges = self._dialer.kind == "amqp"
         """As of the last connection: a URL in a file may change to that of another transport."""
@@ -73,6 +80,7 @@ class BrokerSource:
             kind = self._dialer.kind
             with Boundary(partial(lost, doing="cannot connect to the broker", connecting=True)):
                 self._link = self._links[kind](self._dialer, self._settings)
+            self._dialer.rotation.opened()
             self.acknowledges = kind == "amqp"
 
     @property
@@ -91,7 +99,10 @@ class BrokerSource:
         with self._using:
             link = self._present()
             with self._reading:
-                return link.read(timeout)
+                batch = link.read(timeout)
+            if batch is not None:
+                self._dialer.rotation.proven()
+            return batch
 
     def ack(self, tag: int) -> None:
         """As EventSource.ack."""

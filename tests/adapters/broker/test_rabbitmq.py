@@ -1,5 +1,6 @@
 """The event stream on RabbitMQ."""
 
+import shlex
 import threading
 import time
 from pathlib import Path
@@ -208,6 +209,32 @@ def test_forbidden_vhost(rabbitmq: RabbitMQ, rabbitmq_url: str) -> None:
     stranger = rabbitmq.add_user("stranger", "pw", "/", configure=".*", write=".*", read=".*")
     error = _refusal(f"{stranger.rstrip('/')}/{_vhost(rabbitmq_url)}")
     assert "set_permissions" in (error.remedy or "")
+
+
+@pytest.mark.parametrize("limit", ["max-connections", "max-queues"])
+def test_limit_of_the_vhost(rabbitmq: RabbitMQ, rabbitmq_url: str, limit: str) -> None:
+    """A limit that is reached may pass: a hint that speaks of limits, and not of another queue or of permissions."""
+    rabbitmq.limit(rabbitmq_url, limit, 0)
+    error = _refusal(rabbitmq_url)
+    assert "is reached" in str(error)
+    assert "set_vhost_limits" in str(error)
+    assert not any(word in str(error) for word in ("set_permissions", "delete_queue", "add_vhost"))
+    assert error.remedy is None
+    rabbitmq.limit(rabbitmq_url, limit, 20)
+    source = BrokerSource(settings(rabbitmq_url))
+    source.connect()
+    source.close()
+
+
+def test_remedies_can_be_pasted(rabbitmq: RabbitMQ, listening: Listening) -> None:
+    """A virtual host with characters of the shell is quoted in the commands."""
+    url = rabbitmq.new_vhost("it's a/vhost")
+    listening(url).close()
+    reader = rabbitmq.add_user("reader", "pw", "it's a/vhost", configure="^$", write="^$", read=".*")
+    for error in (_refusal(reader), _refusal(url, queue={"max_bytes": "1MiB"})):
+        command = (error.remedy or "").partition("rabbitmqctl ")[2].partition("),")[0]
+        assert shlex.split(command)[1:3] == ["-p", "it's a/vhost"]
+    rabbitmq.delete_vhost(url)
 
 
 def test_no_permission_to_declare(rabbitmq: RabbitMQ, rabbitmq_url: str) -> None:

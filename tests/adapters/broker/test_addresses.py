@@ -1,0 +1,92 @@
+"""Which of several broker URLs is tried when."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from celery_monitor.adapters.broker import BrokerProbe, BrokerSource, KnownAddress
+from celery_monitor.adapters.broker.addresses import Rotation
+from celery_monitor.errors import SourceLostError
+from tests.adapters.broker.conftest import collect, connects, settings
+from tests.conftest import Start
+from tests.servers import Redis, Stopwatch, wait_until
+
+THREE = ["a", "b", "c"]
+
+
+def test_each_is_tried_once_before_one_is_tried_again() -> None:
+    """Round and round while none works."""
+    rotation = Rotation(KnownAddress())
+    assert "".join(rotation.next(THREE) for _ in range(7)) == "abcabca"
+
+
+def test_one_that_worked_is_tried_first() -> None:
+    """After the loss of a connection on which something arrived; then the others, in turn."""
+    rotation = Rotation(KnownAddress())
+    assert [rotation.next(THREE) for _ in range(2)] == ["a", "b"]
+    rotation.opened()
+    rotation.proven()
+    assert "".join(rotation.next(THREE) for _ in range(4)) == "bcab"
+
+
+def test_one_that_takes_connections_and_says_nothing_is_no_dead_end() -> None:
+    """The next one is tried as if it had refused."""
+    rotation = Rotation(KnownAddress())
+    tried = ""
+    for _ in range(4):
+        tried += rotation.next(THREE)
+        rotation.opened()
+    assert tried == "abca"
+
+
+def test_others_begin_with_the_one_that_was_opened() -> None:
+    """Even those that have tried another one in vain meanwhile."""
+    known = KnownAddress()
+    first, second = Rotation(known), Rotation(known)
+    assert second.next(THREE) == "a"
+    assert [first.next(THREE) for _ in range(3)] == ["a", "b", "c"]
+    first.opened()
+    assert [second.next(THREE) for _ in range(3)] == ["c", "b", "c"]
+
+
+def test_a_shorter_list_has_an_address_too() -> None:
+    """The file with the URLs may have changed."""
+    rotation = Rotation(KnownAddress())
+    for _ in range(3):
+        rotation.next(THREE)
+    rotation.opened()
+    assert [rotation.next(["x"]) for _ in range(3)] == ["x", "x", "x"]
+
+
+@pytest.mark.parametrize("kind", ["amqp", "redis"])
+def test_a_dead_address_is_waited_for_once(kind: str, request: pytest.FixtureRequest) -> None:
+    """The probe does not wait for it when the stream has; nor does the stream when it is opened again."""
+    url = request.getfixturevalue("rabbitmq_url" if kind == "amqp" else "redis_url")
+    known = KnownAddress()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        dead = f"{kind}://127.0.0.1:{silent.getsockname()[1]}/"
+        source, probe = BrokerSource(settings(f"{dead};{url}"), known), BrokerProbe(settings(f"{dead};{url}"), known)
+        with pytest.raises(SourceLostError):
+            source.connect()
+        with Stopwatch() as watch:
+            source.connect()
+            probe.send(b"{}", 4)
+            assert collect(source, 1)
+            source.connect()
+        assert watch.seconds < 4
+        source.close()
+        probe.close()
+
+
+def test_both_go_to_the_redis_that_the_stream_reads(start: Start, tmp_path: Path) -> None:
+    """Though the first one is there again: a probe that went there would not come back."""
+    first, second = Redis(tmp_path / "first"), start(Redis(tmp_path / "second"))
+    both, known = settings(f"{first.url()};{second.url()}"), KnownAddress()
+    source, probe = BrokerSource(both, known), BrokerProbe(both, known)
+    wait_until(lambda: connects(source), 20, every=0.01)
+    start(first)
+    probe.send(b"{}", 4)
+    assert collect(source, 1, timeout=10)
+    source.close()
+    probe.close()
