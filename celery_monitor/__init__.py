@@ -1,9 +1,9 @@
-"""An event's way through the program.
+"""The path of an event through the program.
 
 ``adapters/broker`` polls messages from the fleet's event exchange. ``runtime/pump`` hands them to ``core/monitor``,
-which is pure: it decodes them (``core/decode``), names them by what it tracks of each task (``core/track``), adds them
-up (``core/aggregate``) and decides which failures page (``core/decide``). What that changed is committed to
-``adapters/store`` in one transaction, and only then are the messages acknowledged. ``runtime/notifier`` delivers what
-the transaction put into the outbox, by ``adapters/channels``. ``adapters/prometheus`` and
-``adapters/web`` show snapshots of the monitor and read-only queries on the store. ``app`` builds all of it.
+which does no I/O: it decodes them (``core/decode``), finds each task's name by tracking tasks (``core/track``),
+aggregates them (``core/aggregate``) and decides which failures page (``core/decide``). The changes are committed to
+``adapters/store`` in one transaction, and only then are the messages acknowledged. ``runtime/notifier`` delivers the
+notifications that the transaction put into the outbox, through ``adapters/channels``. ``adapters/prometheus`` and
+``adapters/web`` show snapshots of the monitor and read-only queries on the store. ``app`` assembles the parts.
 """

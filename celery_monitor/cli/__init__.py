@@ -42,7 +42,7 @@ _COMMANDS: Final = {
 
 
 class _Failed(click.ClickException):
-    """An error that a person can do something about: its text and an exit code, without a traceback."""
+    """An error that the user can fix: prints its text without a traceback and sets the exit code."""
 
     exit_code = 1
 
@@ -55,7 +55,7 @@ class _Misused(_Failed):
 
 
 class _LazyGroup(click.Group):
-    """Knows its commands by name, and the errors of all of them."""
+    """Imports a command when it is called, and turns errors of all commands into exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -67,7 +67,7 @@ class _LazyGroup(click.Group):
         entry = _COMMANDS[cmd_name]
         module = sys.modules.get(_module(entry))
         if module is None:
-            with _uncollected():
+            with _without_gc():
                 module = importlib.import_module(_module(entry))
         command: click.Command = getattr(module, entry.target.partition(":")[2])
         return command
@@ -98,8 +98,8 @@ class _LazyGroup(click.Group):
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """No garbage collection of what is imported: it stays, and looking at it repeatedly is a third of the start."""
+def _without_gc() -> Iterator[None]:
+    """Disable garbage collection during an import: scanning the imported objects takes a third of the start."""
     gc.disable()
     try:
         yield

@@ -1,4 +1,4 @@
-"""The store of a command that works beside the daemon."""
+"""The store for commands that can run while the daemon is running."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from celery_monitor.settings import Settings
 
 @contextmanager
 def attached_store(settings: Settings) -> Iterator[SqlStore]:
-    """The store of the settings, for reading and for what people write, without leading. See SqlStore.attach."""
+    """The configured store, without the leader's lease, for reading, silences and retries. See SqlStore.attach."""
     store = open_store(
         settings.store.url_source(),
         password=settings.store.password_source(),

@@ -1,4 +1,4 @@
-"""``celery-monitor config``: what is configured, what is wrong with it, and what can be."""
+"""``celery-monitor config``: checks, shows and describes the configuration."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def check(ctx: click.Context, config_path: Path | None) -> None:
     """
     try:
         settings = load(config_path)
-        App(settings)  # without I/O: refuses what the daemon would refuse before it starts
+        App(settings)  # without I/O: finds the errors that would prevent the daemon from starting
     except ConfigError as exc:
         for problem in exc.problems:
             click.echo(str(problem))
@@ -78,7 +78,7 @@ def reference() -> None:
 def _plan(settings: Settings) -> dict[str, str]:
     return {
         "fleet": settings.fleet,
-        "reads": redact_url(settings.broker.url_source().get() or ""),
-        "keeps": settings.store.redacted_url,
-        "serves": f"port {settings.web.port} of {settings.web.host}",
+        "broker": redact_url(settings.broker.url_source().get() or ""),
+        "store": settings.store.redacted_url,
+        "web": f"port {settings.web.port} of {settings.web.host}",
     } | {channel.name: channel.summary for channel in configured(settings)}

@@ -1,4 +1,4 @@
-"""``celery-monitor events``: the live stream for a person, beside a running monitor and without disturbing it."""
+"""``celery-monitor events``: prints the live stream of events. It does not affect a running monitor."""
 
 import fnmatch
 import math
@@ -31,19 +31,19 @@ from celery_monitor.settings import BrokerSettings, load
 _MAX_TASKS: Final = 100_000
 _MAX_AGE: Final = 86_400.0
 _LINGER: Final = 60.0
-_INTRODUCTION: Final = 1.0
-"""Seconds that workers have to name what they hold already."""
+_INSPECT_TIMEOUT: Final = 1.0
+"""Seconds that workers have to report the tasks that they already hold."""
 _POLL: Final = 0.25
 _WIDTH: Final = 200
 _TYPE_WIDTH: Final = 16
 _NAME_WIDTH: Final = 28
 _UUID_WIDTH: Final = 36
 _RETRY: Final = re.compile(r"Retry\((?:Retry\(\.\.\.\), )?(.*), (?:[^,()]*|datetime\.datetime\(.*\))\)", re.DOTALL)
-"""How Celery's exception of a retry shows itself: itself, the cause, when."""
+"""The ``repr`` of Celery's Retry exception: itself, the cause, the time."""
 _RETRY_LINE: Final = re.compile(
     r"^celery\.exceptions\.Retry: Retry (?:in \S+|at \S+(?: \S+)?): (.+)\Z", re.MULTILINE | re.DOTALL
 )
-"""The end of its traceback, where the event itself does not say the cause."""
+"""The last line of its traceback, for events without the cause."""
 _UNKNOWN: Final = "(unknown)"
 _COLOURS: Final = {
     "task-succeeded": "green",
@@ -80,7 +80,7 @@ def events(
 
 
 def _show(settings: BrokerSettings, stream: "_EventPrinter", deadline: float, limit: int) -> None:
-    """Raises SourceLostError."""
+    """Print events until ``deadline`` or ``limit``. Raises SourceLostError."""
     clock = SystemClock()
     address, listener = _connected(settings)
     with closing(listener):
@@ -94,7 +94,7 @@ def _show(settings: BrokerSettings, stream: "_EventPrinter", deadline: float, li
 
 
 def _connected(settings: BrokerSettings) -> tuple[BrokerSettings, Listener]:
-    """The first address of the broker that can be reached. Raises SourceLostError: the first one's."""
+    """Connect to the first reachable address of the broker. Raises the SourceLostError of the first address."""
     refusals = []
     for address in settings.each_address():
         listener = Listener(address)
@@ -109,15 +109,15 @@ def _connected(settings: BrokerSettings) -> tuple[BrokerSettings, Listener]:
 
 
 def _tasks_of_workers(settings: BrokerSettings) -> Sequence[FleetTask]:
-    """What the workers hold; nothing when they cannot be asked: the stream alone is worth showing."""
+    """The workers' tasks; empty if they do not answer, because the stream is useful without them."""
     with closing(BrokerFleet(settings)) as fleet, suppress(SourceLostError):
-        return fleet.tasks(_INTRODUCTION)
+        return fleet.tasks(_INSPECT_TIMEOUT)
     return ()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ctrl-C and a reader that has gone (`| head`) are ends like any other."""
+    """End normally on Ctrl-C and when the reader of the output is gone (`| head`)."""
     try:
         yield
     except KeyboardInterrupt:
@@ -127,7 +127,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _EventPrinter:
-    """Messages → lines. ``glob`` leaves only tasks with such a name."""
+    """Formats messages as lines. ``glob`` selects tasks by name."""
 
     def __init__(self, glob: str | None, redact: Sequence[Pattern]) -> None:
         self.tasks_seen = False
@@ -136,12 +136,12 @@ class _EventPrinter:
         self._tracker = Tracker(max_tasks=_MAX_TASKS, max_age=_MAX_AGE, linger=_LINGER)
 
     def learn(self, tasks: Sequence[FleetTask], now: float) -> None:
-        """Names of what began before."""
+        """Learn the names of tasks that started before."""
         self._tracker.tick(now)  # a task's age counts from here
         self._tracker.learn(tasks)
 
     def lines(self, deliveries: Sequence[Delivery], now: float) -> Iterator[str]:
-        """A line for each event that is wanted."""
+        """A line for each selected event."""
         self._tracker.tick(now)
         for delivery in deliveries:
             for event in events_of(delivery):
@@ -156,7 +156,7 @@ class _EventPrinter:
 
     def _line(self, event: Event) -> str | None:
         if event.type == PROBE:
-            return None  # a running monitor's own
+            return None  # from a running monitor
         kind = KINDS.get(event.type)
         name: str | None = None
         measured: float | None = None
@@ -168,15 +168,19 @@ class _EventPrinter:
             name = ref.name or unregistered_name(event.exception)
         if self._glob is not None and (name is None or not fnmatch.fnmatchcase(name, self._glob)):
             return None
-        words = [event.hostname, *self._facts(event, measured)]
+        columns = [event.hostname, *self._facts(event, measured)]
         if kind is not None:
-            words = [f"{printable(name or _UNKNOWN, _WIDTH):<{_NAME_WIDTH}}", f"{event.uuid:<{_UUID_WIDTH}}", *words]
+            columns = [
+                f"{printable(name or _UNKNOWN, _WIDTH):<{_NAME_WIDTH}}",
+                f"{event.uuid:<{_UUID_WIDTH}}",
+                *columns,
+            ]
         label = click.style(f"{printable(event.type, _WIDTH):<{_TYPE_WIDTH}}", fg=_COLOURS.get(event.type))
         at = rfc3339(event.timestamp, "milliseconds") or ""
-        return "  ".join([at, label, *(printable(word, _WIDTH) for word in words)])
+        return "  ".join([at, label, *(printable(column, _WIDTH) for column in columns)])
 
     def _facts(self, event: Event, measured: float | None) -> Iterator[str]:
-        """What the event says beside who and when."""
+        """The event's details: queue, times, exception, counts."""
         if event.type == "task-sent" and event.queue:
             yield f"to {event.queue}"
         if event.type == "task-started" and measured is not None:
@@ -192,7 +196,7 @@ class _EventPrinter:
 
 
 def _cause(event: Event) -> str | None:
-    """What made a task be retried: versions of Celery send it, the exception that asks for the retry, or nothing."""
+    """The cause of a retry. Depending on its version, Celery sends the cause, the Retry exception, or nothing."""
     match = _RETRY.fullmatch(event.exception or "")
     cause = match[1] if match else event.exception
     if cause in {None, "None"}:

@@ -1,4 +1,4 @@
-"""``celery-monitor healthcheck``: for Docker's HEALTHCHECK."""
+"""``celery-monitor healthcheck``: the command for Docker's HEALTHCHECK."""
 
 import http.client
 import json
@@ -17,26 +17,26 @@ from celery_monitor.errors import MonitorError
 from celery_monitor.settings import WebSettings, load
 
 _TIMEOUT: Final = 3.0  # seconds
-_WHOLE: Final = 1.4
-"""How many times as long the whole answer may take: less than the 5 s that the image's HEALTHCHECK gives."""
+_TOTAL_FACTOR: Final = 1.4
+"""Factor for the timeout of the whole answer: it must be less than the 5 s of the image's HEALTHCHECK."""
 _LOOPBACK: Final = {"0.0.0.0": ("127.0.0.1",), "::": ("127.0.0.1", "::1")}
-"""Where a daemon is asked that listens on all addresses."""
-_MAX_ANSWER_BYTES: Final = 65536  # bytes of an answer
+"""The addresses to connect to if the daemon listens on all addresses."""
+_MAX_ANSWER_BYTES: Final = 65536  # of an answer
 _MAX_LENGTH: Final = 300
-"""Characters of what is told of it."""
+"""Maximum length of the printed text, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What came of asking."""
+    """The result of a request to /livez."""
 
     alive: bool
     ours: bool
-    """It is a celery-monitor's, and not another program's."""
+    """Whether the answer came from a celery-monitor and not from another program."""
     text: str
-    """In one line."""
+    """One line."""
     responded: bool = True
-    """Something answered at all."""
+    """Whether there was any answer."""
 
 
 @click.command()
@@ -52,10 +52,10 @@ def healthcheck(config_path: Path | None, port: int | None) -> None:
 
 
 def ask(web: WebSettings) -> CheckResult:
-    """Ask the daemon on this machine, and wait a few seconds for its answer.
+    """Request /livez from the daemon on this machine, with a timeout of a few seconds.
 
     Raises:
-        MonitorError: Only the daemon knows its port.
+        MonitorError: web.port is 0, so the port is unknown.
     """
     if web.port == 0:
         raise MonitorError(
@@ -68,11 +68,11 @@ def ask(web: WebSettings) -> CheckResult:
 
 def _ask(host: str, port: int) -> CheckResult:
     try:
-        # Without the proxies of the environment, and without following anybody elsewhere: it is on this machine.
+        # Without the proxies of the environment and without redirects: the daemon is on this machine.
         with closing(http.client.HTTPConnection(host, port, timeout=_TIMEOUT)) as connection:
             connection.connect()
-            # The timeout is for each read; this is for all of them, whatever drips.
-            timer = threading.Timer(_WHOLE * _TIMEOUT, _cut, [connection.sock])
+            # The timeout applies to each read; the timer limits the whole answer, even if it arrives slowly.
+            timer = threading.Timer(_TOTAL_FACTOR * _TIMEOUT, _cut, [connection.sock])
             timer.start()
             try:
                 connection.request("GET", "/livez")
@@ -107,7 +107,7 @@ def _answer(status: int, body: bytes) -> CheckResult:
 
 
 def _checks(body: bytes) -> dict[str, str] | None:
-    """Each check's state, of a monitor's answer; None for anything else."""
+    """The state of each check in a monitor's answer; None for any other answer."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""``celery-monitor notify``: does a notification arrive?"""
+"""``celery-monitor notify``: sends a test message."""
 
 import difflib
 from pathlib import Path
@@ -29,7 +29,7 @@ def test(channel: str, config_path: Path | None, rule: str | None) -> None:
     email sends a mail to all recipients of the daily mail.
     """
     settings = load(config_path)
-    tell(_channel_named(channel, configured(settings)).test(settings.fleet, SystemClock(), rule))
+    print_result(_channel_named(channel, configured(settings)).test(settings.fleet, SystemClock(), rule))
 
 
 def _channel_named(name: str, channels: list[Channel]) -> Channel:
@@ -41,8 +41,8 @@ def _channel_named(name: str, channels: list[Channel]) -> Channel:
     return channels_by_name[name]
 
 
-def tell(result: TestResult) -> None:
-    """Print what came back. Raises MonitorError when somebody did not get it, or nobody knows."""
+def print_result(result: TestResult) -> None:
+    """Print the receiver's response. Raises MonitorError if the message was not, or perhaps not, delivered."""
     click.echo(result.text)
     if result.problem is not None:
         raise MonitorError(result.problem)

@@ -1,4 +1,4 @@
-"""``celery-monitor outbox``: list pending and failed notifications, and retry them. Works beside the daemon."""
+"""``celery-monitor outbox``: lists and retries notifications. Can run while the daemon is running."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -90,7 +90,7 @@ def _items(rows: Outbox, *, dead: bool) -> Iterator[OutboxItem]:
 
 
 def _first_in_line(items: Iterable[OutboxItem], now: float) -> dict[_Line, int]:
-    """The notification that each receiver gets next. Those that are not due yet block no other; see Outbox.due."""
+    """The notification that each receiver gets next. One that is not due yet does not block others; see Outbox.due."""
     first: dict[_Line, int] = {}
     for item in items:
         if item.state == "pending" and (item.attempts > 0 or item.due_at <= now):

@@ -1,4 +1,4 @@
-"""Standard output, which may be gone or full."""
+"""Handles a standard output that is closed or full."""
 
 import errno
 import os
@@ -6,9 +6,9 @@ import sys
 from typing import Final
 
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""Errors of a place that takes nothing more."""
+"""Errors of a destination that accepts no more data."""
 
 
 def give_up() -> None:
-    """Let what was not written go to nobody; else Python complains at its exit."""
+    """Discard unwritten output; otherwise Python reports an error when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""``celery-monitor report``: the summary of a day, printed or mailed. Works beside the daemon."""
+"""``celery-monitor report``: prints or mails the summary of a day. Can run while the daemon is running."""
 
 import datetime as dt
 import json
@@ -13,7 +13,7 @@ import click
 from celery_monitor.adapters.channels import DailyReport, configured, of_report
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.cli.attached import attached_store
-from celery_monitor.cli.notify import tell
+from celery_monitor.cli.notify import print_result
 from celery_monitor.cli.options import config_file, store_url
 from celery_monitor.core.summary import Summary, summary_to_dict
 from celery_monitor.policy import pages, policy_of
@@ -44,7 +44,7 @@ def report(config_path: Path | None, store: str | None, day: str, form: str, *, 
     with _reports(settings, zone) as reports:
         summary = reports.summary(date, now)
         if send:
-            tell(daily.send_again(summary, settings.web.external_url))
+            print_result(daily.send_again(summary, settings.web.external_url))
         else:
             click.echo(_printed(summary, form, daily, settings.web.external_url), nl=False)
 
@@ -71,6 +71,6 @@ def _reports(settings: Settings, zone: ZoneInfo) -> Iterator[DayReport]:
 
 def _printed(summary: Summary, form: str, daily: DailyReport, external_url: str | None) -> str:
     if form == "json":
-        # ASCII, so that nothing that a task's name holds can control the terminal.
+        # ASCII, so that no task name can control the terminal.
         return f"{json.dumps(summary_to_dict(summary), indent=2)}\n"
     return (daily.html if form == "html" else daily.text)(summary, external_url)

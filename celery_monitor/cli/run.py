@@ -15,8 +15,8 @@ from celery_monitor.runtime.interpreter import InterpreterGuard
 from celery_monitor.settings import Settings, load
 
 COLLECT: Final = (10_000, 20, 50)
-"""When Python looks for garbage that refers to itself. There is next to none of it here, and much to look at: with the
-default thresholds a large fleet stands still for a tenth of a second every few thousand tasks."""
+"""Thresholds of the garbage collector. The program creates hardly any reference cycles, and scanning is expensive: with
+the default thresholds a large fleet pauses the daemon for a tenth of a second every few thousand tasks."""
 
 
 @click.command()
@@ -57,15 +57,15 @@ def run(  # noqa: PLR0917  # one for each option
 
 
 def stop_signals() -> list[signal.Signals]:
-    """The signals that end the daemon in order.
+    """The signals that shut the daemon down gracefully.
 
-    SIGHUP comes when a terminal closes, and from those who want the configuration to be reloaded: the service manager
-    then starts the daemon again. `nohup` ignores it.
+    SIGHUP is sent when a terminal closes, or to reload the configuration: the service manager then restarts the
+    daemon. With `nohup` it is ignored.
     """
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return [signal.SIGTERM, signal.SIGINT, *([] if ignored else [signal.SIGHUP])]
 
 
 def configure_log(settings: Settings) -> None:
-    """Logging as the settings say, with every secret of theirs hidden."""
+    """Configure logging from the settings, with all their secrets redacted."""
     log.configure(settings.log.level, settings.log.format, secrets_of(settings))

@@ -1,4 +1,4 @@
-"""``celery-monitor schedules``: what runs regularly, as configuration. Works beside the daemon, on its store."""
+"""``celery-monitor schedules``: suggests ``schedules`` from the daemon's store. Can run while it is running."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ def suggest(config_path: Path | None, store: str | None, timezone: str | None) -
 
 
 def _entry(item: Suggestion, zone: str) -> str:
-    """JSON's texts are YAML's, whatever is in them."""
+    """A YAML entry. Its strings are JSON strings, which are valid YAML whatever they contain."""
     when = (
         f"cron: {json.dumps(item.cron)}, timezone: {zone}"
         if item.cron

@@ -1,4 +1,4 @@
-"""``celery-monitor silence``: add, list and end silences. Works beside the daemon, on its store."""
+"""``celery-monitor silence``: adds, lists and ends silences in the store. Can run while the daemon is running."""
 
 import getpass
 import secrets
@@ -110,7 +110,7 @@ def end(config_path: Path | None, store: str | None, silence_id: str) -> None:
 
 
 def _user() -> str:
-    """Who is signed in on this machine; "" where that is not known, as in a container without such a user."""
+    """The user on this machine; "" if unknown, for example in a container without such a user."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError, ImportError):

@@ -1,4 +1,4 @@
-"""``celery-monitor store``: an installation moves to another store."""
+"""``celery-monitor store``: copies a store to another one."""
 
 import platform
 import time
@@ -59,7 +59,7 @@ def _side(settings: Settings, option: str, url: str) -> CopySide:
 
 
 def _print(compared: list[Compared]) -> None:
-    """What is the same on both sides."""
+    """Print the comparison of both sides."""
     rows = [(pair.name, f"{pair.source:,}", f"{pair.target:,}", "same") for pair in compared]
     table = [("", "SOURCE", "TARGET", ""), *rows]
     widths = [max(len(row[column]) for row in table) for column in range(4)]
@@ -68,7 +68,7 @@ def _print(compared: list[Compared]) -> None:
 
 
 class _CopyProgress:
-    """A line on standard error for each table, and more for those that take long."""
+    """Prints a line on standard error for each table, and more lines for large tables."""
 
     def __init__(self) -> None:
         self._printed_at = 0.0

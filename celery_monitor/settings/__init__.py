@@ -1,8 +1,8 @@
-"""The configuration: nested models, one file per concern; every fault of it is reported at once.
+"""The configuration: nested models, one module per concern. All errors are reported at once.
 
-`load` merges what was given by argv, the environment and a YAML file (`layers`), and checks it by the models.
-No text that leaves this package holds the value of a field, because any of them may be a secret that was put
-into the wrong place. Nothing here logs, and only files that the configuration names are read.
+`load` merges the command line, the environment and a YAML file (`layers`), and validates the result with the models.
+No message of this package contains the value of a field, because any value may be a secret in the wrong place. Nothing
+here logs, and only files named in the configuration are read.
 """
 
 from celery_monitor.settings.alerts import AlertsSettings, RuleSettings, StormSettings

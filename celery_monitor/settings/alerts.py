@@ -44,9 +44,9 @@ class StormSettings(Section):
 
 
 HELM_ON: Final = "true"
-"""The key ``on`` as Helm gives it."""
+"""The key ``on`` as Helm passes it."""
 _REQUIRED: Final = {"runtime": "longer_than", "waiting": "longer_than", "backlog": "more_than"}
-"""By condition: the parameter that a rule cannot do without."""
+"""The parameter that is required for each condition."""
 _CONDITIONS_OF: Final = {
     "match": ("failure", "runtime", "waiting", "lost"),
     "exclude": ("failure", "runtime", "waiting", "lost"),
@@ -60,7 +60,7 @@ _CONDITIONS_OF: Final = {
     "finishing_for": ("lost",),
     "resolve_after": ("runtime", "waiting", "backlog", "no_worker"),
 }
-"""The conditions that each field of a rule has a meaning for; fields that are not here: all of them."""
+"""The conditions for which each field of a rule is valid; other fields are valid for all conditions."""
 
 
 def _condition(value: object) -> object:
@@ -140,7 +140,7 @@ class RuleSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _on_is_a_key(cls, value: Any) -> Any:  # noqa: ANN401 - any input
-        """To YAML 1.1, by which Helm reads values, the key ``on`` is true, and arrives here as a text."""
+        """In YAML 1.1, which Helm uses for values, the key ``on`` is true, and arrives here as a string."""
         if isinstance(value, dict) and HELM_ON in value and "on" not in value:
             return {"on" if key == HELM_ON else key: item for key, item in value.items()}
         return value
@@ -158,7 +158,7 @@ class RuleSettings(Section):
         return self
 
     def routing_key_source(self) -> SecretSource:
-        """The rule's own routing key, from wherever it comes; None when there is none."""
+        """The source of the rule's own routing key."""
         return SecretSource(self.routing_key, self.routing_key_file)
 
 
@@ -179,7 +179,7 @@ class MuteSettings(Section):
     """The reason, shown on the page ``/silences``."""
 
     def covers(self, other: "MuteSettings") -> bool:
-        """Whether it surely silences all that the other one does. In doubt, not."""
+        """Whether it certainly silences everything that the other one silences."""
         tasks = "*" in self.match or set(other.match) <= set(self.match)
         queues = bool(other.queues) and set(other.queues) <= set(self.queues)
         return tasks and (queues or not self.queues or "*" in self.queues)

@@ -1,4 +1,4 @@
-"""Where the events come from."""
+"""Settings of the broker."""
 
 import re
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ _DEFAULT_URL: Final = SecretUrl("amqp://guest:guest@localhost:5672//")
 
 
 def check_urls(urls: str) -> None:
-    """Raises ValueError, without any part of them in it, for those that the monitor cannot listen to."""
+    """Raises ValueError, without any part of a URL, if the monitor cannot read events from one of them."""
     for url in urls.split(";"):
         scheme = url.partition("://")[0].lower() if "://" in url else ""
         if scheme.partition("+")[0] in _EVENTLESS:
@@ -51,9 +51,9 @@ def check_urls(urls: str) -> None:
 
 
 def tls_options(url: str, use_ssl: dict[str, Any] | bool | None) -> dict[str, Any] | None:  # noqa: FBT001 - Celery's own
-    """The options for TLS to one broker, from ``broker.use_ssl`` and the URL's query; None where none is asked for.
+    """The TLS options for one broker, from ``broker.use_ssl`` and the URL's query; None without TLS.
 
-    The URL's scheme asks for it, and so does ``use_ssl``: nothing that was asked for is sent in clear text.
+    Either the URL's scheme or ``use_ssl`` enables TLS, so that nothing is sent in clear text by mistake.
     """
     parts = split_url(url)
     if not (parts.scheme.lower() in _SECURE or use_ssl is True or isinstance(use_ssl, dict)):
@@ -66,7 +66,7 @@ def tls_options(url: str, use_ssl: dict[str, Any] | bool | None) -> dict[str, An
 
 
 def unverified(urls: str, use_ssl: dict[str, Any] | bool | None) -> bool:  # noqa: FBT001 - Celery's own
-    """Whether TLS is asked for and anybody may pretend to be the broker: verification is turned off."""
+    """Whether TLS is enabled but the broker's certificate or host name is not verified."""
     for url in urls.split(";"):
         options = tls_options(url, use_ssl) or {}
         for key, value in options.items():
@@ -152,7 +152,7 @@ class BrokerSettings(Section):
 
     url: Annotated[SecretUrl, AfterValidator(_broker_url)] = Field(
         default=_DEFAULT_URL,
-        # RabbitMQ's well-known one is no secret, and a schema that says ** would be wrong.
+        # RabbitMQ's default password is no secret, and a schema with ** would be wrong.
         json_schema_extra={
             "default": _DEFAULT_URL.get_secret_value(),
             "examples": ["redis://redis:6379/0", "sentinel://:password@sentinel-1:26379;sentinel-2:26379"],
@@ -208,11 +208,11 @@ class BrokerSettings(Section):
         return check_url_file(value, info, _DEFAULT_URL, check_urls)
 
     def url_source(self) -> SecretSource:
-        """The URL, from wherever it comes; never None."""
+        """The source of the URL, which is never None."""
         return SecretSource(self.url, self.url_file)
 
     def each_address(self) -> Iterator["BrokerSettings"]:
-        """The settings with each URL of ``url`` alone, for a command that connects once and has no time to try again.
+        """The settings once for each URL in ``url``, for a command that tries each URL only once.
 
         The Sentinels of one master stay together.
         """

@@ -1,6 +1,6 @@
-"""``channels``: where incidents go besides the sections that define a channel themselves.
+"""The ``channels`` setting: the receivers of incidents, in addition to sections that define a channel themselves.
 
-Each type's package gives the model of its entries; what all entries share is here.
+Each channel type's package provides the model of its entries; this module contains what they have in common.
 """
 
 import difflib
@@ -23,7 +23,7 @@ _NAME: Final = "^[a-z0-9][a-z0-9_-]{0,62}$"
 
 
 def _name(value: Any) -> Any:  # noqa: ANN401 - any input
-    """What the pattern means, in words."""
+    """Check the name, with a readable message."""
     if isinstance(value, str) and not re.fullmatch(_NAME, value):
         raise ValueError("must be 1 to 63 lower-case letters, digits, - or _, such as shop-slack")
     return value
@@ -31,7 +31,7 @@ def _name(value: Any) -> Any:  # noqa: ANN401 - any input
 
 ChannelName = Annotated[str, Field(pattern=_NAME), BeforeValidator(_name)]
 DEFAULT: Final = TYPES[0]
-"""The channel of rules that name none: that of the section."""
+"""The channel of rules that name none, which is configured by the section of this name."""
 
 
 class ChannelSettings(Section):
@@ -43,7 +43,7 @@ class ChannelSettings(Section):
 
 
 class _ByType:
-    """The models of all types, told apart by ``type``. They are imported when the schema is built."""
+    """The union of the models of all types, discriminated by ``type``. They are imported when the schema is built."""
 
     def __get_pydantic_core_schema__(self, _source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401
         choices = {name: handler.generate_schema(package(name).ENTRY) for name in entry_types()}
@@ -56,8 +56,8 @@ def entry_types() -> list[str]:
 
 
 def _sections() -> list[str]:
-    """Types that have a section of the settings, which defines a channel of the same name."""
-    from celery_monitor.settings.model import Settings  # noqa: PLC0415 - it is made of this module's types
+    """Types that have a section in the settings, which defines a channel of the same name."""
+    from celery_monitor.settings.model import Settings  # noqa: PLC0415 - it uses this module's types
 
     return [name for name in TYPES if name in Settings.model_fields]
 
@@ -77,7 +77,7 @@ Channels = Annotated[tuple[Annotated[ChannelSettings, _ByType()], ...], AfterVal
 
 
 def of_channels(kind: Literal["problems", "warnings"], settings: "Settings") -> Iterator[Problem]:
-    """What the packages of all types find in settings that are valid by themselves."""
+    """The problems or warnings that the packages of all types find in otherwise valid settings."""
     for name in TYPES:
         find = getattr(package(name), kind, None)
         if find is not None:
@@ -85,7 +85,7 @@ def of_channels(kind: Literal["problems", "warnings"], settings: "Settings") -> 
 
 
 def unknown_channels(settings: "Settings") -> Iterator[Problem]:
-    """Each name in a ``to`` that is of no channel that carries incidents."""
+    """A problem for each name in a ``to`` that is not a channel for incidents."""
     known = [DEFAULT, *(channel.name for channel in settings.channels)]
     alerts = settings.alerts
     yield from _unknown("alerts.to", alerts.to, known)
@@ -96,7 +96,7 @@ def unknown_channels(settings: "Settings") -> Iterator[Problem]:
 
 
 def _unknown(path: str, names: Sequence[str], known: list[str], where: str = "") -> Iterator[Problem]:
-    """Told by its place: like every other value, an unknown name may be a secret in the wrong place."""
+    """Report the place and not the name: like any value, an unknown name may be a secret in the wrong place."""
     for number, name in enumerate(names):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

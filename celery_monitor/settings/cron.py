@@ -1,4 +1,4 @@
-"""Cron expressions with five fields, and windows of time that begin at one."""
+"""Cron expressions with five fields, and time windows that begin at their times."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -16,13 +16,13 @@ from celery_monitor.settings.units import DAY, MINUTE
 _FIELDS: Final = "minute hour day month weekday"
 _SOME_DAY: Final = datetime(2024, 1, 1, tzinfo=UTC)
 LONGEST: Final = MAX_SILENCE
-"""Seconds that mute windows may cover without a break: as long as the longest silence."""
+"""Maximum seconds that mute windows may cover without a break: as long as the longest silence."""
 _PERIOD: Final = 400 * DAY
-"""Seconds after which the times of an expression come again."""
+"""Seconds after which the times of an expression repeat."""
 _MINUTES: Final = 50_000
-"""Times of an expression that are looked at: 30 days of every minute, and some."""
+"""Maximum number of times of an expression that are checked: more than 30 days of minutes."""
 _COMPARED: Final = 400
-"""Consecutive times of an expression; more than a year of one that is due each day."""
+"""Number of consecutive times that are compared: more than a year of a daily expression."""
 
 
 def _cron(value: str) -> str:
@@ -39,24 +39,24 @@ Cron = Annotated[str, AfterValidator(_cron)]
 
 
 def some_times(expression: str, timezone: str) -> Iterator[float]:
-    """Consecutive times of the expression, in unix seconds; fewer where it has no more."""
+    """Up to _COMPARED consecutive times of the expression, in Unix seconds."""
     start = _SOME_DAY.astimezone(ZoneInfo(timezone))
     return (at.timestamp() for at in islice(CronSim(expression, start), _COMPARED))
 
 
 def shortest_interval(expression: str, timezone: str) -> float:
-    """The shortest time in seconds from one time to the next; infinite where there is one time only.
+    """The shortest time between two consecutive times, in seconds; infinite if there is only one.
 
-    In the hour that is left out times fall together; those are not compared.
+    Times in a skipped hour coincide; they are not compared.
     """
     times = some_times(expression, timezone)
     return min((later - earlier for earlier, later in pairwise(times) if later - earlier >= MINUTE), default=inf)
 
 
 def never_end(windows: Sequence[tuple[str, str, float]]) -> bool:
-    """Whether windows leave no time between them for longer than a silence may last.
+    """Whether the windows together cover a period longer than the longest silence without a break.
 
-    Each is an expression, its time zone, and the seconds from each of its times.
+    Each window is (cron expression, time zone, duration in seconds).
     """
     starts = ([(at, lasting) for at in _first_times(cron, zone)] for cron, zone, lasting in windows)
     begin = end = -inf

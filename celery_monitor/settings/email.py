@@ -1,4 +1,4 @@
-"""The daily mail."""
+"""Settings of the daily mail."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -76,5 +76,5 @@ class EmailSettings(Section):
         return tuple(once.values())
 
     def password_source(self) -> SecretSource:
-        """The password, from wherever it comes; None when there is none."""
+        """The source of the password."""
         return SecretSource(self.password, self.password_file)

@@ -1,7 +1,7 @@
-"""A mail address as people write it → as mail servers take it.
+"""Parses mail addresses as people write them into the form that mail servers accept.
 
-The domain goes out in ASCII (IDNA 2008, RFC 5891): every server takes it then. A local part (what is before the ``@``)
-has no such form: outside of ASCII it needs a server with SMTPUTF8 (RFC 6531).
+The domain is sent in ASCII (IDNA 2008, RFC 5891), which every server accepts. A local part (before the ``@``) has no
+such form: if it is not ASCII, it needs a server with SMTPUTF8 (RFC 6531).
 """
 
 import ipaddress
@@ -14,7 +14,7 @@ from typing import Final
 import idna
 
 MAX_LOCAL_PART_LENGTH: Final = 64
-"""Octets; as MAX_ADDRESS_LENGTH of RFC 5321, 4.5.3.1."""
+"""Octets; this and MAX_ADDRESS_LENGTH are from RFC 5321, 4.5.3.1."""
 MAX_ADDRESS_LENGTH: Final = 254
 
 _NAMED = re.compile(r"(?s)(.*?)\s*<([^<>]+)>\Z")
@@ -29,35 +29,35 @@ class EmailAddress:
     """One mailbox."""
 
     name: str
-    """What people see; may be ""."""
+    """The display name; may be ""."""
     local: str
-    """Without quotes."""
+    """The local part, without quotes."""
     domain: str
     """In ASCII and lower case, or an address literal like ``[192.0.2.1]``."""
 
     @property
     def international(self) -> bool:
-        """It can be written to over a server with SMTPUTF8 only."""
+        """Whether it can only be sent to by a server with SMTPUTF8."""
         return not self.local.isascii()
 
     @property
     def address(self) -> str:
-        """As in SMTP: ``local@domain``, with quotes where they are needed."""
+        """The form for SMTP: ``local@domain``, quoted if necessary."""
         return Address(username=self.local, domain=self.domain).addr_spec
 
     @property
     def identity(self) -> str:
-        """Equal for two ways to write one mailbox. No known server tells upper from lower case."""
+        """Equal for two spellings of one mailbox. No known server distinguishes upper and lower case."""
         return f"{self.local}@{self.domain}".casefold()
 
     @property
     def header(self) -> Address:
-        """As in a header of a mail."""
+        """The form for a mail header."""
         return Address(display_name=self.name, username=self.local, domain=self.domain)
 
 
 def parse(text: str) -> EmailAddress:
-    """``ops@example.com`` or ``Shop monitor <ops@example.com>``. Raises ValueError with what is wrong."""
+    """Parse ``ops@example.com`` or ``Shop monitor <ops@example.com>``. Raises ValueError that names the problem."""
     if not text.isprintable():
         raise ValueError("must not contain control characters or line breaks")
     match = _NAMED.match(text.strip())
@@ -76,7 +76,7 @@ def parse(text: str) -> EmailAddress:
 
 
 def ascii_domain(domain: str) -> str:
-    """A host's or domain's name in ASCII and lower case. Raises ValueError with what is wrong."""
+    """A host or domain name in ASCII and lower case. Raises ValueError that names the problem."""
     name = domain.removesuffix(".").lower()
     if not name.isascii():
         try:

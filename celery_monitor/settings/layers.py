@@ -1,4 +1,4 @@
-"""What each source says, before anything is checked: command line, environment, file."""
+"""The values of each source before validation: command line, environment and file."""
 
 import difflib
 import json
@@ -14,8 +14,8 @@ from celery_monitor.settings import schema, yaml_file
 PREFIX: Final = "CELERY_MONITOR_"
 CONFIG_VARIABLE: Final = f"{PREFIX}CONFIG"
 
-# Kubernetes puts addresses of a namespace's services into every pod; a service called celery-monitor gives
-# CELERY_MONITOR_PORT=tcp://10.0.0.1:9808 and more. Their names never hold the double underscore of a section.
+# Kubernetes sets variables with the addresses of a namespace's services in every pod; a service named celery-monitor
+# results in CELERY_MONITOR_PORT=tcp://10.0.0.1:9808 and more. They never contain the double underscore of a section.
 _SERVICE_LINK: Final = re.compile(
     r"(?!.*__).*(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
@@ -24,7 +24,7 @@ _SERVICE_ADDRESS: Final = re.compile(r"(tcp|udp|sctp)://")
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The values of one source, nested as in the file, and the names by which a user knows them."""
+    """The values of one source, nested as in the file, and the names by which the user set them."""
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[schema.Path, str] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Layer:
         section[path[-1]] = value
 
     def section(self, path: schema.Path) -> dict[str, Any]:
-        """What it says of a section; empty if nothing. Changes to what is not empty reach the layer."""
+        """The values of a section; an empty dict if there are none. Changes to a nonempty dict change the layer."""
         section = self.values
         for key in path:
             section = section.get(key, {})
@@ -46,7 +46,7 @@ class Layer:
 
 
 def from_arguments(overrides: Mapping[str, object]) -> Layer:
-    """Dotted paths to values (``{"web.port": 9000}``); None is an option that was not given."""
+    """A layer from dotted paths and values (``{"web.port": 9000}``); None: the option was not given."""
     layer = Layer()
     for dotted, value in overrides.items():
         if value is not None:
@@ -55,9 +55,9 @@ def from_arguments(overrides: Mapping[str, object]) -> Layer:
 
 
 def from_environment(environ: Mapping[str, str]) -> Layer:
-    """``CELERY_MONITOR_BROKER__URL`` and the like; empty ones count as unset, as compose files leave them.
+    """A layer from variables such as ``CELERY_MONITOR_BROKER__URL``. Empty ones, common in compose files, are unset.
 
-    A newline at the end is ignored, as it is in files: ``echo KEY | base64`` puts one into a Kubernetes Secret.
+    A trailing newline is ignored, as in files: ``echo KEY | base64`` adds one to a Kubernetes Secret.
     """
     layer = Layer()
     variables = {variable(path): (path, node) for path, node in schema.fields()}
@@ -86,7 +86,7 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
 
 
 def from_file(path: Path) -> Layer:
-    """A YAML file. Sections left empty count as not there."""
+    """A layer from a YAML file. Empty sections are ignored."""
     layer = Layer()
     document = yaml_file.read(path)
     if isinstance(document, Problem):
@@ -120,10 +120,10 @@ def _unknown_variable(name: str, variables: Mapping[str, object]) -> str:
 
 
 def _decode(text: str, node: schema.Node) -> object:
-    """Lists and mappings are JSON, a list of plain values also a,b,c. Other fields take the text as it is.
+    """Decode lists and mappings from JSON, and lists of plain values also from a,b,c. Other fields take the text.
 
     Raises:
-        ValueError: Without any part of the text: it may be a secret.
+        ValueError: Without any part of the text, which may be a secret.
     """
     kinds = schema.kinds(node)
     if "array" in kinds and not text.lstrip().startswith("[") and not schema.is_section(node["items"]):
@@ -142,7 +142,7 @@ def _decode(text: str, node: schema.Node) -> object:
 def _sections_only(
     values: Mapping[Any, Any], node: schema.Node, path: schema.Path, problems: list[Problem]
 ) -> dict[str, Any]:
-    """The values without empty sections, and without what cannot be merged with other layers."""
+    """The values without empty sections and without values that cannot be merged with other layers."""
     sections = {}
     for key, value in values.items():
         child = node["properties"].get(key)

@@ -1,4 +1,4 @@
-"""What is valid and hardly meant."""
+"""Warnings about settings that are valid but probably not intended."""
 
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -31,7 +31,7 @@ _DURATION: Final = duration()
 
 
 def warnings_of(settings: Settings) -> list[Problem]:
-    """Each with its field and what to do; nothing keeps the daemon from running with them."""
+    """All warnings, each with its field and what to do. The daemon runs despite them."""
     return [
         *_shadowed(settings.alerts.rules),
         *_unverified(settings.broker),
@@ -48,7 +48,7 @@ def warnings_of(settings: Settings) -> list[Problem]:
 
 
 def _shadowed(rules: Sequence[RuleSettings]) -> Iterator[Problem]:
-    """Rules that never decide, each with the first one that stands in its way."""
+    """Rules that never apply, each with the first rule that shadows it."""
     reported = set()
     for (index, earlier), (number, later) in combinations(enumerate(rules), 2):
         if number not in reported and earlier.on == later.on and _covers(earlier, later):
@@ -61,7 +61,7 @@ def _shadowed(rules: Sequence[RuleSettings]) -> Iterator[Problem]:
 
 
 def _covers(earlier: RuleSettings, later: RuleSettings) -> bool:
-    """Whether it surely matches whatever the later one matches. In doubt, not."""
+    """Whether the earlier rule certainly matches everything that the later one matches."""
     return (
         _all_of(earlier.match, later.match)
         and _all_of(earlier.queues, later.queues)
@@ -77,10 +77,10 @@ def _all_of(wide: Sequence[str], narrow: Sequence[str]) -> bool:
 
 
 def _within(glob: str, other: str) -> bool:
-    """Whether ``other`` matches whatever ``glob`` does. Of two patterns, only easy cases are told."""
+    """Whether ``other`` matches everything that ``glob`` matches. If both are patterns, only simple cases are found."""
     if glob == other:
         return True
-    # A star of the other one swallows the pattern as it would swallow what the pattern stands for.
+    # A star in ``other`` matches the text of the pattern just as it matches the names that the pattern matches.
     return not set("?[") & set(other) and "[" not in glob and fnmatchcase(glob, other)
 
 
@@ -90,7 +90,7 @@ def _unverified(broker: BrokerSettings) -> Iterator[Problem]:
 
 
 def _sentinels_in_clear(broker: BrokerSettings) -> Iterator[Problem]:
-    """As in Celery, use_ssl is for the master; the connections to the Sentinels have options of their own."""
+    """As in Celery, use_ssl applies to the master; connections to the Sentinels have their own options."""
     urls = (broker.url_source().get() or "").split(";")
     encrypted = any(tls_options(url, broker.use_ssl) is not None for url in urls)
     options = broker.transport_options.get("sentinel_kwargs")
@@ -117,7 +117,7 @@ def _temporary_store(store: StoreSettings) -> Iterator[Problem]:
 
 
 def _of_postgresql(store: StoreSettings) -> Iterator[Problem]:
-    """Settings of a PostgreSQL store, with one in SQLite."""
+    """Settings for PostgreSQL although the store is SQLite."""
     if store.file is not None:
         for name, field in _OF_POSTGRESQL.items():
             if field in store.model_fields_set:
@@ -125,7 +125,7 @@ def _of_postgresql(store: StoreSettings) -> Iterator[Problem]:
 
 
 def _unused(settings: Settings) -> Iterator[Problem]:
-    """Channels that nothing is ever sent to."""
+    """Channels to which nothing is ever sent."""
     alerts = settings.alerts
     names = {
         name
@@ -139,7 +139,7 @@ def _unused(settings: Settings) -> Iterator[Problem]:
 
 
 def _silent_for_too_long(settings: Settings) -> Iterator[Problem]:
-    """A worker that is not known any more is not judged: it counts as gone shortly before."""
+    """A dropped worker is no longer judged, so a worker counts as gone shortly before it is dropped."""
     limit = 0.9 * settings.metrics.worker_purge
     for number, rule in enumerate(settings.alerts.rules):
         if rule.silent_for is not None and rule.silent_for > limit:
@@ -151,7 +151,7 @@ def _silent_for_too_long(settings: Settings) -> Iterator[Problem]:
 
 
 def _grace_beyond_every(schedules: Sequence[ScheduleSettings]) -> Iterator[Problem]:
-    """With cron that is an error; a short interval may be meant with the default."""
+    """With cron this is an error; with every, a short interval may be combined with the default grace."""
     for number, item in enumerate(schedules):
         if item.every is not None and item.grace > item.every:
             yield Problem(

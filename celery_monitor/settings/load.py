@@ -1,4 +1,4 @@
-"""From argv, environment and file to Settings, or to every problem at once."""
+"""Loads Settings from command line, environment and file, or reports all problems at once."""
 
 import os
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ def load(
             ]
         )
     if settings is None or problems:
-        # Outside of any `except`: a ValidationError in the chain of causes holds the values.
+        # Outside of any `except`: a ValidationError in the chain of causes would contain the values.
         raise ConfigError(problems)
     return settings
 
@@ -61,7 +61,7 @@ def _layers(path: Path | None, overrides: Mapping[str, object], environ: Mapping
 
 
 def _resolve_duplicates(layers: list[Layer]) -> None:
-    """A secret's value displaces a lower layer's file, and the reverse: ``--broker`` wins over url_file."""
+    """A secret in a higher layer overrides its file in a lower one, and vice versa: ``--broker`` overrides url_file."""
     for path, node in schema.sections():
         for name in (key for key in node["properties"] if f"{key}_file" in node["properties"]):
             twins = {name, f"{name}_file"}
@@ -84,7 +84,7 @@ def _validate(layers: list[Layer], problems: list[Problem]) -> Settings | None:
 
 
 def _merge(lower: dict[str, Any], higher: dict[str, Any]) -> dict[str, Any]:
-    """Every key of both. Where both have a mapping the two are merged, else the value of ``higher`` counts."""
+    """Merge two mappings recursively. Other values of ``higher`` override those of ``lower``."""
     merged = lower | higher
     for key in lower.keys() & higher.keys():
         if isinstance(lower[key], dict) and isinstance(higher[key], dict):

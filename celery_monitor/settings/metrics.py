@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""Settings of the Prometheus metrics."""
 
 import math
 from itertools import pairwise

@@ -21,7 +21,7 @@ _ANY_CASE: Final = "^(" + "|".join("".join(f"[{c}{c.upper()}]" for c in level) f
 
 
 def _lower(value: object) -> object:
-    """Python's own names of the levels are capitals."""
+    """Accept levels in any case: Python's own names are upper case."""
     return value.lower() if isinstance(value, str) else value
 
 
@@ -41,9 +41,9 @@ class LogSettings(Section):
 class Settings(Section):
     """All settings."""
 
-    # `Settings()` is the defaults; `load` reads the rest.
+    # `Settings()` contains the defaults; `load` applies the sources.
 
-    # The types of channels import this package: they are asked for when the first settings are made.
+    # The channel types import this package, so their models are resolved when the first Settings are created.
     model_config = ConfigDict(defer_build=True)
 
     fleet: Text = "celery"
@@ -70,7 +70,7 @@ class Settings(Section):
 
     @property
     def schema_of_store(self) -> StoreSchema:
-        """Where the tables are in PostgreSQL."""
+        """The PostgreSQL schema that contains the tables."""
         name = self.store.schema_
         return StoreSchema(
             name or schema_of(self.fleet),

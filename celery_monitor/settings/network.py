@@ -1,4 +1,4 @@
-"""Networks as people write them."""
+"""IP addresses and networks in settings."""
 
 import ipaddress
 from ipaddress import IPv4Network, IPv6Network
@@ -20,7 +20,7 @@ Network = Annotated[IPv4Network | IPv6Network, WrapValidator(_network)]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the host is this machine, by its name or its address."""
+    """Whether the host is a loopback name or address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

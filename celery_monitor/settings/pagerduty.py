@@ -1,4 +1,4 @@
-"""Where incidents go."""
+"""Settings of PagerDuty."""
 
 import re
 from pathlib import Path
@@ -53,5 +53,5 @@ class PagerDutySettings(Section):
         return check_one_source(value, info)
 
     def routing_key_source(self) -> SecretSource:
-        """The routing key, from wherever it comes; None when there is none."""
+        """The source of the routing key."""
         return SecretSource(self.routing_key, self.routing_key_file)

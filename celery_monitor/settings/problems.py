@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in the words of the configuration's own language; never with a value in it."""
+"""Translates pydantic's errors into readable problems that never contain a value."""
 
 import difflib
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ _MESSAGES: Final = {
 
 
 def problems_of(error: ValidationError, origins: Mapping[schema.Path, str]) -> list[Problem]:
-    """One problem for each fault; ``origins`` names those fields that came from the environment."""
+    """One problem for each error; ``origins`` names the fields that were set by the environment."""
     return [
         Problem(_written(_place(detail), origins), _message(detail))
         for detail in error.errors(include_url=False, include_input=False)
@@ -50,7 +50,7 @@ def problems_of(error: ValidationError, origins: Mapping[schema.Path, str]) -> l
 def _place(detail: ErrorDetails) -> Location:
     location, error = detail["loc"], detail.get("ctx", {}).get("error")
     if detail["type"] in {"union_tag_invalid", "union_tag_not_found"}:
-        return (*location, "", "type")  # the type's place in a location is empty
+        return (*location, "", "type")  # pydantic leaves the type out of the location
     if not isinstance(error, FieldError):
         return location
     section = location if schema.is_section(_node(location)) else location[:-1]
@@ -58,17 +58,17 @@ def _place(detail: ErrorDetails) -> Location:
 
 
 def _written(location: Location, origins: Mapping[schema.Path, str]) -> str:
-    """``channels[0].url``, and as ``_path`` without the type of a channel, which pydantic puts into the location."""
+    """Like ``_path``, but without the channel type that pydantic adds to the location: ``channels[0].url``."""
     if location[0] == "channels":
         location = (*location[:2], *location[3:])
     return _path(location, origins)
 
 
 def _path(location: Location, origins: Mapping[schema.Path, str]) -> str:
-    """``alerts.rules[0].severity``; a variable's name stands for the part of the path that it sets."""
+    """A path such as ``alerts.rules[0].severity``; a part that a variable set is replaced by its name."""
     text = ""
     for count, part in enumerate(location, start=1):
-        if part == "[key]":  # Pydantic's mark that the key of a mapping is wrong, not its value.
+        if part == "[key]":  # Pydantic's mark for an invalid key of a mapping.
             continue
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
         text = origins.get(tuple(map(str, location[:count])), text)
@@ -97,7 +97,7 @@ def _node(location: Location) -> schema.Node:
     for part in location:
         if isinstance(part, int):
             node = node["items"]
-        elif "oneOf" in node:  # the type of a channel stands for its alternative
+        elif "oneOf" in node:  # the channel type selects the alternative
             node = next(branch for branch in node["oneOf"] if branch["properties"]["type"]["const"] == part)
         else:
             node = node["properties"][part]
@@ -114,7 +114,7 @@ def _range(location: Location) -> str:
 def _unknown_key(location: Location) -> str:
     key = str(location[-1])
     siblings = _node(location[:-1])["properties"]
-    # A field's exact name in the wrong section is a surer sign than a similar name in this one.
+    # The exact name of a field in another section is a better suggestion than a similar name in this one.
     elsewhere = [path for path in _all_paths() if path[-1] == key]
     if len(elsewhere) == 1:
         return _misplaced(elsewhere[0], location[:-1])

@@ -1,4 +1,4 @@
-"""The reference of the configuration, from the schema; ``docs/configuration.md`` is its output."""
+"""Generates the configuration reference, ``docs/configuration.md``, from the schema."""
 
 import json
 from typing import Final

@@ -1,4 +1,4 @@
-"""What is to run, and when: its absence opens an incident."""
+"""Settings of schedules: tasks that must run regularly. A missed start opens an incident."""
 
 from collections import Counter
 from typing import Annotated, Literal, Self
@@ -46,7 +46,7 @@ class ScheduleSettings(Section):
 
     @property
     def title(self) -> str:
-        """Its name."""
+        """The schedule's name, by default that of its task."""
         return self.name or self.task
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
-"""The JSON Schema of the configuration; also the tree by which the loader finds its way.
+"""The JSON Schema of the configuration, which the loader also uses to find fields and sections.
 
-It holds no references, so that it can stand inside another schema (the values of a Helm chart), and only
-keywords that mean the same in draft 7 and 2020-12.
+It contains no references, so that it can be embedded in another schema (the values of a Helm chart), and only keywords
+with the same meaning in draft 7 and 2020-12.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ Path = tuple[str, ...]
 
 @cache
 def schema() -> Node:
-    """The schema of the whole configuration. Shared: not to be changed by the caller."""
+    """The schema of the whole configuration. It is shared, so the caller must not change it."""
     raw = Settings.model_json_schema(by_alias=True)
     tree = _inline(raw, raw.pop("$defs"))
     _as_written(tree, Settings().model_dump(mode="json", by_alias=True))
@@ -32,7 +32,7 @@ def schema() -> Node:
 
 
 def fields(node: Node | None = None, path: Path = ()) -> Iterator[tuple[Path, Node]]:
-    """Every field that is no section, in order, with its schema. Items of lists are not descended into."""
+    """All fields that are not sections, in order, each with its schema. Items of lists are not included."""
     for key, child in (schema() if node is None else node)["properties"].items():
         if is_section(child):
             yield from fields(child, (*path, key))
@@ -41,7 +41,7 @@ def fields(node: Node | None = None, path: Path = ()) -> Iterator[tuple[Path, No
 
 
 def sections(node: Node | None = None, path: Path = ()) -> Iterator[tuple[Path, Node]]:
-    """The whole, then every section in it, outer before inner."""
+    """The root, then all sections in it, outer before inner."""
     node = schema() if node is None else node
     yield path, node
     for key, child in node["properties"].items():
@@ -56,12 +56,12 @@ def entries(tree: Node | None = None) -> Iterator[tuple[str, Node]]:
 
 
 def is_section(node: Node) -> bool:
-    """Whether its keys are fields (else they are the user's, or there are none)."""
+    """Whether its keys are fields; otherwise its keys are chosen by the user, or it has none."""
     return "properties" in node
 
 
 def kinds(node: Node) -> set[str]:
-    """The JSON types that a field takes; those of an enumeration are texts."""
+    """The JSON types that a field accepts; values of an enumeration are strings."""
     alternatives = [kind.get("type", "string") for kind in node.get("anyOf", [node])]
     return {name for kind in alternatives for name in ([kind] if isinstance(kind, str) else kind)}
 
@@ -96,7 +96,7 @@ def _entry_as_written(node: Node, model: type[Section]) -> None:
 
 
 def _as_written(node: Node, defaults: dict[str, Any]) -> None:
-    """Bring what pydantic says of the program's values to what a user writes: 10.0 to 10s, no value to empty."""
+    """Convert pydantic's values to what a user writes: 10.0 to 10s, null to empty."""
     for key, child in node["properties"].items():
         if is_section(child):
             _as_written(child, defaults[key])

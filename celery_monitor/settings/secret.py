@@ -1,4 +1,4 @@
-"""Secrets: a type that redacts itself, files that are read again when they change, URLs without passwords."""
+"""Secrets: a type that redacts itself, files that are reloaded when they change, and URLs without passwords."""
 
 import os
 import re
@@ -14,23 +14,23 @@ from pydantic import AfterValidator
 
 REDACTED: Final = "**"
 _MIN_PART: Final = 8
-"""Characters of a part of a URL that may be a secret."""
+"""Minimum length of a part of a URL that is treated as a secret."""
 _MAX_BYTES: Final = 1 << 16
-"""Of a file with a secret. Nothing legitimate is as large, and a file that never ends takes all memory."""
+"""Maximum size of a file with a secret. An endless file would use up all memory."""
 _HOST: Final = re.compile(r"(?:[a-z0-9-]+\.)+[a-z]{2,}|[0-9.]+", re.IGNORECASE)
 _AUTHORITY: Final = re.compile(r"(\[[0-9a-fA-F:.]*\]|[^:\[\]]*)(:[0-9]*)?")
 _SECRET_PARAMETERS: Final = re.compile(r"pass|pwd|secret|token|credential|auth|(^|[_-]|api)key$", re.IGNORECASE)
 
 
 class Secret(pydantic.Secret[str]):
-    """A text that shows itself as ``**`` in repr, str, format and JSON; `get_secret_value` gives it away."""
+    """A text that appears as ``**`` in repr, str, format and JSON; `get_secret_value` returns it."""
 
     def _display(self) -> str:
         return REDACTED
 
 
 class SecretUrl(Secret):
-    """A URL that shows itself without its password."""
+    """A URL that appears without its password."""
 
     def _display(self) -> str:
         return redact_url(self.get_secret_value())
@@ -54,10 +54,10 @@ def scheme_and_host(url: str) -> str:
 
 
 def redact_url(url: str) -> str:
-    """The URL without anything that may be a password; several URLs may be joined by ``;``, as for kombu.
+    """The URL without anything that may be a password. Several URLs may be separated by ``;``, as in kombu.
 
-    Where a URL is malformed it hides too much rather than too little: a password with an unescaped ``@``,
-    ``/``, ``?`` or ``;`` is hidden with all that might belong to it.
+    For a malformed URL it hides too much rather than too little: a password with an unescaped ``@``, ``/``, ``?`` or
+    ``;`` is hidden together with everything that might belong to it.
     """
     return ";".join(_redact_one(part) for part in re.split(r";(?=[A-Za-z0-9+.-]+://)", url))
 
@@ -66,11 +66,11 @@ def _redact_one(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return REDACTED
-    # The last @ of all, not of the authority: what stands before it can only be hidden as a whole.
+    # The last @ of the URL, not of the authority: everything before it has to be hidden as a whole.
     userinfo, at, location = rest.rpartition("@")
     user, _, password = userinfo.partition(":")
     if at:
-        # Without a password what stands there may be one: redis://secret@host, redis://secret:@host.
+        # Without a password, the user may be one: redis://secret@host, redis://secret:@host.
         userinfo = f"{user}:{REDACTED}@" if password else f"{REDACTED}@"
     location, question, query = location.partition("?")
     authority, slash, path = location.partition("/")
@@ -90,7 +90,7 @@ def _host_and_path(rest: str) -> tuple[str, str]:
 
 
 def redact_keys(value: Any) -> Any:  # noqa: ANN401 - options are the transport's, of any shape
-    """Options without the values whose keys tell of a secret, at any depth (``sentinel_kwargs.password``)."""
+    """Options without values whose keys indicate a secret, at any depth (``sentinel_kwargs.password``)."""
     if isinstance(value, Mapping):
         return {
             key: REDACTED if _SECRET_PARAMETERS.search(str(key)) else redact_keys(item) for key, item in value.items()
@@ -101,9 +101,9 @@ def redact_keys(value: Any) -> Any:  # noqa: ANN401 - options are the transport'
 
 
 def url_parts(url: str) -> Iterator[str]:
-    """A URL that is a secret as a whole, as those of chat services are, and the forms in which libraries quote it.
+    """A URL that is a secret as a whole, like those of chat services, and its parts that libraries may quote.
 
-    Short parts are left out: they tell nothing, and may be any word. A web server's host alone is no secret.
+    Short parts are left out: they reveal nothing and may be any word. A web server's host alone is no secret.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
@@ -120,11 +120,10 @@ def url_parts(url: str) -> Iterator[str]:
 
 
 def split_url(url: str) -> SplitResult:
-    """As `urllib.parse.urlsplit`, with the port checked.
+    """Like `urllib.parse.urlsplit`, but checks the port.
 
     Raises:
-        ValueError: Without any part of the URL in it: urllib quotes what it could not read, often the
-            password.
+        ValueError: Without any part of the URL: urllib quotes what it could not parse, often the password.
     """
     try:
         parts = urlsplit(url)
@@ -138,10 +137,10 @@ def split_url(url: str) -> SplitResult:
 
 
 class SecretSource:
-    """A secret from the configuration itself or from a file, of which at most one is given.
+    """A secret from the configuration or from a file; at most one of them is given.
 
-    The file is read again when it changes (Kubernetes swaps a symbolic link). If it is away or empty for a
-    moment, the last good value stays. Threads may share it.
+    The file is reloaded when it changes (Kubernetes replaces a symbolic link). While it is missing or empty, the last
+    valid value is used. Thread-safe.
     """
 
     def __init__(self, value: pydantic.Secret[str] | None, file: Path | None = None) -> None:
@@ -154,7 +153,7 @@ class SecretSource:
         return f"SecretSource({REDACTED!r}, file={str(self._file) if self._file else None!r})"
 
     def get(self) -> str | None:
-        """The secret as it is now; None when none is configured."""
+        """The present secret; None if none is configured."""
         if self._file is None:
             return self._value
         with self._lock:
@@ -164,7 +163,7 @@ class SecretSource:
                 if seen != self._seen:
                     self._value, self._seen = read_secret(self._file), seen
             except (ValueError, OSError):
-                pass  # In the middle of a swap: the next call looks again.
+                pass  # It is being replaced: the next call tries again.
             return self._value
 
 
@@ -172,8 +171,8 @@ def read_secret(path: Path) -> str:
     """The text of a secret's file without the trailing newline.
 
     Raises:
-        ValueError: The file cannot be read, is too large, is no text, or is empty; with the path and never
-            with the content.
+        ValueError: The file cannot be read, is too large, is not text, or is empty. The message contains the path and
+            never the content.
     """
     try:
         text = _read(path).decode().rstrip("\r\n")
@@ -188,7 +187,7 @@ def read_secret(path: Path) -> str:
 
 
 def _read(path: Path) -> bytes:
-    """Its bytes. Raises OSError, and ValueError for what may keep its reader waiting, or never ends."""
+    """The content. Raises OSError, and ValueError for a file that may block its reader or never end."""
     with open(path, "rb", opener=_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError(f"{path} is not a regular file: write the secret to one")
@@ -199,7 +198,7 @@ def _read(path: Path) -> bytes:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Opening a named pipe waits for its writer, and the thread that sends would wait with it."""
+    """Open without blocking: a named pipe would otherwise block the sending thread until it has a writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
@@ -212,7 +211,7 @@ SecretFile = Annotated[Path, AfterValidator(_readable)]
 
 
 def checked_by(check: Callable[[str], object]) -> AfterValidator:
-    """For a Secret whose text ``check`` accepts: it raises ValueError, without the text, where it does not."""
+    """A validator for a Secret. ``check`` raises ValueError, without the text, if the text is invalid."""
 
     def validate(value: Secret) -> Secret:
         check(value.get_secret_value())
@@ -222,7 +221,7 @@ def checked_by(check: Callable[[str], object]) -> AfterValidator:
 
 
 def file_checked_by(check: Callable[[str], object]) -> AfterValidator:
-    """For a SecretFile whose content ``check`` accepts; the error names the file."""
+    """A validator for the content of a SecretFile, using ``check``; the error names the file."""
 
     def validate(value: Path) -> Path:
         text = read_secret(value)

@@ -1,4 +1,4 @@
-"""What every part of the settings shares: the base class, and texts with a grammar."""
+"""Shared by all settings: the base class, and types of validated text."""
 
 import re
 import stat
@@ -13,7 +13,7 @@ from celery_monitor.settings.secret import SecretUrl, read_secret, split_url
 
 
 class FieldError(ValueError):
-    """A fault that the validator of one field, or of the section, found in a field beside it."""
+    """An error that a validator of a field or section found in another field."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -21,15 +21,15 @@ class FieldError(ValueError):
 
 
 class Section(BaseModel):
-    """A part of the configuration: frozen, unknown keys are errors, every field described."""
+    """A part of the configuration. It is frozen, unknown keys are errors, and every field has a description."""
 
-    # hide_input_in_errors: a ValidationError that escapes still shows no password.
+    # hide_input_in_errors: even an uncaught ValidationError shows no password.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     @field_validator("*", mode="before")
     @classmethod
     def _normalize(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 - any input of any field
-        """Empty texts, as templates and compose files leave them, are unset; `port: yes` is not port 1."""
+        """Empty strings, common in templates and compose files, count as unset; `port: yes` is not port 1."""
         field = cls.model_fields[info.field_name or ""]
         if isinstance(value, bool) and field.annotation is int:
             raise ValueError("must be a whole number")
@@ -60,7 +60,7 @@ def _base_url(value: str) -> str:
 
 
 def is_http_url(value: str) -> bool:
-    """Whether a text is what ``HttpUrl`` takes, and can stand in a link."""
+    """Whether a text is a valid ``HttpUrl`` that can be used in a link."""
     try:
         check_http_url(value)
     except ValueError:
@@ -71,7 +71,7 @@ def is_http_url(value: str) -> bool:
 def _timezone(value: str) -> str:
     try:
         ZoneInfo(value)
-    except (KeyError, ValueError, OSError):  # ZoneInfo of "Europe" is a directory, and of "" worse
+    except (KeyError, ValueError, OSError):  # for "Europe" and "" ZoneInfo tries to open a directory
         raise ValueError("is not an IANA time zone; use a name like UTC or Europe/Berlin") from None
     return value
 
@@ -94,13 +94,13 @@ MAX_PORT: Final = 65535
 
 
 def check_credentials(file: Path | None, info: ValidationInfo) -> None:
-    """User name and password come together, the password from one place; to be called for ``password_file``.
+    """Check that user name and password are both set, the password in one place. Call it for ``password_file``.
 
     Raises:
-        ValueError: With what to set.
+        ValueError: Says which field to set.
     """
     if not {"username", "password"} <= info.data.keys():
-        return  # One of them has an error of its own.
+        return  # One of them has its own error.
     username, password = info.data["username"], info.data["password"]
     if password is not None and file is not None:
         raise ValueError("set either password or password_file, not both")
@@ -111,14 +111,14 @@ def check_credentials(file: Path | None, info: ValidationInfo) -> None:
 
 
 def check_one_source(file: Path | None, info: ValidationInfo, *, required: bool = False) -> Path | None:
-    """The file, unless the value stands beside it; to be called for ``<name>_file``. ``required``: one of them is.
+    """Check that ``<name>`` is not set as well; call it for ``<name>_file``. ``required``: one of them must be set.
 
     Raises:
-        ValueError: With what to set.
+        ValueError: Says which field to set.
     """
     name = str(info.field_name).removesuffix("_file")
     if name not in info.data:
-        return file  # It has an error of its own.
+        return file  # It has its own error.
     if required and file is None and info.data[name] is None:
         raise FieldError(name, f"is required, here or by {name}_file")
     if file is not None and info.data[name] is not None:
@@ -129,10 +129,10 @@ def check_one_source(file: Path | None, info: ValidationInfo, *, required: bool 
 def check_url_file(
     file: Path | None, info: ValidationInfo, default: SecretUrl, check: Callable[[str], None]
 ) -> Path | None:
-    """The file, whose URL passes ``check``, unless ``url`` is given beside it; to be called for ``url_file``.
+    """Check that ``url`` is not set as well, and the file's URL with ``check``. Call it for ``url_file``.
 
     Raises:
-        ValueError: With what to set.
+        ValueError: Says which field to set.
     """
     if file is not None:
         if info.data.get("url") is not default:
@@ -142,9 +142,9 @@ def check_url_file(
 
 
 def not_a_file(path: str) -> str | None:
-    """What stands there that cannot be used like a file (a pipe waits for ever); None for a file, or nothing."""
+    """The kind of a path that is not a regular file (a pipe would block for ever); None if it is one or is missing."""
     try:
         mode = Path(path).stat().st_mode
     except (OSError, ValueError):
-        return None  # Whoever opens it says what is wrong: it may be there when the daemon starts.
+        return None  # It may exist when the daemon starts; opening it reports the error.
     return next((kind for is_kind, kind in _KINDS if is_kind(mode)), None)

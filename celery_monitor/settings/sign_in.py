@@ -1,4 +1,4 @@
-"""Who may see the page and change what: sign-in by an OpenID provider, or by a proxy in front."""
+"""Settings of sign-in and permissions: by an OpenID provider, or by a proxy in front of the monitor."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from celery_monitor.settings.web import WebSettings
 
 CALLBACK: Final = "/sign-in/callback"
-"""Below ``web.external_url``: where the provider sends people back to."""
+"""Path below ``web.external_url`` to which the provider redirects users."""
 _WELL_KNOWN: Final = "/.well-known/"
 _MIN_KEY: Final = 32
-"""Characters of a key that signs sessions."""
+"""Minimum length of a key that signs sessions."""
 _OTHER_HEADERS: Final = frozenset({
     "authorization", "connection", "content-length", "content-type", "cookie", "forwarded", "host", "origin", "referer",
     "transfer-encoding", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
 })  # fmt: skip
-"""What is never a person's name, or is read for something else."""
+"""Headers that never contain a user name, or have another meaning."""
 _HEADER: Final = r"^[A-Za-z0-9-]{1,100}$"
 
 
@@ -97,7 +97,7 @@ class OidcSettings(Section):
         return value
 
     def secret_source(self) -> SecretSource:
-        """The client secret, from wherever it comes; None when there is none."""
+        """The source of the client secret."""
         return SecretSource(self.client_secret, self.client_secret_file)
 
 
@@ -124,7 +124,7 @@ class AuthProxySettings(Section):
 
 
 def problems_of_sign_in(web: "WebSettings") -> Iterator[Problem]:
-    """What cannot work together, each with its field and what to do."""
+    """Settings that cannot work together, each with its field and what to do."""
     oidc, proxied = web.oidc, bool(web.auth_proxy.addresses)
     signed = oidc.client_secret is not None or oidc.client_secret_file is not None
     if web.session_key is not None and web.session_key_file is not None:
@@ -147,7 +147,7 @@ def problems_of_sign_in(web: "WebSettings") -> Iterator[Problem]:
 
 
 def _problems_of_key(web: "WebSettings", *, signed: bool) -> Iterator[Problem]:
-    """What signs sessions. Whoever asks for a sign-in gets a signed cookie, and can try keys on it at any speed."""
+    """Check the key that signs sessions. Anyone can request a signed cookie and try keys on it offline."""
     if web.session_key is not None or web.session_key_file is not None:
         return
     if not signed:
@@ -162,7 +162,7 @@ def _problems_of_key(web: "WebSettings", *, signed: bool) -> Iterator[Problem]:
 
 
 def warnings_of_sign_in(web: "WebSettings") -> Iterator[Problem]:
-    """What works and is hardly meant."""
+    """Settings that work but are probably not intended."""
     oidc = web.oidc
     if _behind_unknown_proxy(web):
         text = (
@@ -184,7 +184,7 @@ def warnings_of_sign_in(web: "WebSettings") -> Iterator[Problem]:
 
 
 def _behind_unknown_proxy(web: "WebSettings") -> bool:
-    """People sign in through a proxy that the monitor does not know. It serves no https by itself."""
+    """Whether users sign in through an unknown proxy: there must be one, as the monitor does not serve https."""
     signs_in = web.username is not None or web.oidc.issuer is not None
     https = web.external_url is not None and web.external_url.startswith("https:")
     return signs_in and https and not web.trusted_proxies

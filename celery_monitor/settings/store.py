@@ -1,4 +1,4 @@
-"""What is kept, where, and for how long."""
+"""Settings of the store and of task tracking."""
 
 import hashlib
 import re
@@ -17,7 +17,7 @@ from celery_monitor.settings.section import MAX_PORT, Section, check_url_file, n
 from celery_monitor.settings.units import DAY, MIB, MINUTE, Duration, duration, size
 
 POSTGRESQL: Final = ("postgresql", "postgres")
-"""Schemes of its URLs, as libpq knows them."""
+"""URL schemes that libpq accepts."""
 _IDENTIFIER: Final = re.compile("[a-z_][a-z0-9_]{0,62}")
 _NOT_PLAIN: Final = re.compile("[^a-z0-9]+")
 _PREFIX: Final = "celery_monitor_"
@@ -26,7 +26,7 @@ _DEFAULT_URL: Final = SecretUrl("sqlite:///celery-monitor.db")
 
 
 def check_store_url(url: str) -> None:
-    """Raises ValueError, without any part of the URL, for one that is not of a store."""
+    """Raises ValueError, without any part of the URL, if it is not a valid URL of a store."""
     if "\0" in url:
         raise ValueError("must not contain a NUL character")
     if url.partition("://")[0] in POSTGRESQL:
@@ -48,7 +48,7 @@ def check_store_url(url: str) -> None:
 
 
 def _ports(url: str) -> Iterator[str]:
-    """Of the hosts of a PostgreSQL URL: libpq takes several, separated by commas."""
+    """The ports of the hosts in a PostgreSQL URL: libpq accepts several hosts, separated by commas."""
     hosts = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
     for host in hosts.split(","):
         yield host.rpartition("]")[2].rpartition(":")[2] if ":" in host.rpartition("]")[2] else ""
@@ -61,7 +61,7 @@ def _is_port(text: str) -> bool:
 
 
 def problems_of_store(store: "StoreSettings") -> Iterator[Problem]:
-    """What cannot work together, or not in this installation, each with its field and what to do."""
+    """Settings that cannot work together or in this installation, each with its field and what to do."""
     url = store.url_source().get() or ""
     if store.replicas > 1 and store.file is not None:
         message = (
@@ -91,18 +91,18 @@ def _identifier(value: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StoreSchema:
-    """A schema of PostgreSQL, and whose it is."""
+    """A PostgreSQL schema and the fleet that it belongs to."""
 
     name: str
     derived: bool
-    """Nobody has set it: tables that an older version has made elsewhere are used where they are."""
+    """The name is not configured: tables that an older version created elsewhere are used there."""
     fleet: str
     external_url: str = ""
-    """Of the fleet's page; empty when there is none."""
+    """URL of the fleet's web page; "" if not configured."""
 
 
 def schema_of(fleet: str) -> str:
-    """The schema of a fleet by default. Names that differ in one character only have schemas of their own."""
+    """The default schema of a fleet. Fleets with similar names have different schemas."""
     plain = _NOT_PLAIN.sub("_", fleet.lower())
     if plain == fleet and len(plain) <= _MAX_FLEET:
         return f"{_PREFIX}{plain}"
@@ -110,11 +110,11 @@ def schema_of(fleet: str) -> str:
 
 
 def _regex(value: str) -> str:
-    # Python's own first, whose syntax is the documented one; then the engine that runs it.
+    # First Python's own engine, whose syntax is documented; then the engine that runs it.
     try:
         re.compile(value)
     except re.error as exc:
-        # Its text may quote the pattern, and a pattern may be a secret.
+        # The error may quote the pattern, and the pattern may be a secret.
         raise ValueError(f"is not a regular expression: it fails at character {(exc.pos or 0) + 1}") from None
     try:
         regex.compile(value, regex.VERSION0)
@@ -182,11 +182,11 @@ class StoreSettings(Section):
         return check_url_file(value, info, _DEFAULT_URL, check_store_url)
 
     def url_source(self) -> SecretSource:
-        """The URL, from wherever it comes; never None."""
+        """The source of the URL, which is never None."""
         return SecretSource(self.url, self.url_file)
 
     def password_source(self) -> SecretSource:
-        """The password of the PostgreSQL user; None where the URL or libpq's own means have it."""
+        """The source of the PostgreSQL user's password; empty if it is in the URL or comes from libpq."""
         return SecretSource(None, self.password_file)
 
     @property
@@ -196,7 +196,7 @@ class StoreSettings(Section):
 
     @property
     def file(self) -> Path | None:
-        """Of a SQLite store."""
+        """Path of the SQLite file; None with PostgreSQL."""
         url = self.url_source().get() or ""
         return Path(url.removeprefix("sqlite:///")).absolute() if url.startswith("sqlite:///") else None
 

@@ -1,7 +1,7 @@
 """Durations and sizes as people write them: ``500ms``, ``30s``, ``15m``, ``24h``, ``30d``; ``256MiB``.
 
-In the program a duration is a ``float`` of seconds and a size an ``int`` of bytes. A plain number is refused,
-except 0: whether ``heartbeat: 10`` means seconds or milliseconds is nothing to guess.
+In the program a duration is a ``float`` in seconds and a size an ``int`` in bytes. A number without a unit is refused,
+except 0, because ``heartbeat: 10`` could mean seconds or milliseconds.
 """
 
 import re
@@ -19,29 +19,29 @@ MIB: Final = 1024**2
 
 _DURATION_UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SIZE_UNITS: Final = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
-# Bounds the digits so that no configuration can hold a number that later arithmetic cannot (timedelta, AMQP).
+# Limits the digits, so that no configured number overflows in later calculations (timedelta, AMQP).
 _DIGITS: Final = "[0-9]{1,16}"
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """How one kind of quantity is read, checked and written back. Pydantic takes it as an annotation."""
+    """Parses, checks and renders one kind of quantity. Used as a pydantic annotation."""
 
     kind: str
     units: dict[str, int] = field(hash=False)
-    """Name to size in the base unit, ascending."""
+    """Unit → its size in base units, ascending."""
     per_value: int
-    """Base units in one unit of the parsed value: 1000 (ms in a second) or 1 (byte)."""
+    """Base units per unit of the parsed value: 1000 (ms in a second) or 1 (byte)."""
     hint: str
     at_least: int
-    """In base units, as ``at_most``."""
+    """In base units, like ``at_most``."""
     at_most: int
 
     def parse(self, value: object) -> float:
         """The quantity in seconds or bytes.
 
         Raises:
-            ValueError: With what would be right; never with the value itself.
+            ValueError: Says what would be valid, without the value itself.
         """
         amount = self._amount(value)
         if not self.at_least <= amount <= self.at_most:
@@ -49,7 +49,7 @@ class Quantity:
         return amount / self.per_value if self.per_value > 1 else amount
 
     def render(self, value: float) -> str:
-        """The inverse of `parse`: the largest unit that needs no fraction."""
+        """The inverse of `parse`, in the largest unit without a fraction."""
         return self._text(round(value * self.per_value))
 
     def _amount(self, value: object) -> int:
@@ -78,7 +78,7 @@ class Quantity:
 
     def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> dict[str, Any]:
         number = f"{_DIGITS}({'|'.join(self.units)})"
-        # What JSON Schema cannot check of a text stands in the comment.
+        # JSON Schema cannot check the range of a string, so it is in the comment.
         comment = {"$comment": f"from {self._text(self.at_least)} to {self._text(self.at_most)}"}
         if self.at_least > 0:
             return {"type": "string", "pattern": f"^{number}$", **comment}
@@ -86,12 +86,12 @@ class Quantity:
 
 
 def duration(at_least: str = "0", at_most: str = "36500d") -> Quantity:
-    """The annotation of a `float` field that holds seconds, with its bounds as they are written."""
+    """The annotation of a `float` field in seconds, with bounds such as ``1s``."""
     return _bounded("duration", _DURATION_UNITS, 1000, "500ms, 30s, 15m, 24h or 30d", at_least, at_most)
 
 
 def size(at_least: str = "0", at_most: str = "1024TiB") -> Quantity:
-    """The annotation of an `int` field that holds bytes, with its bounds as they are written."""
+    """The annotation of an `int` field in bytes, with bounds such as ``64KiB``."""
     return _bounded("size", _SIZE_UNITS, 1, "64KiB, 256MiB or 1GiB", at_least, at_most)
 
 

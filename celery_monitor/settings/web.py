@@ -1,4 +1,4 @@
-"""The HTTP server of metrics, probes, page and API."""
+"""Settings of the HTTP server for metrics, probes, web page and API."""
 
 import ipaddress
 import re
@@ -22,7 +22,7 @@ _NO_HOST: Final = (
 
 
 def _host(value: str) -> str:
-    """Without the brackets that an IPv6 address has in URLs."""
+    """Check the host and remove the brackets of an IPv6 address."""
     host = value[1:-1] if value.startswith("[") and value.endswith("]") else value
     try:
         ipaddress.ip_address(host)
@@ -86,11 +86,11 @@ class WebSettings(Section):
         return value
 
     def password_source(self) -> SecretSource:
-        """The password, from wherever it comes; None when there is none."""
+        """The source of the password."""
         return SecretSource(self.password, self.password_file)
 
     def session_key_source(self) -> SecretSource:
-        """What sessions are signed with: the key, or else the client secret."""
+        """The source of the key that signs sessions, by default the client secret."""
         if self.session_key is None and self.session_key_file is None:
             return self.oidc.secret_source()
         return SecretSource(self.session_key, self.session_key_file)

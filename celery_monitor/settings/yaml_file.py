@@ -1,4 +1,4 @@
-"""The YAML file, and what is wrong with it in words that repeat nothing of it: any text may be an unquoted password."""
+"""Reads the YAML file. Errors repeat nothing from the file, because any text may be an unquoted password."""
 
 import os
 import re
@@ -12,17 +12,17 @@ import yaml
 from celery_monitor.errors import Problem
 
 MAX_BYTES: Final = 1 << 20
-"""Of the file. A thousand rules are a quarter of it."""
+"""Maximum size of the file. A thousand rules take a quarter of it."""
 MAX_DEPTH: Final = 50
 MAX_NODES: Final = 100_000
-"""Keys, values and lists, with what each alias stands for counted again: a few short lines of aliases make billions."""
+"""Maximum number of keys, values and lists, with aliases expanded: a few lines of aliases can expand to billions."""
 _PIPE_TIMEOUT: Final = 10.0
 """Seconds to wait for the writer of a pipe (``--config <(sops -d config.yaml)``)."""
 
 _TOKENS: Final = frozenset(
     token.id for name, token in vars(yaml.tokens).items() if name.endswith("Token") and hasattr(token, "id")
 )
-"""What the parser quotes of its own language, such as ``,`` and ``<stream end>``."""
+"""Tokens of YAML that the parser quotes in errors, such as ``,`` and ``<stream end>``."""
 _TAB: Final = repr("\t")
 _QUOTED: Final = re.compile(r"\s*(['\"]).*\1")
 _HELD: Final = "\x00"
@@ -31,7 +31,7 @@ _DEEP: Final = f"it is nested more than {MAX_DEPTH} levels deep"
 _LARGE: Final = f"it has more than {MAX_NODES:,} values (aliases count as what they stand for)"
 _ENDLESS: Final = "an alias refers to a value that contains it"
 _REFUSED: Final = frozenset({_DEEP, _LARGE, _ENDLESS})
-"""It is YAML."""
+"""Errors of files that are valid YAML."""
 _BRACKETS: Final = {"while parsing a flow sequence": "[", "while parsing a flow mapping": "{"}
 _BOOLEAN: Final = "tag:yaml.org,2002:bool"
 _STRING: Final = "tag:yaml.org,2002:str"
@@ -44,8 +44,8 @@ _MEANT: Final = {
 }
 
 
-def read(path: Path) -> Any:  # noqa: ANN401 - whatever stands in it
-    """What the file holds; a Problem when it cannot be read."""
+def read(path: Path) -> Any:  # noqa: ANN401 - any document
+    """The parsed content of the file; a Problem if it cannot be read."""
     content = b""
     try:
         content = _content(path)
@@ -62,16 +62,16 @@ def read(path: Path) -> Any:  # noqa: ANN401 - whatever stands in it
     except yaml.reader.ReaderError as exc:
         return _not_text(path, content, exc)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError):
-        # The library's constructors of dates, numbers and explicit tags raise whatever comes.
+        # The library's constructors of dates, numbers and explicit tags raise various exceptions.
         return Problem(str(path), "is not YAML: it contains an invalid date or number; quote strings")
 
 
 class _UnreadableError(Exception):
-    """The file is not one to read a configuration from."""
+    """No configuration can be read from the file."""
 
 
 def _content(path: Path) -> bytes:
-    """All of the file, or of a pipe. Raises OSError, and _UnreadableError for what never ends or is too large."""
+    """The content of the file or pipe. Raises OSError, and _UnreadableError if it never ends or is too large."""
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         kind = os.fstat(file).st_mode
@@ -91,7 +91,7 @@ def _content(path: Path) -> bytes:
 
 
 def _not_text(path: Path, content: bytes, exc: yaml.reader.ReaderError) -> Problem:
-    if exc.encoding == "unicode":  # The library's name for: decoded, and then a character that YAML forbids.
+    if exc.encoding == "unicode":  # The library's marker for decoded text with a character that YAML forbids.
         text = content.decode(errors="replace")
         line = text.count("\n", 0, exc.position) + 1
         return Problem(f"{path}:{line}", "is not YAML: the line has a control character")
@@ -102,7 +102,7 @@ def _not_text(path: Path, content: bytes, exc: yaml.reader.ReaderError) -> Probl
 
 
 def _problem(exc: yaml.MarkedYAMLError) -> str:
-    """What the parser says, and what was probably meant."""
+    """The parser's message, and what was probably intended."""
     problem = exc.problem or "cannot be read"
     if _TAB in problem:
         mark = exc.problem_mark
@@ -123,7 +123,7 @@ def _problem(exc: yaml.MarkedYAMLError) -> str:
 
 
 def _without_quotes(text: str) -> str:
-    """Without what is quoted of the file; what is of YAML's own language stays."""
+    """The message without quotes from the file; YAML's own tokens are kept."""
     quoted = [f"'{token}'" for token in _TOKENS if f"'{token}'" in text]
     for number, token in enumerate(quoted):
         text = text.replace(token, f"{_HELD}{number}{_HELD}")
@@ -139,9 +139,9 @@ def _refused(problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
 
 
 class _Loader(yaml.SafeLoader):
-    """The library's, with bounds, and with an error for a key that stands twice.
+    """The library's loader with bounds and an error for duplicate keys.
 
-    YAML itself forbids such a key; the library takes the last one in silence.
+    YAML forbids duplicate keys; the library silently uses the last one.
     """
 
     def __init__(self, stream: bytes) -> None:
@@ -149,7 +149,7 @@ class _Loader(yaml.SafeLoader):
         self._depth = 0
         self._nodes = 0
         self._sizes: dict[int, int] = {}
-        """By identity of an anchor's node: how many nodes it stands for."""
+        """Identity of an anchor's node → number of nodes in it."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401 - the library's
         event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -177,6 +177,6 @@ class _Loader(yaml.SafeLoader):
                 if key.value in keys:
                     raise yaml.constructor.ConstructorError(problem=_TWICE, problem_mark=key.start_mark)
                 keys.add(key.value)
-                if key.tag == _BOOLEAN:  # a key is a text: to YAML 1.1, which the library reads, ``on:`` is true
+                if key.tag == _BOOLEAN:  # keys are strings: in YAML 1.1, which the library implements, ``on:`` is true
                     key.tag = _STRING
         return super().construct_mapping(node, deep)

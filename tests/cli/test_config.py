@@ -27,11 +27,11 @@ def test_check_of_a_valid_configuration(tmp_path: Path) -> None:
     assert result.exit_code == 0
     lines = [line.split(maxsplit=1) for line in result.output.splitlines()]
     assert lines[0] == ["configuration", "is valid"]
-    told = {line[0]: line[1] for line in lines[1:]}
-    assert told["file"] == str(file)
-    assert told["reads"] == "redis://:**@h:1/0"
-    assert told["pagerduty"] == "on, 1 routing key"
-    assert told["email"] == "off: email.to is empty"
+    lines_by_name = {line[0]: line[1] for line in lines[1:]}
+    assert lines_by_name["file"] == str(file)
+    assert lines_by_name["broker"] == "redis://:**@h:1/0"
+    assert lines_by_name["pagerduty"] == "on, 1 routing key"
+    assert lines_by_name["email"] == "off: email.to is empty"
 
 
 def test_check_tells_of_mail() -> None:
@@ -64,7 +64,7 @@ def test_check_refuses_what_the_daemon_refuses_at_its_start(url: str) -> None:
 
 
 def test_check_warns_of_what_is_hardly_meant(tmp_path: Path) -> None:
-    """A rule in another's shadow, and a password in clear text, are told; the configuration is valid all the same."""
+    """A rule in another's shadow, and a password in clear text, are lines_by_name; the configuration is valid all the same."""
     file = tmp_path / "monitor.yaml"
     file.write_text(
         "alerts: {rules: [{name: rest}, {name: billing, match: ['shop.billing.*']}]}\n"

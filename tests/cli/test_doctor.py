@@ -106,9 +106,9 @@ def test_a_finding_cannot_control_the_terminal() -> None:
 
 
 # --- what workers tell -----------------------------------------------------------------------------------------------
-def seen(*events: Mapping[str, Any]) -> fleet.Seen:
+def seen(*events: Mapping[str, Any]) -> fleet.ObservedEvents:
     """What the stream brought, an event a message, read at NOW."""
-    found = fleet.Seen()
+    found = fleet.ObservedEvents()
     for event in events:
         found.receive(Delivery(msgspec.json.encode({"timestamp": NOW, "hostname": "celery@a"} | dict(event))), NOW)
     return found

@@ -1,6 +1,6 @@
-"""``celery-monitor demo``: a broker, a fleet, the monitor and its receivers in one process, with nothing installed.
+"""``celery-monitor demo``: a broker, a fleet, the monitor and its receivers in one process, without installation.
 
-Nothing else imports from here. The fleet is a user of Celery like any other: it knows nothing of the monitor.
+No other package imports from here. The fleet is an ordinary Celery application that does not know the monitor.
 """
 
 from celery_monitor.cli.demo.command import demo

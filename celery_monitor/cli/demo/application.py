@@ -1,4 +1,4 @@
-"""The shop's Celery application: its code, put where a person can read it, and how it is configured."""
+"""The shop's Celery application: copies its code to where the user can read it, and configures it."""
 
 import importlib
 import importlib.util
@@ -22,10 +22,10 @@ COUNT: Final = "shop.stock.count"
 
 
 class Shop:
-    """The package ``shop`` as it was copied to a directory. One in a process."""
+    """The package ``shop``, copied to a directory. One per process."""
 
     def __init__(self, directory: Path) -> None:
-        """Copies the code, and imports it."""
+        """Copy the code and import it."""
         code = directory / "app" / _PACKAGE
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(Path(__file__).parent / _PACKAGE, code, ignore=ignored)
@@ -36,7 +36,7 @@ class Shop:
             importlib.import_module(f"{_PACKAGE}.{module}")
 
     def app(self) -> Celery:
-        """A Celery application of its own with all tasks."""
+        """A new Celery application with all tasks."""
         app = Celery(_PACKAGE, broker=BROKER, set_as_current=False)
         app.conf.update(
             broker_transport_options={"polling_interval": 0.02},
@@ -56,15 +56,15 @@ class Shop:
         return app
 
     def break_when(self, broken: Callable[[], Collection[str]]) -> None:
-        """From now on ``broken`` tells what is out of order: see ``shop/pace.py``."""
+        """``broken`` returns the parts that are broken now: see ``shop/pace.py``."""
         self._pace.broken = broken
 
     def hurry(self, *, instant: bool) -> None:
-        """``instant``: nothing takes any time."""
+        """``instant``: tasks take no time."""
         self._pace.instant = instant
 
     def end(self) -> None:
-        """What is under way ends at once."""
+        """Make all running tasks end at once."""
         self._pace.stopping.set()
 
 

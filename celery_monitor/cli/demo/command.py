@@ -1,4 +1,4 @@
-"""``celery-monitor demo``: the command. Starts one after the other, shows what happens, ends in reverse."""
+"""``celery-monitor demo``: starts the parts one after the other, prints events, and stops them in reverse order."""
 
 import contextlib
 import datetime as dt
@@ -78,7 +78,7 @@ def demo(host: str, port: int, rate: float, days: int, seconds: float | None) ->
         now = SystemClock().now()
         notice = _notice(now, days)
         settings = configure(directory, host=host, port=_free_port(host, port), pager=pager.url, notice=notice)
-        # Not closed: a thread that outlives the demo's patience may still write to it.
+        # Not closed: a thread that did not stop in time may still write to it.
         file = (directory / "monitor.log").open("w", encoding="utf-8")
         log.configure("info", "console", secrets_of(settings), to=file)
         logging.captureWarnings(capture=True)
@@ -89,7 +89,7 @@ def demo(host: str, port: int, rate: float, days: int, seconds: float | None) ->
         url = settings.web.external_url or ""
         cleanup.callback(_stop, daemon, fleet)
         daemon.start(stop)
-        _introduce(url, directory, notice)  # not before its addresses answer
+        _introduce(url, directory, notice)  # now that its addresses answer
         fleet.start()
         report = DayReport(daemon.app.store.reader, FLEET, dt.UTC, paging=True)
         mailbox = Mailbox(report, SystemClock(), directory / "mail.html", url)
@@ -97,7 +97,7 @@ def demo(host: str, port: int, rate: float, days: int, seconds: float | None) ->
 
 
 def _notice(now: float, days: int) -> str:
-    """What stands on top of every page."""
+    """The notice at the top of every page."""
     started_at = f"{dt.datetime.fromtimestamp(now, dt.UTC):%H:%M} UTC"
     span = f"{days} days" if days > 1 else "day"
     generated = f"The data of the {span} before {started_at} is generated; newer data" if days else "The data"
@@ -122,7 +122,7 @@ def _introduce(url: str, directory: Path, notice: str) -> None:
 
 
 def _watch(daemon: Daemon, mailbox: Mailbox, stop: threading.Event, seconds: float | None) -> None:
-    """Until the end is asked for: counts and mails at their times. Raises MonitorError when the monitor ends."""
+    """Print counts and write mails until ``stop`` or after ``seconds``. Raises MonitorError if the monitor ends."""
     started_at = time.monotonic()
     deadline = math.inf if seconds is None else started_at + seconds
     counts_at, mail_at = started_at + _COUNTS_INTERVAL, started_at + _FIRST_MAIL
@@ -143,7 +143,7 @@ def _say_counts(daemon: Daemon) -> None:
 
 
 def _stop(daemon: Daemon, fleet: Fleet) -> None:
-    """The fleet first, so that the monitor can count what it did to the end."""
+    """Stop the fleet first, so that the monitor can count all of its tasks."""
     fleet.stop(_FLEET_ENDS_WITHIN)
     deadline = time.monotonic() + _COUNTED_WITHIN
     counts = daemon.counts()
@@ -158,7 +158,7 @@ def _stop(daemon: Daemon, fleet: Fleet) -> None:
 
 
 def _free_port(host: str, first: int) -> int:
-    """The first port from ``first`` on that can be listened on. Raises MonitorError."""
+    """The first free port from ``first`` on. Raises MonitorError."""
     reason = "invalid port"
     for port in range(first, min(first + _PORTS, 65536)):
         try:
@@ -173,7 +173,7 @@ def _free_port(host: str, first: int) -> int:
 
 @contextlib.contextmanager
 def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM, SIGINT and SIGHUP set ``stop``; the second one does what it does without us."""
+    """SIGTERM, SIGINT and SIGHUP set ``stop``; a second signal has its normal effect."""
 
     def ask(number: int, _: object) -> None:
         stop.set()

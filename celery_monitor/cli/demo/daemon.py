@@ -1,4 +1,4 @@
-"""The monitor as `run` starts it, in a thread of this process."""
+"""Runs the monitor, as `run` does, in a thread of this process."""
 
 import threading
 from pathlib import Path
@@ -20,7 +20,7 @@ _STOPS_WITHIN: Final = 10.0
 
 
 def configure(directory: Path, *, host: str, port: int, pager: str, notice: str) -> Settings:
-    """Write the demo's configuration file, and load it as `run` does, but without the environment."""
+    """Write the demo's configuration file and load it, ignoring the environment."""
     configuration = {
         "fleet": FLEET,
         "broker": {"url": BROKER, "probe_interval": "2s"},
@@ -70,7 +70,7 @@ class Daemon:
         self._thread = threading.Thread(target=self._run, name="demo-monitor", daemon=True)
 
     def start(self, interrupted: threading.Event) -> None:
-        """Start it, and wait until it is ready, or until ``interrupted``. Raises MonitorError when it is not."""
+        """Start it and wait until it is ready or ``interrupted``. Raises MonitorError if it is not ready in time."""
         self._thread.start()
         for _ in range(round(_READY_WITHIN / _POLL)):
             self.check()
@@ -81,18 +81,18 @@ class Daemon:
         raise MonitorError(f"the monitor is not ready after {_READY_WITHIN:g} s: {wrong}")
 
     def check(self) -> None:
-        """Raise MonitorError when it has ended by itself."""
+        """Raise MonitorError if it has ended by itself."""
         if not self._thread.is_alive():
             raise self._error or MonitorError("the monitor stopped unexpectedly")
 
     def stop(self) -> None:
-        """End it in good order."""
+        """Shut it down gracefully."""
         self.app.stop()
         if self._thread.is_alive():
             self._thread.join(_STOPS_WITHIN)
 
     def counts(self) -> dict[str, int]:
-        """What it has counted since it was ready, of all tasks together."""
+        """The counts of all tasks since it was ready."""
         grown = (now - before for now, before in zip(self._totals(), self._before, strict=True))
         return dict(zip(COUNTS, grown, strict=True))
 

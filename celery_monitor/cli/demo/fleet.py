@@ -1,8 +1,8 @@
-"""A small Celery fleet inside of this process: real workers on kombu's in-memory broker, and who gives them work.
+"""A small Celery fleet in this process: real workers on kombu's in-memory broker, and a source of tasks.
 
-A worker is a thread with a pool of threads, because that broker reaches no further than its process.
-Each worker has a Celery application of its own, as in processes of their own. What Celery keeps for a whole process
-all the same is corrected below: the application of a pool's threads, and the figures of the heartbeats.
+A worker is a thread with a thread pool, because that broker works only within a process. Each worker has its own Celery
+application, as if it were a separate process. State that Celery keeps per process is corrected below: the application
+of a pool's threads, and the counts in heartbeats.
 """
 
 import heapq
@@ -28,7 +28,7 @@ WORKERS: Final = {
     "celery@mail-1": (MAIL, 4),
     "celery@images-1": (IMAGES, 2),
 }
-"""hostname → the queue that it consumes, and how many tasks at once."""
+"""hostname → (queue, concurrency)."""
 RATES: Final = {
     "shop.orders.place": 0.45,
     "shop.catalog.index": 0.2,
@@ -39,18 +39,18 @@ RATES: Final = {
     "shop.payments.refund": 0.03,
     "shop.legacy.export": 0.01,
 }
-"""Shares of what customers and the shop's own pages cause; a placed order sends three more tasks. No worker knows the
-last one: it was forgotten when the code was removed."""
+"""Relative frequencies of tasks; a placed order sends three more tasks. The last task is not registered in any worker:
+its sender was forgotten when the code was removed."""
 EVERY: Final = 20.0
-"""Seconds between two stock counts, which run by a schedule."""
+"""Seconds between two stock counts, which are scheduled."""
 _OUTAGE: Final = (20.0, 50.0)
-"""Seconds after the start between which the warehouse cannot be reached."""
+"""Seconds after the start at which the warehouse becomes unreachable and reachable again."""
 _CATALOGUE: Final = (12.0, 90.0, 60)
-"""A supplier's catalogue: seconds until the first, seconds from one to the next, and pictures of each."""
+"""A supplier's catalogue: seconds until the first one, seconds between two, and pictures in each."""
 _EXPORT: Final = (3.0, 65.0)
-"""An export: as above."""
+"""An export: seconds until the first one, and seconds between two."""
 _HEARTBEAT: Final = 1.0
-"""Seconds; half of Celery's, because a worker ends with its next heartbeat."""
+"""Seconds; half of Celery's default, because a worker stops at its next heartbeat."""
 _READY_WITHIN: Final = 15.0
 _ENDS: Final = frozenset({"task-succeeded", "task-failed", "task-retried", "task-rejected", "task-revoked"})
 _MAX_WAIT: Final = 0.25
@@ -58,7 +58,7 @@ _COUNTDOWNS: Final = {"shop.catalog.expire_cart": 3}
 
 
 class _Dispatcher(EventDispatcher):  # type: ignore[misc]  # Celery has no types
-    """Puts the worker's own figures into its heartbeats: Celery's are those of all workers of the process."""
+    """Puts the worker's own counts into its heartbeats: Celery counts all workers of the process together."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # Celery's signature
         self._started = 0
@@ -67,7 +67,7 @@ class _Dispatcher(EventDispatcher):  # type: ignore[misc]  # Celery has no types
         super().__init__(*args, **kwargs)
 
     def send(self, kind: str, **fields: Any) -> Any:  # noqa: ANN401  # as above
-        """As Celery's."""
+        """Like Celery's."""
         if kind == "task-started":
             with self._counting:
                 self._started += 1
@@ -80,24 +80,24 @@ class _Dispatcher(EventDispatcher):  # type: ignore[misc]  # Celery has no types
 
 
 class _Pool(TaskPool):  # type: ignore[misc]  # as above
-    """Tells its threads which application's tasks they run."""
+    """Sets the current application in its threads."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # as above
         super().__init__(*args, **kwargs)
         self.executor = ThreadPoolExecutor(self.limit, initializer=self.app.set_current)
 
 
-# What workers say of their pool is the name of its module.
+# Workers report the module of their pool.
 _Pool.__module__ = TaskPool.__module__
 
 
 class Fleet:
-    """The workers and the traffic. ``rate`` is in tasks a second."""
+    """The workers and the traffic. ``rate``: tasks per second."""
 
     def __init__(self, shop: Shop, rate: float) -> None:
         self._counting = threading.Lock()
         self.sent = 0
-        """Tasks that the shop has sent, its workers included. Retries are not among them."""
+        """Tasks that the shop and its workers have sent, without retries."""
         self._rate = rate
         self._stop = threading.Event()
         self._shop = shop
@@ -106,7 +106,7 @@ class Fleet:
         self._traffic = threading.Thread(target=self._send, name="demo-traffic", daemon=True)
 
     def start(self) -> None:
-        """Start the workers, wait until they consume, then the traffic. Raises TimeoutError."""
+        """Start the workers, wait until they consume, and start the traffic. Raises TimeoutError."""
         signals.after_task_publish.connect(self._note_sent)
         ready = {hostname: threading.Event() for hostname in WORKERS}
         for hostname, (queue, concurrency) in WORKERS.items():
@@ -124,7 +124,7 @@ class Fleet:
         self._traffic.start()
 
     def stop(self, timeout: float) -> None:
-        """End the traffic, then the workers, when they have done what they hold; at most ``timeout`` seconds."""
+        """Stop the traffic, then the workers after they have finished their tasks, in at most ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         self._stop.set()
         self._shop.end()
@@ -141,7 +141,7 @@ class Fleet:
                 self.sent += 1
 
     def _send(self) -> None:
-        """Merge what comes by chance and what comes by the clock, each at its time."""
+        """Send random and scheduled tasks, each at its time."""
         started_at = time.monotonic()
         for due, name, serial in heapq.merge(*_traffic(self._rate)):
             while not self._stop.wait(min(_MAX_WAIT, max(0.0, started_at + due - time.monotonic()))):
@@ -153,7 +153,7 @@ class Fleet:
 
 
 def _traffic(rate: float) -> Iterator[Iterator[tuple[float, str, int]]]:
-    """Sources of (seconds after the start, task, serial number), each in order and without end."""
+    """Endless sources of (seconds after the start, task, serial number), each in order."""
     yield _by_chance(rate)
     yield ((EVERY * run, COUNT, run) for run in itertools.count(1))
     first, step = _EXPORT
@@ -167,7 +167,7 @@ def _traffic(rate: float) -> Iterator[Iterator[tuple[float, str, int]]]:
 
 
 def _by_chance(rate: float) -> Iterator[tuple[float, str, int]]:
-    chance = random.Random(0)  # noqa: S311  # traffic is no secret
+    chance = random.Random(0)  # noqa: S311  # no secret
     serials = {name: itertools.count(1) for name in RATES}
     names, shares = list(RATES), list(RATES.values())
     due = 0.0

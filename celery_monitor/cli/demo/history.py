@@ -1,6 +1,6 @@
-"""Writes the made-up week to the store, in the way in which the daemon would have written it.
+"""Writes a generated week to the store as the daemon would have written it.
 
-The events go through the same core, flush by flush, and the outbox is emptied as if a receiver had taken everything.
+The events pass through the same core, flush by flush, and the outbox is emptied as if a receiver had accepted all rows.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ from celery_monitor.ports import Clock
 from celery_monitor.settings import Settings
 
 _RECORDED: Final = 987_840
-"""A serial number that every fault of the shop concerns, and that no other text contains."""
+"""A serial number for which every fault of the shop occurs, and that occurs in no other text."""
 _PART: Final = 500
-"""Events of one message."""
+"""Events per message."""
 _SENT_WITHIN: Final = 2.0
-"""Seconds until a receiver had a notification."""
+"""Seconds until a receiver had accepted a notification."""
 _RESOLVED_AFTER: Final = 600.0
 _BATCH: Final = 100
 _NEWS_EVERY: Final = 30 * MINUTE
@@ -35,7 +35,7 @@ _SILENCE_ENDS: Final = 3 * DAY
 
 
 def write(settings: Settings, shop: Shop, clock: Clock, days: float) -> None:
-    """Fill the empty store of the settings with the ``days`` up to now."""
+    """Fill the configured, empty store with the ``days`` up to now."""
     store = open_store(settings.store.url_source(), retention=settings.store.retention, fingerprint_window=100)
     now = clock.now()
     try:
@@ -61,7 +61,7 @@ def _silence(now: float) -> Silence:
 
 
 def _limits(settings: Settings) -> Limits:
-    """As the daemon's. What it resolves after seconds, so that a visitor sees it, took longer then."""
+    """The daemon's limits, except that incidents resolve later: in the demo they resolve within seconds."""
     limits = limits_of(settings)
     return replace(
         limits,
@@ -73,7 +73,7 @@ def _limits(settings: Settings) -> Limits:
 
 
 class _Writer:
-    """Feeds the core by the minute; commits each half an hour with news, and else rarely: each commit takes time."""
+    """Feeds the core minute by minute. It commits rarely, or every half hour with notices, as a commit takes time."""
 
     def __init__(self, store: SqlStore, monitor: Monitor) -> None:
         self._store = store
@@ -82,7 +82,7 @@ class _Writer:
         self._encode = msgspec.json.Encoder().encode
 
     def write(self, story: Story, begin: int, end: int, silence: Silence) -> None:
-        """All minutes, the lengths of queues, and the silence at its time."""
+        """Write all minutes, the queue lengths, and the silence at its time."""
         monitor, silenced, news = self._monitor, False, False
         monitor.connected(acknowledges=False)
         monitor.count(CounterName.STARTS, 1)
@@ -103,7 +103,7 @@ class _Writer:
                 news = False
 
     def finish(self, now: float) -> None:
-        """Nothing has happened since the last minute."""
+        """Write the uptime since the last minute."""
         self._monitor.count(CounterName.UPTIME, max(0.0, now - self._now))
         self._monitor.tick(now)
         self._flush(now)
@@ -129,7 +129,7 @@ class _Writer:
 
 
 class _Recorder:
-    """What failures say: the task is run here, once for each fault, by Celery's own code."""
+    """Records the texts of failures by running the task once for each fault with Celery's own code."""
 
     def __init__(self, shop: Shop) -> None:
         self._shop = shop

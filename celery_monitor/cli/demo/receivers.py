@@ -1,4 +1,4 @@
-"""Who hears of failures: a stand-in for PagerDuty on a loopback port, and a mailbox that is a file."""
+"""The demo's receivers: a PagerDuty stand-in on a loopback port, and a mailbox that is a file."""
 
 import contextlib
 import datetime as dt
@@ -21,10 +21,10 @@ _TIMEOUT: Final = 5.0
 
 
 class Pager:
-    """Takes events as PagerDuty's Events API v2 does, and prints what would become of each."""
+    """Accepts events like PagerDuty's Events API v2, and prints the effect of each one."""
 
     def __init__(self) -> None:
-        """Listens on a free port of the loopback interface."""
+        """Listen on a free port of the loopback interface."""
         self._lock = threading.Lock()
         self._open: dict[str, str] = {}
         self._resolved: set[str] = set()
@@ -35,21 +35,21 @@ class Pager:
 
     @property
     def url(self) -> str:
-        """The base of the API."""
+        """The base URL of the API."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def start(self) -> None:
-        """Answer from now on."""
+        """Start to answer requests."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Answer no more."""
+        """Stop answering requests."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
 
     def take(self, event: dict[str, Any]) -> None:
-        """Print an event's effect."""
+        """Print the effect of an event."""
         key, payload = str(event.get("dedup_key")), event.get("payload") or {}
         with self._lock:
             if event.get("event_action") == "resolve":
@@ -70,13 +70,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         raise NotImplementedError
 
     def do_POST(self) -> None:
-        """Read an event and answer that it was taken."""
+        """Read an event and answer that it was accepted."""
         length = int(self.headers.get("Content-Length") or 0)
         event = json.loads(self.rfile.read(min(length, _MAX_BODY_BYTES)))
         self.take(event)
         answer = {"status": "success", "message": "Event processed", "dedup_key": event.get("dedup_key")}
         body = json.dumps(answer).encode()
-        with contextlib.suppress(OSError):  # the monitor is shutting down, and did not wait
+        with contextlib.suppress(OSError):  # the monitor is shutting down and did not wait
             self.send_response(202)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
@@ -84,11 +84,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Nothing: the event's line says it."""
+        """Log nothing, because each event prints a line."""
 
 
 class Mailbox:
-    """The daily mail as it would be now."""
+    """Writes the daily mail to a file."""
 
     def __init__(self, report: DayReport, clock: Clock, file: Path, external_url: str) -> None:
         self._report = report

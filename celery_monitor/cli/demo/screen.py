@@ -1,4 +1,4 @@
-"""The demo's lines: what happened, one line each, whichever thread says it."""
+"""Prints the demo's output, one line per event, from any thread."""
 
 import time
 from typing import Final
@@ -16,12 +16,12 @@ _COLOURS: Final = {
 
 
 def say(kind: str, text: str) -> None:
-    """Print a line with the local time; ``kind`` says what it is about. Colours only on a terminal."""
+    """Print a line with the local time and the kind of event. Colours are used only on a terminal."""
     click.echo(f"{time.strftime('%H:%M:%S')}  {click.style(f'{kind:<9}', fg=_COLOURS.get(kind))} {text}")
 
 
 def introduce(title: str, places: dict[str, str], notice: str) -> None:
-    """Print the heading, and where to look."""
+    """Print the heading and the addresses and files of the demo."""
     click.echo(click.style(title, bold=True))
     click.echo()
     for name, place in places.items():

@@ -1,6 +1,6 @@
-"""A made-up week of the shop, as the events that its workers would have sent. The same ``now`` and seed, the same week.
+"""Generates a week of the shop as events of its workers. Equal ``now`` and seed give the same week.
 
-Only what ran is made up: what failures say is recorded by running the shop's own code.
+Only the runs are generated: the texts of failures are recorded by running the shop's own code.
 """
 
 import random
@@ -18,32 +18,32 @@ MINUTE: Final = 60
 HOUR: Final = 3_600
 DAY: Final = 86_400
 PROBER: Final = 1
-"""The instance of the probes in the week."""
+"""The instance ID in the week's probes."""
 Event = dict[str, Any]
 ErrorText = tuple[str, str]
 """An exception's ``repr`` and its traceback."""
 Record = Callable[[str, str, int], ErrorText]
-"""Task, what is out of order, serial number → what its failure says."""
+"""(task, broken part, serial number) → texts of the failure."""
 
 _BY_HOUR: Final = (2, 1, 1, 1, 1, 2, 4, 7, 10, 12, 13, 13, 12, 11, 12, 12, 11, 11, 12, 13, 12, 9, 6, 3)
-"""How busy the hours of a day (UTC) are."""
+"""Relative load of the hours of a day (UTC)."""
 _WEEKEND: Final = 0.7
 _NIGHT_RUN: Final = 2 * HOUR + 30 * MINUTE
 _NOT_RUN: Final = 3
-"""Days ago on which the nightly report was not sent."""
+"""How many days ago the nightly report was not sent."""
 _RETRY_AFTER: Final = 2.0
 _CAMPAIGN_DAYS_AGO: Final = 3
 _CAMPAIGN: Final = 18 * HOUR
 _CAMPAIGN_LASTS: Final = 4 * HOUR
 _UPLOADS: Final = 2.0
-"""Images for each order in the middle of a campaign."""
+"""Images per order in the middle of a campaign."""
 _LONGEST_WAIT: Final = 240.0
-"""Seconds that they wait then."""
+"""Seconds that images wait in the middle of a campaign."""
 
 
 @dataclass(frozen=True, slots=True)
 class _ShopTask:
-    """A task: where it runs, how long, and how often it fails in ordinary times."""
+    """A task: its queue, its runtime, and how often it normally fails or is retried."""
 
     name: str
     queue: str
@@ -71,12 +71,12 @@ _OTHERS: Final = (
     (_ShopTask("shop.images.resize", IMAGES, 0.55), 0.1),
     (_ShopTask("shop.payments.refund", PAYMENTS, 0.2), 0.05),
 )
-"""What runs beside orders, and how many of each for an order."""
+"""Other tasks, and the number of each per order."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Trouble:
-    """Something is out of order for some time."""
+    """A part of the shop that is broken for some time."""
 
     part: str
     kind: _ShopTask
@@ -85,7 +85,7 @@ class _Trouble:
     """Seconds after midnight, UTC."""
     lasts: float
     chance: float
-    """Share of the runs that fail."""
+    """Fraction of the runs that fail."""
 
 
 _TROUBLES: Final = (
@@ -96,25 +96,25 @@ _TROUBLES: Final = (
 
 
 class Story:
-    """``orders``: an hour's at noon, about."""
+    """``orders``: approximate number per hour at noon."""
 
     def __init__(self, now: float, record: Record, *, orders: float = 120, seed: int = 7) -> None:
         self._midnight = int(now) // DAY * DAY
         self._record = record
         self._per_minute = orders / max(_BY_HOUR) / 60
-        self._chance = random.Random(seed)  # noqa: S311  # a story is no secret
+        self._chance = random.Random(seed)  # noqa: S311  # no secret
         self._serial = 40_000
         self._pending: list[Event] = []
         self._waiting: dict[str, str] = {}
-        """Task ID → queue, of what has been sent and has not begun."""
+        """Task ID → queue, for tasks that were sent but have not started."""
 
     def lengths(self) -> dict[str, int]:
-        """Queue → tasks that wait in it, after the last minute."""
+        """Queue → number of waiting tasks after the last minute."""
         lengths = Counter(self._waiting.values())
         return {queue: lengths[queue] for queue in (DEFAULT, IMAGES, MAIL, PAYMENTS)}
 
     def minutes(self, begin: int, end: int) -> Iterator[tuple[int, Sequence[Event]]]:
-        """Each minute's end, and the events up to then, in order."""
+        """Yields the end of each minute and its events, in order."""
         for minute in range(begin // MINUTE * MINUTE, end, MINUTE):
             self._ordinary(minute)
             if minute % DAY == _NIGHT_RUN and (self._midnight - minute) // DAY + 1 != _NOT_RUN:
@@ -123,7 +123,7 @@ class Story:
             self._pending.append(
                 {"type": "monitor-probe", "timestamp": until - 0.1, "probe_instance": PROBER, "probe_number": minute}
             )
-            self._pending.sort(key=lambda event: event["timestamp"])  # what waits is nearly in order
+            self._pending.sort(key=lambda event: event["timestamp"])  # it is nearly in order
             past = sum(event["timestamp"] <= until for event in self._pending)
             past_events, self._pending = self._pending[:past], self._pending[past:]
             self._move(past_events)
@@ -144,7 +144,7 @@ class Story:
         return ordinary + _LONGEST_WAIT * self._campaign(at)
 
     def _campaign(self, at: float) -> float:
-        """How much of the campaign is on, from 0 to 1."""
+        """The intensity of the campaign, from 0 to 1."""
         into = at - (self._midnight - _CAMPAIGN_DAYS_AGO * DAY + _CAMPAIGN)
         return max(0.0, 1 - abs(2 * into / _CAMPAIGN_LASTS - 1))
 
@@ -160,7 +160,7 @@ class Story:
                 self._run(kind, minute + self._chance.random() * MINUTE)
 
     def _many(self, mean: float) -> int:
-        """A number that is ``mean`` on average, and varies as what comes by chance does."""
+        """A random number of events, ``mean`` on average."""
         return max(0, round(self._chance.gauss(mean, mean**0.5)))
 
     def _order(self, at: float) -> None:
@@ -176,7 +176,7 @@ class Story:
     def _run(
         self, kind: _ShopTask, at: float, *, root: str = "", parent: str | None = None
     ) -> tuple[str, float] | None:
-        """One task. Its ID and when it ended; None when it failed."""
+        """Run one task. Returns its ID and end time; None if it failed."""
         self._serial += 1
         uuid = str(UUID(int=self._chance.getrandbits(128)))
         of_chain = {"root_id": root or uuid, "parent_id": parent}
@@ -189,10 +189,10 @@ class Story:
         )
         return None if failed else (uuid, end)
 
-    def _attempt(  # noqa: PLR0917 - as they come in an event
+    def _attempt(  # noqa: PLR0917 - in the order of an event
         self, kind: _ShopTask, uuid: str, at: float, of_chain: Event, outcome: str, broken: str
     ) -> float:
-        """The events of one run. When it ended."""
+        """Add the events of one run. Returns its end time."""
         chance, serial, add = self._chance, self._serial, self._pending.append
         fields = {"uuid": uuid, "name": kind.name, "args": f"({serial},)", "kwargs": "{}", **of_chain}
         received = at + 0.002 + chance.random() * 0.004

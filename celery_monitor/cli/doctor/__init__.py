@@ -1,6 +1,6 @@
-"""``celery-monitor doctor``: what the daemon needs, looked at from outside and without changing anything.
+"""``celery-monitor doctor``: checks everything that the daemon needs, without changing anything.
 
-It can run beside the daemon, which does not notice, and on another machine with the same configuration.
+It can run while the daemon is running, without affecting it, and on another machine with the same configuration.
 """
 
 from celery_monitor.cli.doctor.command import doctor

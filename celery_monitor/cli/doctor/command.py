@@ -1,4 +1,4 @@
-"""The command: every check in turn, a line each as soon as it is known."""
+"""The command: runs all checks and prints each result as soon as it is known."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Whether workers and monitor use the broker in the same way: Celery's settings beside ``broker.*``."""
+"""Compares the workers' broker settings with the monitor's ``broker.*``."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from celery_monitor.cli.doctor.finding import Finding, State, name_list, ok
 from celery_monitor.settings import BrokerSettings
 
 _CENSORED: Final = "********"
-"""What Celery puts in the place of a value that may be a secret: that of any setting with KEY in its name."""
+"""Celery's replacement for values that may be secrets: those of all settings with KEY in the name."""
 _MAX_LENGTH: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """One setting of Celery's."""
+    """A Celery setting."""
 
     default: Any
     state: State
-    """How bad a difference is."""
+    """The severity of a difference."""
     remedy: str
     option: bool = False
-    """It is one of ``broker_transport_options``."""
+    """Whether it is one of ``broker_transport_options``."""
 
 
 _LEARNED: Final = (
@@ -48,7 +48,7 @@ _SETTINGS: Final = {
 
 
 def agreement(confs: Mapping[str, Any], settings: BrokerSettings, *, redis: bool) -> Iterator[Finding]:
-    """A finding for each setting that differs, or one that none does. ``confs``: hostname → ``inspect conf``."""
+    """A finding for each setting that differs, or one that all match. ``confs``: hostname → ``inspect conf``."""
     ours = {"event_exchange": settings.exchange, "control_exchange": settings.control_exchange}
     theirs = {host: settings_of(conf) for host, conf in sorted(confs.items())}
     agreed = True
@@ -69,7 +69,7 @@ def agreement(confs: Mapping[str, Any], settings: BrokerSettings, *, redis: bool
 def _different(
     name: str, setting: _Setting, mine: object, theirs: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, list[str]]:
-    """Value, as it is shown → hostnames."""
+    """Displayed value → hostnames that use it."""
     values_by_setting: dict[str, list[str]] = {}
     for host, values in theirs.items():
         value = values.get(name, setting.default)
@@ -80,7 +80,7 @@ def _different(
 
 
 def _plain(value: object) -> object:
-    """A tuple comes as a list."""
+    """The value as JSON transmits it: a tuple becomes a list."""
     return list(value) if isinstance(value, list | tuple) else value
 
 
@@ -96,4 +96,4 @@ _JUDGED: Final[dict[str, Callable[[object], bool]]] = {
     "accept_content": _accepts_json,
     "event_serializer": lambda value: value in ("json", "msgpack"),
 }
-"""Settings that have no counterpart here, and whether the monitor can do with a value."""
+"""Settings without a counterpart in the monitor: whether it can work with a value."""

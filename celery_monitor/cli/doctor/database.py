@@ -1,4 +1,4 @@
-"""A PostgreSQL server, as far as the store depends on it: rights, clock, durability, and who leads."""
+"""Checks of a PostgreSQL server: privileges, clock, durability, and the leader."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,12 +12,12 @@ from celery_monitor.ports import LeaseState
 from celery_monitor.settings import Settings
 
 _MAX_OFFSET: Final = 5.0
-"""Seconds between the clocks that nobody has to know of."""
+"""Largest difference between the clocks, in seconds, without a warning."""
 _SUBJECT: Final = "database"
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
-    """Nothing for SQLite, nor for a server that does not answer: the check of the store says why."""
+    """Check the server. Yields nothing for SQLite or a server that does not answer, which the store's check reports."""
     section = settings.store
     store = open_store(
         section.url_source(),
@@ -33,7 +33,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
         except (StoreUnusableError, StoreUnavailableError):
             return
         if report is not None:
-            yield _rights(report)
+            yield _privileges(report)
             yield _clock(report)
             yield _durability(report)
             yield _leader(lease)
@@ -49,7 +49,7 @@ class _Opened:
         return report, self._store.lease() if report is not None else LeaseState("", 0, 0.0)
 
 
-def _rights(report: ServerReport) -> Finding:
+def _privileges(report: ServerReport) -> Finding:
     way = "through a pooler, which works in transaction mode" if report.pooled else "without a pooler"
     if not report.inaccessible:
         return ok(_SUBJECT, f"the user can read, write and alter every table; connected {way}")

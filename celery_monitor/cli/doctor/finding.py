@@ -1,4 +1,4 @@
-"""What a check found."""
+"""The result of a check."""
 
 import enum
 from dataclasses import dataclass
@@ -20,66 +20,66 @@ _COLOURS: Final = {
 
 
 class State(enum.StrEnum):
-    """How it stands."""
+    """The severity of a finding."""
 
     OK = "ok"
     OFF = "off"
-    """Not configured, so there is nothing to be wrong."""
+    """Not configured."""
     SKIP = "skip"
-    """Not looked at, because of something else that is not well."""
+    """Not checked, because of another problem."""
     NOTE = "note"
-    """As it is configured, but somebody should know what it means."""
+    """Works as configured, but with consequences that users should know."""
     WARN = "warn"
-    """The monitor works, but somebody should know."""
+    """The monitor works, but with restrictions."""
     FAIL = "FAIL"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line."""
+    """One line of output."""
 
     state: State
     subject: str
     text: str
-    """What was found, and where it is not well, what to do."""
+    """What was found, and for a problem, what to do."""
 
     def __str__(self) -> str:
-        """As it is printed; nothing in it can control the terminal."""
+        """The printed line, without characters that could control the terminal."""
         state = click.style(f"{self.state.value:<5}", fg=_COLOURS[self.state])
         return f"{state} {self.subject:<14} {printable(' '.join(self.text.split()), _MAX_LENGTH)}"
 
 
 def ok(subject: str, text: str) -> Finding:
-    """It is well."""
+    """A finding without a problem."""
     return Finding(State.OK, subject, text)
 
 
 def off(subject: str, text: str) -> Finding:
-    """It is not configured."""
+    """A finding about something that is not configured."""
     return Finding(State.OFF, subject, text)
 
 
 def skip(subject: str, text: str) -> Finding:
-    """It could not be looked at."""
+    """A finding that was not checked."""
     return Finding(State.SKIP, subject, text)
 
 
 def note(subject: str, text: str) -> Finding:
-    """Good to know."""
+    """A finding for information."""
     return Finding(State.NOTE, subject, text)
 
 
 def warn(subject: str, text: str) -> Finding:
-    """Somebody should know."""
+    """A warning."""
     return Finding(State.WARN, subject, text)
 
 
 def fail(subject: str, text: str) -> Finding:
-    """It has to be repaired."""
+    """A failed check."""
     return Finding(State.FAIL, subject, text)
 
 
 def name_list(names: list[str], limit: int = 5) -> str:
-    """Names in a sentence, the first of many."""
+    """Names for a sentence: the first few, and how many more."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

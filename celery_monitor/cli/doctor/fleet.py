@@ -1,4 +1,4 @@
-"""The broker, the workers, and what they tell of themselves."""
+"""Checks of the broker, the workers and the event stream."""
 
 import time
 from collections import Counter
@@ -30,22 +30,22 @@ _DEAF: Final = (
 )
 _ALIKE: Final = "the same control_exchange (then compare fanout_prefix and fanout_patterns)"
 _SKEW: Final = 2.0
-"""Seconds that a clock may differ: more is not the network's time."""
+"""Difference between clocks, in seconds, that network delay cannot explain."""
 
 
 @dataclass(slots=True)
-class Seen:
-    """What the stream brought."""
+class ObservedEvents:
+    """The events that were received."""
 
     events: int = 0
     types: Counter[str] = field(default_factory=Counter)
     task_senders: set[str] = field(default_factory=set)
     """Workers that sent task events."""
     ahead: dict[str, float] = field(default_factory=dict)
-    """Worker → seconds that its clock is ahead of ours, at least; negative is behind, or under way so long."""
+    """Worker → minimum seconds by which its clock is ahead of this one; negative if it is behind or events are slow."""
 
     def receive(self, delivery: Delivery, now: float) -> None:
-        """Take a message in."""
+        """Count the events of a message."""
         for event in events_of(delivery):
             if isinstance(event, Discarded):
                 self.types[f"discarded: {event.reason}"] += 1
@@ -53,7 +53,7 @@ class Seen:
                 self.events += 1
                 self.types[event.type] += 1
                 if event.type == "task-sent":
-                    continue  # of a client, whose name changes with its process
+                    continue  # from a client, whose hostname contains its process ID
                 if event.type.startswith("task-"):
                     self.task_senders.add(event.hostname)
                 ahead = event.timestamp - now
@@ -61,9 +61,9 @@ class Seen:
 
 
 def findings(settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
-    """All of it; what needs a broker is skipped without one. ``seconds``: how long events are watched.
+    """Run all checks; without a broker, the others are skipped. ``seconds``: how long to watch events.
 
-    Of several URLs the first one that can be reached is looked at; the daemon, too, goes on to the next one.
+    Of several URLs, the first reachable one is checked, as the daemon also tries the next one.
     """
     unreachable: list[str] = []
     for address in settings.each_address():
@@ -87,7 +87,7 @@ def findings(settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
 
 
 def _of_broker(diagnostics: BrokerDiagnostics, settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
-    """What can be seen over ``diagnostics``, which is connected."""
+    """The checks that need a connection; ``diagnostics`` is connected."""
     if unverified(settings.url_source().get() or "", settings.use_ssl):
         yield warn("tls", UNVERIFIED)
     if diagnostics.has_queues:
@@ -131,8 +131,8 @@ def _queue(diagnostics: BrokerDiagnostics, settings: BrokerSettings) -> Finding:
 
 
 def _conversation(diagnostics: BrokerDiagnostics, settings: BrokerSettings, seconds: float) -> Iterator[Finding]:
-    """What the workers answer, and what they send meanwhile."""
-    clock, seen, problem = SystemClock(), Seen(), None
+    """Check the workers' answers and the events that they send meanwhile."""
+    clock, seen, problem = SystemClock(), ObservedEvents(), None
     replies: Mapping[str, Mapping[str, Any]] = {}
     with closing(Listener(settings)) as listener:
         deadline = clock.monotonic() + seconds
@@ -160,8 +160,8 @@ def _conversation(diagnostics: BrokerDiagnostics, settings: BrokerSettings, seco
         yield _clocks(seen)
 
 
-def _watch(listener: Listener, seen: Seen, deadline: float, clock: Clock) -> str | None:
-    """Fill ``seen``; what went wrong."""
+def _watch(listener: Listener, seen: ObservedEvents, deadline: float, clock: Clock) -> str | None:
+    """Collect events in ``seen``. Returns the error, if any."""
     try:
         while (remaining := deadline - clock.monotonic()) > 0:
             for delivery in listener.poll(min(remaining, _POLL)):
@@ -172,7 +172,7 @@ def _watch(listener: Listener, seen: Seen, deadline: float, clock: Clock) -> str
 
 
 def _others(diagnostics: BrokerDiagnostics, settings: BrokerSettings) -> list[str]:
-    """Fleets that use this broker in another way than the monitor is configured for."""
+    """Fleets on this broker whose settings differ from the monitor's."""
     ours = (str(settings.transport_options.get("global_keyprefix", "")), settings.control_exchange)
     try:
         fleets = diagnostics.fleets()
@@ -186,7 +186,7 @@ def _others(diagnostics: BrokerDiagnostics, settings: BrokerSettings) -> list[st
     return names or [_ALIKE for fleet in fleets if fleet == ours]
 
 
-def _workers(workers: list[str], seen: Seen, discarded: Mapping[str, int], others: list[str]) -> Finding:
+def _workers(workers: list[str], seen: ObservedEvents, discarded: Mapping[str, int], others: list[str]) -> Finding:
     silent = sorted(seen.ahead.keys() - set(workers))
     if discarded.get("content_type"):
         return warn(
@@ -217,7 +217,7 @@ def _workers(workers: list[str], seen: Seen, discarded: Mapping[str, int], other
     return fail("workers", "none answered: is a worker running on this broker, virtual host and database?")
 
 
-def _stream(seen: Seen, seconds: float, problem: str | None) -> Finding:
+def _stream(seen: ObservedEvents, seconds: float, problem: str | None) -> Finding:
     if problem is not None:
         return fail("events", problem)
     strange = {kind: number for kind, number in seen.types.items() if kind.startswith("discarded: ")}
@@ -237,7 +237,7 @@ def _stream(seen: Seen, seconds: float, problem: str | None) -> Finding:
 
 
 def _task_events(
-    workers: list[str], seen: Seen, conf: Mapping[str, Mapping[str, Any]], *, events_enabled: bool
+    workers: list[str], seen: ObservedEvents, conf: Mapping[str, Mapping[str, Any]], *, events_enabled: bool
 ) -> Finding:
     proven = seen.task_senders | {host for host, values in conf.items() if values.get("worker_send_task_events")}
     unproven = [host for host in workers if host not in proven]
@@ -260,7 +260,7 @@ def _task_events(
     )
 
 
-def _task_sent(seen: Seen, conf: Mapping[str, Mapping[str, Any]]) -> Finding:
+def _task_sent(seen: ObservedEvents, conf: Mapping[str, Mapping[str, Any]]) -> Finding:
     if seen.types["task-sent"]:
         return ok("task-sent", "clients send it: queue names and queue wait times are known")
     if conf and all(values.get("task_send_sent_event") for values in conf.values()):
@@ -272,7 +272,7 @@ def _task_sent(seen: Seen, conf: Mapping[str, Mapping[str, Any]]) -> Finding:
     )
 
 
-def _clocks(seen: Seen) -> Finding:
+def _clocks(seen: ObservedEvents) -> Finding:
     wrong = {host: ahead for host, ahead in seen.ahead.items() if abs(ahead) > _SKEW}
     if not wrong:
         largest = max(abs(ahead) for ahead in seen.ahead.values())

@@ -1,4 +1,4 @@
-"""The store, the receivers, and the port."""
+"""Checks of the store, the receivers and the port."""
 
 import errno
 import math
@@ -23,19 +23,19 @@ from celery_monitor.settings.units import DAY
 
 _MIN_FREE_SPACE: Final = 256 << 20
 _NOT_WRITTEN: Final = 120.0
-"""Seconds after which a store is hardly that of a monitor that runs: it writes every few."""
+"""Seconds without a write after which a store is probably not that of the running monitor, which writes often."""
 _MIB: Final = 1 << 20
 _NEARLY: Final = 0.9
-_ANOTHER: Final = (
+_OTHER_STORE: Final = (
     "but a monitor is running on web.port: it uses another store or cannot write this one; run doctor with its "
     "configuration, or with --store and --port"
 )
 
 
 def store(settings: Settings, *, in_use: bool = False) -> Finding:
-    """Opened for reading beside a daemon; whether a file can be written is asked of the file system.
+    """Check the store. It is opened only for reading; write permissions are checked in the file system.
 
-    ``in_use``: a monitor runs on the configured port, so that its store must be here.
+    ``in_use``: a monitor runs on the configured port, so its store should be this one.
     """
     path = settings.store.file
     return _on_a_server(settings, in_use=in_use) if path is None else _in_a_file(settings, path, in_use=in_use)
@@ -50,7 +50,7 @@ def _in_a_file(settings: Settings, path: Path, *, in_use: bool) -> Finding:
     if path.exists():
         return _opened(settings, path, in_use=in_use)
     if in_use:
-        return warn("store", f"{path} does not exist, {_ANOTHER}")
+        return warn("store", f"{path} does not exist, {_OTHER_STORE}")
     return ok("store", f"{path} does not exist yet: the monitor creates it; the directory is writable")
 
 
@@ -76,7 +76,7 @@ def _on_a_server(settings: Settings, *, in_use: bool) -> Finding:
         state = _state(settings)
     except StoreMissingError as exc:
         if in_use:
-            return warn("store", f"{exc.about} has no tables of a monitor, {_ANOTHER}")
+            return warn("store", f"{exc.about} has no tables of a monitor, {_OTHER_STORE}")
         return ok("store", f"{exc.about} answers; it has no tables of a monitor yet: the monitor creates them")
     except (StoreUnusableError, StoreUnavailableError) as exc:
         return fail("store", str(exc))
@@ -85,11 +85,11 @@ def _on_a_server(settings: Settings, *, in_use: bool) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class _StoreState:
-    """Of a store that has its tables."""
+    """The state of a store that has its tables."""
 
     about: str
     age: float | None
-    """Seconds since a monitor last wrote it."""
+    """Seconds since a monitor last wrote to it; None if never."""
     rolled_back: bool
 
     @property
@@ -106,7 +106,7 @@ def _state(settings: Settings) -> _StoreState:
 
 def _doubts(subject: str, state: _StoreState, *, in_use: bool) -> Finding | None:
     if in_use and (state.age is None or state.age > _NOT_WRITTEN):
-        return warn("store", f"{subject} was {state.ago}, {_ANOTHER}")
+        return warn("store", f"{subject} was {state.ago}, {_OTHER_STORE}")
     if state.rolled_back:
         return warn(
             "store",
@@ -117,7 +117,7 @@ def _doubts(subject: str, state: _StoreState, *, in_use: bool) -> Finding | None
 
 
 class _Attached:
-    """A store beside its daemon."""
+    """A store that is opened while its daemon may be running."""
 
     def __init__(self, settings: Settings) -> None:
         section = settings.store
@@ -133,17 +133,17 @@ class _Attached:
         self.about = self._store.about
 
     def last_written(self) -> float | None:
-        """When a daemon was last known to run."""
+        """Unix time at which a daemon was last known to run."""
         return self._store.reader.counters(SystemClock().now()).get(CounterName.ALIVE_AT)
 
     def rolled_back(self) -> bool:
-        """Whether a start of the last day found it older than what had been committed."""
+        """Whether a start in the last day found the store older than its last commit."""
         now, name = SystemClock().now(), CounterName.STORE_ROLLED_BACK
         counters = self._store.reader.counters
         return counters(now).get(name, 0.0) > counters(now - DAY).get(name, 0.0)
 
     def exceeded(self, seconds: float) -> dict[str, int]:
-        """What each bound of memory has cut in that time; the store knows quarters of an hour."""
+        """How often each memory limit was exceeded in that time, with a resolution of a quarter of an hour."""
         counters = self._store.reader.counters
         before = usage.restored(counters(SystemClock().now() - seconds))
         return +(usage.restored(counters(math.inf)) - before)
@@ -153,7 +153,7 @@ class _Attached:
 
 
 def limits(settings: Settings) -> Finding:
-    """No bound of the daemon's memory was exceeded lately."""
+    """Check whether a memory limit of the daemon was exceeded in the last day."""
     try:
         with closing(_Attached(settings)) as attached:
             cut = attached.exceeded(DAY)
@@ -172,22 +172,22 @@ def limits(settings: Settings) -> Finding:
 
 
 def channel(channel_checked: Channel) -> Finding:
-    """The receiver of a channel is reached, as far as that is possible without a message."""
+    """Check whether a channel's receiver is reachable, as far as possible without sending a message."""
     result = channel_checked.check()
-    tell = {CheckState.OK: ok, CheckState.OFF: off, CheckState.WARN: warn, CheckState.FAIL: fail}[result.state]
-    return tell(channel_checked.name, result.text)
+    result_of = {CheckState.OK: ok, CheckState.OFF: off, CheckState.WARN: warn, CheckState.FAIL: fail}[result.state]
+    return result_of(channel_checked.name, result.text)
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """The port, and whether a monitor has it."""
+    """The finding about the port, and whether a monitor listens on it."""
 
     finding: Finding
     daemon: bool = False
 
 
 def web(settings: WebSettings) -> Port:
-    """The port can be listened on, or a monitor does so."""
+    """Check that the port is free or used by a monitor."""
     address = f"port {settings.port} of {settings.host}"
     try:
         for listener in listen(settings.host, settings.port, backlog=1):

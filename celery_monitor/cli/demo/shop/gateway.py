@@ -3,19 +3,19 @@
 from .pace import GATEWAY, pace
 
 _DECLINED = 12
-"""Each so-manieth card has no money."""
+"""One in this many cards is declined."""
 
 
 class ProviderError(Exception):
-    """What the provider answered."""
+    """The provider returned an error."""
 
 
 class CardDeclinedError(Exception):
-    """The bank says no."""
+    """The bank declined the card."""
 
 
 class GatewayTimeoutError(Exception):
-    """The provider did not say what became of the payment."""
+    """The provider did not report the result of the payment."""
 
 
 def submit(order: int, cents: int) -> str:

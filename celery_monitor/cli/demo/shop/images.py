@@ -7,5 +7,5 @@ from .pace import pace
 
 @shared_task
 def resize(picture: int) -> None:
-    """Make a picture's small versions."""
+    """Create smaller versions of a picture."""
     pace.work(0.3 + picture % 7 * 0.08)

@@ -5,14 +5,14 @@ from celery import shared_task
 from .pace import pace
 
 _UNREACHABLE = 60
-"""Each so-manieth recipient's server never answers."""
+"""One in this many recipients has a server that never answers."""
 _SLOW_AT_FIRST = 9
-"""Each so-manieth does not answer the first time."""
+"""One in this many servers does not answer the first attempt."""
 
 
 @shared_task(bind=True, autoretry_for=(TimeoutError,), retry_backoff=False, default_retry_delay=2, max_retries=2)
 def confirmation(self, order: int) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001 - Celery has no types
-    """Tell a customer that an order was paid; tried three times."""
+    """Confirm to a customer that an order was paid; up to three attempts."""
     _send(f"customer-{order}@example.com", order, attempt=self.request.retries)
 
 

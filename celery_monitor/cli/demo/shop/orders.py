@@ -1,4 +1,4 @@
-"""Orders: what the shop's pages send."""
+"""Orders, sent by the shop's web pages."""
 
 from celery import shared_task
 
@@ -6,14 +6,14 @@ from . import payments, stock
 from .pace import DEPLOY, pace
 
 _WITHOUT_ADDRESS = 40
-"""Each so-manieth order comes from a form without an address."""
+"""One in this many orders has no address."""
 _AFFECTED = 3
-"""During a bad release it is each so-manieth."""
+"""The same during a faulty release."""
 
 
 @shared_task
 def place(order: int) -> None:
-    """Check an order, then have it paid and its goods reserved."""
+    """Check an order, then send tasks to charge it and to reserve its goods."""
     pace.work(0.01)
     _ship_to(_load(order))
     payments.charge.delay(order)

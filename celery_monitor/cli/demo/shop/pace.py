@@ -1,4 +1,4 @@
-"""How long work takes, and what is out of order: a real shop has no such switches."""
+"""Simulates how long work takes and which parts are broken; a real shop has no such switches."""
 
 import threading
 from collections.abc import Callable, Collection
@@ -19,13 +19,13 @@ class Pace:
 
     def __init__(self) -> None:
         self.stopping = threading.Event()
-        """Whatever is under way ends at once."""
+        """Set to make all running tasks end at once."""
         self.instant = False
-        """Nothing takes any time."""
+        """Whether tasks take no time."""
         self.broken: Broken = tuple
 
     def work(self, seconds: float) -> None:
-        """Something that takes so long."""
+        """Simulate work that takes ``seconds``."""
         if not self.instant:
             self.stopping.wait(seconds)
 

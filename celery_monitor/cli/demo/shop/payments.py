@@ -1,4 +1,4 @@
-"""Money."""
+"""Payments."""
 
 from celery import shared_task
 
@@ -8,7 +8,7 @@ from .pace import pace
 
 @shared_task
 def charge(order: int) -> str:
-    """Charge the card of an order, and tell the customer."""
+    """Charge the card for an order, and send a confirmation."""
     receipt = gateway.submit(order, cents=1_900 + order % 7 * 250)
     mail.confirmation.delay(order)
     return receipt
@@ -16,5 +16,5 @@ def charge(order: int) -> str:
 
 @shared_task
 def refund(order: int) -> None:
-    """Give the money of a returned order back."""
+    """Refund a returned order."""
     pace.work(0.15 + order % 4 * 0.05)

@@ -1,4 +1,4 @@
-"""The warehouse."""
+"""The stock in the warehouse."""
 
 from celery import shared_task
 
@@ -6,18 +6,18 @@ from .pace import WAREHOUSE, pace
 
 
 class WarehouseError(Exception):
-    """The stock is not known."""
+    """The stock is unknown."""
 
 
 @shared_task
 def reserve(order: int) -> None:
-    """Put the goods of an order aside."""
+    """Reserve the goods of an order."""
     pace.work(0.02 + order % 3 * 0.01)
 
 
 @shared_task
 def sync(shelf: int) -> None:
-    """Read how much of something is left."""
+    """Read the stock of a shelf."""
     pace.work(0.02 + shelf % 4 * 0.01)
     try:
         _connect("warehouse.example.com", 5432)
@@ -27,7 +27,7 @@ def sync(shelf: int) -> None:
 
 @shared_task
 def count(run: int) -> None:
-    """Compare stock and orders; runs all the time by a schedule."""
+    """Compare stock and orders; scheduled at a short interval."""
     pace.work(0.2 + run % 3 * 0.1)
 
 
