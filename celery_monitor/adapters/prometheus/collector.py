@@ -1,4 +1,4 @@
-"""Everything but the families of tasks and workers, as prometheus_client's metric objects made anew for each scrape."""
+"""Collects all families except those of tasks and workers, with new prometheus_client metric objects per scrape."""
 
 import functools
 import math
@@ -32,7 +32,7 @@ from celery_monitor.core.model import (
     Snapshot,
 )
 
-# Series that exist from the start, so that increase() sees the first of each.
+# Series that are exported as 0 from the start, so that increase() includes the first event of each.
 DISCARDED: Final = (
     "malformed", "content_type", "compressed", "too_large", "too_many_events", "poison", "unknown_type", "duplicate",
     "redelivered",
@@ -49,11 +49,11 @@ _TYPES: Final[Mapping[Kind, type[_Numbers]]] = {
 }
 
 Samples = Sequence[tuple[tuple[str, ...], float]]
-"""Values of a family's labels, in its order, and the number."""
+"""(label values in the family's order, value)."""
 
 
 class MonitorCollector(Collector):
-    """One scrape: what was true when it was made."""
+    """Collects one scrape from a fixed state."""
 
     def __init__(
         self,
@@ -73,10 +73,10 @@ class MonitorCollector(Collector):
         self._static = {name: labels.label_text(value) for name, value in static_labels.items()}
 
     def collect(self) -> Iterator[Metric]:
-        """All families in the order of ``families.FAMILIES``; those of the fleet only once the store was read.
+        """All families in the order of ``families.FAMILIES``; those of the fleet only after the store has been read.
 
-        Before that their numbers are not known, and a 0 would look like a reset. A standby has those of the process
-        only: beside the leader's, a second value of a series would be one too many.
+        Before that their values are unknown, and a 0 would look like a counter reset. A standby exports only the
+        families of the process, because the leader already exports the fleet's.
         """
         own = {self._prefix + family.name for family in families.OF_THE_PROCESS}
         for metric in self._all():
@@ -96,7 +96,7 @@ class MonitorCollector(Collector):
     def _unfinished_tasks(self, snapshot: Snapshot) -> Iterator[Metric]:
         ages = {name: max(0.0, self._now - started_at) for name, started_at in snapshot.oldest_started.items()}
         yield self._keyed(tasks.TASK_OLDEST, ages)
-        # At 0 from when it runs, so that increase() sees the first loss; at 0 for every task would cost each scrape.
+        # 0 while the task runs, so that increase() includes the first loss; a 0 for every task would be expensive.
         lost = dict.fromkeys(snapshot.oldest_started, 0.0)
         yield self._keyed(tasks.TASK_LOST, lost | CounterFamily.LOST.of(snapshot.counters))
 

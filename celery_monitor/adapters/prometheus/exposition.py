@@ -1,4 +1,4 @@
-"""A scrape: which format was asked for, and its bytes."""
+"""Answers a scrape: negotiates the format and renders the metrics."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -23,32 +23,32 @@ TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 _GZIP_LEVEL: Final = 1
-"""Of ISA-L: five times as fast as zlib's level 1, for the same number of bytes (bench/scrape.py has the text)."""
+"""Level of ISA-L: five times as fast as zlib's level 1 with the same compression (bench/scrape.py has the text)."""
 _GZIP_WINDOW: Final = 31
-"""zlib's largest window, with gzip's header."""
+"""zlib's largest window, with a gzip header."""
 
 _MAX_UNCOMPRESSED: Final = 4 * 1024 * 1024
-"""Bytes of an answer that is kept as it is for clients that take no gzip."""
+"""Largest answer, in bytes, that is kept uncompressed for clients that do not accept gzip."""
 _PACKED_AT_ONCE: Final = 1024 * 1024
-"""Bytes of text that are packed in one call. Each call releases the interpreter's lock, and waits up to 5 ms for it
-while another thread computes (``sys.getswitchinterval``): 100 calls made a scrape ten times as long then."""
+"""Bytes of text that are compressed per call. Each call releases the interpreter lock, and may then wait 5 ms for it
+(``sys.getswitchinterval``) while another thread computes: with 100 calls, a scrape took ten times as long."""
 _UNPACKED_AT_ONCE: Final = 4096
-"""Bytes of what is packed; they unpack to some twenty times as many."""
+"""Compressed bytes that are decompressed at once; they expand about twentyfold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What is sent for a pair of Accept and Accept-Encoding."""
+    """The negotiated format of an answer."""
 
     openmetrics: bool
     gzip: bool
 
 
 class Exposition:
-    """Implements ports.Metrics over callables that answer from memory.
+    """Implements ports.Metrics with callables that answer from memory.
 
-    ``snapshot`` gives None until the store was read: then there is nothing to say of the fleet. ``rendering`` is
-    entered for each scrape.
+    ``snapshot`` returns None until the store has been read; until then no metrics of the fleet are exported.
+    ``rendering``: a context that is entered for each scrape.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class Exposition:
         self._rendering = rendering
 
     def choose(self, accept: str, accept_encoding: str) -> Format:
-        """OpenMetrics where it is accepted and text is not preferred; gzip where it is accepted."""
+        """OpenMetrics if it is accepted and text is not preferred; gzip if it is accepted."""
         return Format(openmetrics=_prefers_openmetrics(accept), gzip=_quality(accept_encoding, "gzip") > 0)
 
     def render(self, chosen_format: Hashable) -> Scrape:
-        """The metrics of this moment as ``choose`` said."""
+        """The current metrics in the format that ``choose`` returned."""
         if not isinstance(chosen_format, Format):
-            raise TypeError("render takes what choose gave")
+            raise TypeError("render takes a format that choose returned")
         with self._rendering():
             return self._render(chosen_format)
 
@@ -120,9 +120,9 @@ class Exposition:
 
 
 class _Packed:
-    """A body that is kept compressed, and unpacked while it is sent.
+    """A body that is kept compressed and decompressed while it is sent.
 
-    A client that reads slowly holds the answer for long, and each of several may hold one of its own.
+    Slow clients keep their answers in memory for a long time, and each client has its own.
     """
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
@@ -143,9 +143,9 @@ class _Packed:
 
 
 def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes | memoryview]:
-    """The same bytes in blocks of _PACKED_AT_ONCE or a little less, each valid until the next one.
+    """The same bytes in blocks of at most about _PACKED_AT_ONCE, each valid until the next one.
 
-    They share one buffer: new memory for each block costs a third of a scrape.
+    They share one buffer, because allocating each block would take a third of a scrape's time.
     """
     buffer = memoryview(bytearray(_PACKED_AT_ONCE))
     used = 0
@@ -162,7 +162,7 @@ def _blocks(chunks: Iterable[bytes]) -> Iterator[bytes | memoryview]:
 
 
 class _Rest(Collector):
-    """What prometheus_client renders: the monitor's collector, and the process as every Prometheus client shows it."""
+    """The part that prometheus_client renders: the monitor's collector and the standard process metrics."""
 
     def __init__(self, monitor: Collector, static_labels: Mapping[str, str]) -> None:
         self._monitor = monitor
@@ -181,7 +181,7 @@ def _prefers_openmetrics(accept: str) -> bool:
 
 
 def _quality(header: str, media_type: str, versions: tuple[str, ...] = ()) -> float:
-    """The greatest ``q`` that an Accept or Accept-Encoding header gives to ``media_type`` itself, else 0."""
+    """The highest ``q`` of ``media_type`` in an Accept or Accept-Encoding header, else 0. Wildcards are ignored."""
     best = 0.0
     for item in header.split(","):
         name, *rest = (part.strip().lower() for part in item.split(";"))

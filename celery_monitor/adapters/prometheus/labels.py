@@ -1,4 +1,4 @@
-"""Label values from hostile input: printable, at most ``MAX_LENGTH`` characters, and still distinct."""
+"""Converts untrusted text to label values: printable, at most ``MAX_LENGTH`` characters, and still distinct."""
 
 import hashlib
 import re
@@ -8,14 +8,14 @@ MAX_LENGTH: Final = 200
 _DIGITS: Final = 16
 
 _plain: Final = re.compile(r"[ !#-\[\]-~]*").fullmatch
-"""ASCII that needs neither cleaning nor escaping: nearly every name, so it is worth a fast way."""
+"""ASCII that needs neither cleaning nor escaping. Nearly every name matches, so this fast path pays off."""
 
 
 def label_text(text: str) -> str:
     """The text as a label value, not escaped.
 
-    What is too long or not printable ends in ``~`` and 16 hex digits of the whole text's sha256, as long dedup keys
-    do: two tasks never become one by being cut.
+    A text that is too long or not printable ends in ``~`` and 16 hex digits of its SHA-256, like long dedup keys, so
+    that different names stay different.
     """
     if len(text) <= MAX_LENGTH and text.isprintable():
         return text
@@ -25,13 +25,13 @@ def label_text(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """The text as it stands between the quotes of both formats."""
+    """The text as a label value, escaped for both formats."""
     if len(text) <= MAX_LENGTH and _plain(text):
         return text
-    # A cleaned value holds no newline, the third character that the formats escape.
+    # A cleaned value contains no newline, the third character that the formats escape.
     return label_text(text).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def host(hostname: str) -> str:
-    """The label ``hostname`` of a worker: what stands after the ``@`` of ``celery@box``, as in celery-exporter."""
+    """The label ``hostname`` of a worker: the part after the ``@`` of ``celery@box``, as in celery-exporter."""
     return label_text(hostname.partition("@")[2] or hostname)

@@ -1,4 +1,4 @@
-"""The reference of the metrics, from the table of families; ``docs/metrics.md`` is its output.
+"""Generates the metrics reference, ``docs/metrics.md``, from the table of families.
 
 python -m celery_monitor.adapters.prometheus.reference > docs/metrics.md
 """
@@ -60,10 +60,10 @@ sum by (name) (rate(celery_monitor_task_failures_total[10m]))
     + sum by (name) (rate(celery_task_succeeded_total[10m]))
   )
 
-# 95th percentile of the run time of each task, in seconds
+# 95th percentile of the runtime of each task, in seconds
 histogram_quantile(0.95, sum by (name, le) (rate(celery_task_runtime_bucket[10m])))
 
-# can the numbers be trusted?
+# is the monitor connected and up to date, and did it miss any tasks?
 celery_monitor_broker_connected == 1 and celery_monitor_event_lag_seconds < 60
 increase(celery_monitor_unobserved_tasks_total[1h])
 ```
@@ -73,7 +73,7 @@ increase(celery_monitor_unobserved_tasks_total[1h])
 
 
 def markdown() -> str:
-    """The whole document."""
+    """The complete document."""
     remaining = list(FAMILIES)
     parts = [_HEAD]
     for title, starts in _GROUPS:

@@ -1,11 +1,10 @@
-"""The per-task families, rendered column by column.
+"""Renders the per-task families, column by column.
 
-A fleet of 500 tasks on 4 queues has 84,000 lines of them, for which prometheus_client's renderer needs 400 ms with the
-interpreter's lock held. Here the lines of many series are made at once: their fixed parts, their labels and their
-numbers are set into one list, each kind by one assignment to a slice of it, and joined. The numbers are written by
-msgspec, all of them in one call, which takes a third of the time of Python's own formatting. A portion has up to a
-hundred kilobytes, so that no single call holds the lock for more than a millisecond, and the thread that reads events
-gets its turns.
+A fleet of 500 tasks on 4 queues has 84,000 such lines, for which prometheus_client's renderer takes 400 ms with the
+interpreter lock held. Here the lines of many series are rendered at once: their fixed parts, labels and values are
+written into one list, each kind by one slice assignment, and joined. The values are formatted by one call of msgspec,
+which takes a third of the time of Python's own formatting. A chunk has at most about a hundred kilobytes, so that no
+single call holds the lock for more than a millisecond and delays the thread that reads events.
 """
 
 import functools
@@ -25,34 +24,34 @@ from celery_monitor.core.model import FAILED, SUCCEEDED, Histogram, Series
 
 _COUNTERS_AT_ONCE: Final = 1000
 _HISTOGRAMS_AT_ONCE: Final = 50
-"""Series in a portion, which has up to a hundred kilobytes: larger ones are given back to the system each time, and the
-pages that come anew cost a fifth of a scrape.
+"""Series per chunk, which has at most about a hundred kilobytes. Larger blocks are returned to the operating system
+each time, and new memory pages take a fifth of a scrape's time.
 """
 Rows = tuple[Sequence[bytes], Sequence[Series]]
-"""The labels of each series as they stand between the braces, and its numbers."""
+"""The text of each series' labels, and the series."""
 
 
 class TaskRenderer:
-    """Renders series under names with ``prefix``, with the static labels on every sample."""
+    """Renders the tasks' metrics with a name prefix and static labels."""
 
     def __init__(self, prefix: str, static_labels: Mapping[str, str], *, hostname_label: bool) -> None:
         self._prefix = prefix
         self._hostname_label = hostname_label
         self._known: tuple[Sequence[tuple[str, str]], Sequence[bytes]] = ((), ())
-        """What was registered at the last scrape, and its labels: it changes seldom."""
+        """The registered tasks at the last scrape and their label texts; they rarely change."""
         self._static = "".join(f',{name}="{labels.escaped(value)}"' for name, value in static_labels.items())
 
     def render(
         self, series: Sequence[Series], registered: Sequence[tuple[str, str]], *, openmetrics: bool
     ) -> Iterator[bytes]:
-        """The text of all per-task families, in portions.
+        """The text of all per-task families, in chunks.
 
-        ``registered``: names and queues that have failures and successes at 0 before either has come; successes only
-        without the hostname label, because nobody knows the host to come.
+        ``registered``: (name, queue) of tasks that are exported with failures and successes of 0 before their first
+        run; successes only without the hostname label, because the host is not known yet.
         """
-        # Without hostnames, which is the default, failures have the same labels as everything else.
+        # Without hostnames, which is the default, failures have the same labels as all other families.
         hosts = any(item.key.host for item in series)
-        rows = self._rows([item for item in series if not _is_rest(item)] if hosts else series, with_host=True)
+        rows = self._rows([item for item in series if not _is_dropped(item)] if hosts else series, with_host=True)
         for position, family in TASK_COUNTERS:
             yield self._head(family, openmetrics=openmetrics)
             sample = self._sample(family)
@@ -63,12 +62,12 @@ class TaskRenderer:
                     label_sets, items = chunk
                     yield columns.lines(sample, label_sets, [item.counts[position] for item in items])
             if position == SUCCEEDED and not self._hostname_label:
-                yield from _zeros(sample, self._to_come(registered, rows))
+                yield from _zeros(sample, self._not_run_yet(registered, rows))
         yield self._head(TASK_FAILURES, openmetrics=openmetrics)
         by_task = self._rows(series, with_host=False) if hosts else rows
         for chunk in _chunks(by_task, _COUNTERS_AT_ONCE):
             yield _failures(self._sample(TASK_FAILURES), chunk, openmetrics=openmetrics)
-        yield from _zeros(self._sample(TASK_FAILURES), self._to_come(registered, by_task))
+        yield from _zeros(self._sample(TASK_FAILURES), self._not_run_yet(registered, by_task))
         yield self._head(TASK_RUNTIME, openmetrics=openmetrics)
         for label_sets, items in _chunks(rows, _HISTOGRAMS_AT_ONCE):
             yield _histograms(self._prefix + TASK_RUNTIME.name, label_sets, [item.runtime for item in items])
@@ -86,8 +85,8 @@ class TaskRenderer:
         hostname = f',hostname="{labels.escaped(labels.host(host))}"' if host else ""
         return f'name="{labels.escaped(name)}",queue_name="{labels.escaped(queue)}"{self._static}{hostname}'.encode()
 
-    def _to_come(self, registered: Sequence[tuple[str, str]], rows: Rows) -> Sequence[bytes]:
-        """The labels of what is registered and not among the rows, each once: two names can have the same label."""
+    def _not_run_yet(self, registered: Sequence[tuple[str, str]], rows: Rows) -> Sequence[bytes]:
+        """Unique label texts of registered tasks that are not in ``rows``; two names can have the same label."""
         known, label_sets = self._known
         if registered != known:
             label_sets = list(dict.fromkeys(self._labels(*pair) for pair in registered))
@@ -96,7 +95,7 @@ class TaskRenderer:
         return [text for text in label_sets if text not in shown]
 
     def _rows(self, series: Sequence[Series], *, with_host: bool) -> Rows:
-        """Each set of labels once: hosts differ in more than their label shows (``a@box`` and ``b@box``)."""
+        """One row per label text: workers on one host share it (``a@box`` and ``b@box``)."""
         by_labels: dict[bytes, Series] = {}
         for item in series:
             key = item.key
@@ -106,8 +105,8 @@ class TaskRenderer:
         return list(by_labels), list(by_labels.values())
 
 
-def _is_rest(series: Series) -> bool:
-    """Whether it holds only the failures of hosts that are gone."""
+def _is_dropped(series: Series) -> bool:
+    """Whether it contains only the failures of dropped hosts."""
     return not series.key.host and not series.exceptions and sum(series.counts) == series.counts[FAILED]
 
 
@@ -131,7 +130,7 @@ def _failures(sample: bytes, rows: Rows, *, openmetrics: bool) -> bytes:
 
 
 def _failed(sample: bytes, rows: Rows, *, openmetrics: bool) -> bytes:
-    """Failures by exception, and the series with an empty exception that celery-exporter has too."""
+    """Failures by exception, and the series with an empty exception that celery-exporter also exports."""
     none = sample + b'{%b,exception=""} 0\n'
     lines = []
     for text, one in zip(*rows, strict=True):
@@ -147,7 +146,7 @@ def _failed(sample: bytes, rows: Rows, *, openmetrics: bool) -> bytes:
 
 
 def _histograms(name: str, label_sets: Sequence[bytes], histograms: Sequence[Histogram]) -> bytes:
-    """All have the same bounds: the aggregator begins a series anew when the settings have others."""
+    """The lines of histograms with equal bounds: the aggregator resets a histogram whose bounds are configured anew."""
     row = _row(name, histograms[0].bounds)
     size = len(row)
     pieces = [*row] * len(label_sets)
@@ -166,9 +165,9 @@ def _histograms(name: str, label_sets: Sequence[bytes], histograms: Sequence[His
 
 @functools.lru_cache(8)
 def _row(name: str, bounds: tuple[float, ...]) -> tuple[bytes, ...]:
-    """The lines of one series in four pieces each: begin, labels to come, what is between, number to come.
+    """The lines of one series as four pieces each: start, placeholder for labels, middle, placeholder for the value.
 
-    A line begins with the newline of the one before: so nothing has to be added to a number.
+    A line starts with the newline that ends the previous one, so that nothing has to be appended to a value.
     """
     edges = [floatToGoString(bound) for bound in (*bounds, math.inf)]  # type: ignore[no-untyped-call]
     ends = [("bucket", f',le="{edge}"}} ') for edge in edges] + [("count", "} "), ("sum", "} ")]
@@ -182,8 +181,8 @@ def _exemplar(series: Series) -> bytes:
     if series.exemplar is None:
         return b""
     _, task_id, at = series.exemplar
-    # OpenMetrics allows 128 characters for the names and values of an exemplar's labels together. The IDs of Celery
-    # need no escaping, and not every parser knows escapes here.
+    # OpenMetrics allows 128 characters for an exemplar's label names and values together. Celery's task IDs need no
+    # escaping, and not every parser supports escapes here.
     return f' # {{task_id="{_unusual("?", task_id[:100])}"}} 1.0 {at!r}'.encode()
 
 

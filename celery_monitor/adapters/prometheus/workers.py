@@ -1,7 +1,7 @@
-"""The families of the workers, rendered column by column.
+"""Renders the families of the workers, column by column.
 
-There may be thousands of workers: a large fleet has them, and so has one that somebody invents. prometheus_client's
-renderer needs 5 µs for a line, 150 ms for all of theirs, which is more than everything else of a scrape.
+There may be thousands of workers, real or invented. prometheus_client's renderer takes 5 µs per line and 150 ms for all
+of them, which is more than the rest of a scrape.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,18 +12,18 @@ from celery_monitor.adapters.prometheus.families import Family, fleet, monitor
 from celery_monitor.core.model import Worker
 
 _AT_ONCE: Final = 1000
-"""Samples in a portion of the text."""
+"""Samples per chunk of text."""
 
 
 class WorkerRenderer:
-    """Renders workers under names with ``prefix``, with the static labels on every sample."""
+    """Renders the workers' metrics with a name prefix and static labels."""
 
     def __init__(self, prefix: str, static_labels: Mapping[str, str]) -> None:
         self._prefix = prefix
         self._static = "".join(f',{name}="{labels.escaped(value)}"' for name, value in static_labels.items())
 
     def render(self, workers: Sequence[Worker], *, openmetrics: bool) -> Iterator[bytes]:
-        """The text of all families of workers, in portions. Workers of one host share its series."""
+        """The text of all worker families, in chunks. Workers on one host share its series."""
         hosts: dict[str, list[Worker]] = {}
         for worker in workers:
             hosts.setdefault(labels.escaped(labels.host(worker.hostname)), []).append(worker)
@@ -59,7 +59,7 @@ class WorkerRenderer:
 
 
 def _of_host(workers: Sequence[Worker]) -> tuple[int, int, float, float, int, int]:
-    """Whether any is up, tasks, last heartbeat, the clock that is furthest off, tasks begun, and those not seen."""
+    """A host's (any worker up, active tasks, last heartbeat, largest clock offset, started and unobserved tasks)."""
     first = workers[0]
     if len(workers) == 1:
         begun = first.processed_before + first.processed

@@ -1,4 +1,4 @@
-"""Every metric that is exported. ``docs/metrics.md`` is made of this table."""
+"""All exported metrics. ``docs/metrics.md`` is generated from this table."""
 
 from typing import Final
 
@@ -72,8 +72,7 @@ OF_THE_PROCESS: Final = frozenset(
     {monitor.REPLIES_DISCARDED, monitor.COMMIT, monitor.COMMIT_FAILURES, monitor.STORE_GIVEN_UP, monitor.NOTIFICATIONS}
     | {monitor.THREAD_FAILURES, monitor.SIGN_INS_REFUSED, monitor.REDACTION_TIMEOUTS, monitor.LEADER, monitor.BUILD}
 )
-"""What describes the process, or counts since its start: a standby exports these only, and the chart's relabelling
-leaves them the labels of their pod. All others are the fleet's: only the leader exports them, and they continue through
-a take-over."""
+"""Metrics of the process: a standby exports only these, and the chart's relabelling keeps the labels of their pod. All
+others describe the fleet: only the leader exports them, and they continue after a failover."""
 
 __all__ = ["FAMILIES", "OF_THE_PROCESS", "Family", "Kind"]

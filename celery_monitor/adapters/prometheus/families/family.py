@@ -1,11 +1,11 @@
-"""What a metric family is."""
+"""The definition of a metric family."""
 
 import enum
 from dataclasses import dataclass
 
 
 class Kind(enum.StrEnum):
-    """Types as OpenMetrics names them."""
+    """OpenMetrics metric types."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -16,16 +16,16 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A metric family. ``name`` has neither the prefix nor the ``_total`` or ``_info`` of its samples."""
+    """A metric family. ``name`` contains neither the prefix nor the suffix ``_total`` or ``_info`` of its samples."""
 
     name: str
     kind: Kind
     help: str
     labels: tuple[str, ...] = ()
     unit: str = ""
-    """Only where the name ends in it: OpenMetrics asks for that, and the drop-in names cannot change."""
+    """Set only if the name ends in it, as OpenMetrics requires; the drop-in names cannot change."""
 
     @property
     def sample(self) -> str:
-        """The name by which queries know it."""
+        """The sample name, which queries use."""
         return self.name + {Kind.COUNTER: "_total", Kind.INFO: "_info"}.get(self.kind, "")

@@ -63,7 +63,7 @@ QUEUE_LENGTH: Final = Family(
     _QUEUE,
 )
 
-# Of unknown type, though they are gauges: the drop-in names end in _count, which linters allow to histograms only.
+# Type unknown although they are gauges: the drop-in names end in _count, which linters allow only for histograms.
 CONSUMERS: Final = Family(
     "active_consumer_count",
     Kind.UNKNOWN,

@@ -55,7 +55,7 @@ TASK_COUNTERS: Final = (
         ),
     ),
 )
-"""Position in a vector of counts, and the family; in the order of the exposition."""
+"""(index in COUNTS, family), in the order of the exposition."""
 
 TASK_FAILURES: Final = Family(
     "monitor_task_failures",
