@@ -64,7 +64,7 @@ def test_check_refuses_what_the_daemon_refuses_at_its_start(url: str) -> None:
 
 
 def test_check_warns_of_what_is_hardly_meant(tmp_path: Path) -> None:
-    """A rule in another's shadow, and a password in clear text, are lines_by_name; the configuration is valid all the same."""
+    """A rule that is shadowed by another one and a password in clear text are warnings; the configuration is valid."""
     file = tmp_path / "monitor.yaml"
     file.write_text(
         "alerts: {rules: [{name: rest}, {name: billing, match: ['shop.billing.*']}]}\n"
