@@ -48,7 +48,7 @@ def test_a_line_begins_with_the_time() -> None:
 
 def test_of_several_urls_one_that_can_be_reached_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the daemon goes on to the next one; with none of them the first one's refusal is the end."""
-    monkeypatch.setattr(module, "_INTRODUCTION", 0.1)  # there is no worker
+    monkeypatch.setattr(module, "_INSPECT_TIMEOUT", 0.1)  # there is no worker
     refused = f"amqp://127.0.0.1:{free_port()}//"
     command = ["events", "--seconds", "0", "--broker"]
     assert CliRunner().invoke(main, [*command, f"{refused};memory://"]).exit_code == 0

@@ -189,7 +189,7 @@ def test_systemd_s_environment_is_the_command_s(tmp_path: Path) -> None:
     environ = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["sh", "-c", command], env=environ, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"fleet +shop\n +reads +memory://", done.stdout)
+    assert re.search(r"fleet +shop\n +broker +memory://", done.stdout)
 
 
 def test_readme_leads_to_every_page() -> None:
