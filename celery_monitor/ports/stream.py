@@ -34,6 +34,10 @@ class EventSource(Protocol):
     def standby(self) -> str | None:
         """Why nothing arrives although connected: another monitor is the active consumer until it ends. Else None."""
 
+    @property
+    def kept_nothing(self) -> bool:
+        """If ``acknowledges``: whether no queue was there when this connection was opened: earlier events are lost."""
+
     def connect(self) -> None:
         """Open the stream. Raises SourceLostError, with a remedy if somebody has to act. Bounded in time."""
 

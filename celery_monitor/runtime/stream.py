@@ -134,9 +134,7 @@ class Stream:
         self._connected_at = self._last_received_at = self._read_at = self._clock.monotonic()
         with self._lock:
             self._monitor.connected(acknowledges=self.acknowledges)
-            if self._watched_until is not None and self.acknowledges:
-                self._monitor.note_downtime(self._watched_until, now)
-            self._count_gap(now)
+            self._note_absence(now)
         if self._prober is not None:
             self._prober.opened()
         self._watched_until = now
@@ -247,6 +245,19 @@ class Stream:
         elif standby is None and self.stats.standby is not None:
             _log.info("The other monitor no longer consumes the queue; taking over")
         self.stats.standby = standby
+
+    def _note_absence(self, now: float) -> None:
+        """Note the time without a connection, which has just ended. The caller holds the lock."""
+        since = self._watched_until
+        if since is None:
+            return
+        if not self.acknowledges:
+            self._count_gap(now)
+        elif self._source.kept_nothing:
+            _log.error("The queue no longer existed, so the events of this time are lost", seconds=round(now - since))
+            self._monitor.note_gap(since, now)
+        else:
+            self._monitor.note_downtime(since, now)
 
     def _count_gap(self, now: float) -> None:
         """Count the time without a connection if its events are lost. The caller holds the lock."""

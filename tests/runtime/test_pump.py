@@ -562,6 +562,21 @@ def test_gaps(*, acknowledges: bool, gap: float) -> None:
     assert on.monitor.snapshot().counters.get("stream_gap_seconds", 0.0) == pytest.approx(gap, abs=1.5)
 
 
+def test_a_queue_that_was_deleted_is_a_gap() -> None:
+    """Where the broker keeps events, those of the time since the last one was read are lost with their queue."""
+    on = Bench()
+    on.source.kept_nothing = True  # the first start: there is nothing that could be lost
+    on.source.publish(*life("u1"))
+    on.run(lambda: on.stream.stats.live)
+    assert "stream_gap_seconds" not in on.monitor.snapshot().counters
+    on.source.refusals.append(SourceLostError("down"))
+    on.source.lose("the broker cancelled the consumer")
+    on.run(lambda: on.stream.stats.error is not None)
+    on.clock.advance(90)
+    on.run(lambda: on.stream.stats.connected)
+    assert on.monitor.snapshot().counters["stream_gap_seconds"] == pytest.approx(90, abs=1.5)
+
+
 def test_a_gap_over_a_restart() -> None:
     """From the last sign of life in the store."""
     on = Bench(acknowledges=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from amqp import Channel, spec
 from amqp import Connection as AmqpConnection
 
-from celery_monitor.adapters.broker.declare import Declaration, Target
+from celery_monitor.adapters.broker.declare import Consumer, Declaration, Target
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
 from celery_monitor.adapters.broker.faults import UNHEEDED
 from celery_monitor.adapters.broker.frames import MAX_FRAME_SIZE, FrameReader, StreamClosedError
@@ -26,7 +26,10 @@ class AmqpLink:
     """One connection that consumes. py-amqp opens it and writes; the reading is done here."""
 
     def __init__(
-        self, dialer: Dialer, settings: BrokerSettings, consume: Callable[[Target, BrokerSettings], bool] | None = None
+        self,
+        dialer: Dialer,
+        settings: BrokerSettings,
+        consume: Callable[[Target, BrokerSettings], Consumer] | None = None,
     ) -> None:
         """Connects, declares, and consumes within some seconds. Raises SourceLostError, or what py-amqp does."""
         self._limit = settings.prefetch // 2
@@ -41,8 +44,9 @@ class AmqpLink:
             with self._wire.bounded(CONNECT_TIMEOUT):
                 self._channel: Channel = self._amqp.channel()
                 target = Target(self._channel, client.virtual_host or "/", dialer.permissions(client))
-                self.standby = (consume or Declaration.consume)(target, settings)
+                consumer = (consume or Declaration.consume)(target, settings)
             undo.pop_all()
+        self.standby, self.created = consumer.standby, consumer.created
         self._reader = FrameReader(settings.max_message_bytes, max(MAX_FRAME_SIZE, self._amqp.frame_max))
         self._tick_interval = self._amqp.heartbeat / _TICKS_PER_HEARTBEAT
         self._next_tick = 0.0

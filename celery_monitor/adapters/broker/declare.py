@@ -26,6 +26,16 @@ class Target:
     permissions: str
 
 
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """How the queue was found."""
+
+    standby: bool = False
+    """Another consumer is served, and this one stands by."""
+    created: bool = False
+    """There was no queue: it has kept nothing of what was published before."""
+
+
 class Declaration:
     """Exchange, queue, binding, consumer; each refusal is told with the remedy."""
 
@@ -37,16 +47,17 @@ class Declaration:
         self._target = target
 
     @classmethod
-    def consume(cls, target: Target, settings: BrokerSettings) -> bool:
-        """Declare and consume. True when another consumer is served, and this one stands by.
+    def consume(cls, target: Target, settings: BrokerSettings) -> Consumer:
+        """Declare and consume.
 
         Raises SourceLostError, and what the library raises.
         """
         return cls(target, settings).run()
 
-    def run(self) -> bool:
+    def run(self) -> Consumer:
         """See ``consume``."""
         self._exchange()
+        created = not self._exists()
         declared = self.queue()
         self._step("bind the queue", self._channel.queue_bind, self._queue.name, self._settings.exchange, "#")
         deadline = time.monotonic() + _FAREWELL
@@ -56,7 +67,7 @@ class Declaration:
             raise SourceLostError("cannot consume: the queue already has a consumer", self._queue_in_use())
         while not self._consume(last_try=time.monotonic() > deadline):
             time.sleep(_FAREWELL / 20)
-        return standby
+        return Consumer(standby=standby, created=created)
 
     def _consumed(self, deadline: float) -> bool:
         """Whether the queue has a consumer, still at this monotonic time."""
@@ -90,6 +101,15 @@ class Declaration:
             self._step(
                 "declare the exchange", self._channel.exchange_declare, name, "topic", durable=True, auto_delete=False
             )
+
+    def _exists(self) -> bool:
+        try:
+            self._channel.queue_declare(self._queue.name, passive=True)
+        except NotFound:
+            return False
+        except AccessRefused:
+            return True  # nothing is known, and what is refused is told by the next step
+        return True
 
     def queue(self) -> bool:
         """Declare the queue; it may be there already. False when it may not be declared, and is there.

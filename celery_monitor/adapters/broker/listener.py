@@ -12,7 +12,7 @@ from uuid import uuid4
 from amqp.exceptions import NotFound
 
 from celery_monitor.adapters.broker.amqp import AmqpLink
-from celery_monitor.adapters.broker.declare import Target
+from celery_monitor.adapters.broker.declare import Consumer, Target
 from celery_monitor.adapters.broker.faults import Boundary, lost
 from celery_monitor.adapters.broker.source import BrokerSource
 from celery_monitor.core.model import Delivery
@@ -44,7 +44,7 @@ class Listener:
         self._source.close()
 
 
-def _consume(target: Target, settings: BrokerSettings) -> bool:
+def _consume(target: Target, settings: BrokerSettings) -> Consumer:
     """A queue on the event exchange that nobody else can use, without acknowledgements."""
     # Ends like the reply queues of remote control: those are what the monitor's user may declare everywhere.
     name, channel = f"{settings.queue.name}-{uuid4().hex[:12]}.reply.celery.pidbox", target.channel
@@ -54,7 +54,7 @@ def _consume(target: Target, settings: BrokerSettings) -> bool:
         channel.queue_declare(name, durable=False, exclusive=True, auto_delete=True, arguments=arguments)
         channel.queue_bind(name, settings.exchange, "#")
         channel.basic_consume(name, no_ack=True)
-    return False
+    return Consumer()
 
 
 def _refused(target: Target, exchange: str, exc: Exception) -> SourceLostError:

@@ -16,6 +16,7 @@ class MemoryLink:
     """A kombu consumer on a queue of its own."""
 
     standby: bool = False
+    created: bool = False
 
     def __init__(self, dialer: Dialer, settings: BrokerSettings) -> None:
         """Declares and begins to consume. Raises what the library raises."""

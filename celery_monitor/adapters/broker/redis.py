@@ -36,6 +36,7 @@ class RedisLink:
     """One subscribed connection. kombu and redis-py open it (TLS, Sentinel, log-in, database); it is read here."""
 
     standby: bool = False
+    created: bool = False
 
     def __init__(self, dialer: Dialer, settings: BrokerSettings) -> None:
         """Connects and subscribes; bounded in time. Raises what the library raises."""

@@ -95,6 +95,11 @@ class ReplaySource:
         """As EventSource.standby."""
         return self._source.standby
 
+    @property
+    def kept_nothing(self) -> bool:
+        """As EventSource.kept_nothing."""
+        return self._source.kept_nothing
+
     def connect(self) -> None:
         """As EventSource.connect; the first one takes over the standby's connection, where there is one."""
         if self._adopted:

@@ -30,6 +30,8 @@ class Link(Protocol):
 
     standby: bool
     """Another consumer is served, and this one is as soon as that one ends."""
+    created: bool
+    """There was no queue: it has kept nothing of what was published before."""
 
     def read(self, timeout: float) -> Batch | None:
         """As EventSource.poll."""
@@ -93,6 +95,12 @@ class BrokerSource:
             f"another monitor is consuming the queue {self._settings.queue.name}: this one is on standby and takes "
             "over when the other one stops; to run both, set a different broker.queue.name for this one"
         )
+
+    @property
+    def kept_nothing(self) -> bool:
+        """As EventSource.kept_nothing."""
+        link = self._link
+        return link is not None and link.created
 
     def poll(self, timeout: float) -> Batch | None:
         """As EventSource.poll."""

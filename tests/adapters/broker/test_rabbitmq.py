@@ -168,6 +168,19 @@ def test_deleted_queue(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listeni
     assert collect(source, 1)
 
 
+def test_a_queue_that_is_gone_has_kept_nothing(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening) -> None:
+    """Whoever deleted it, or after its time: the next connection says that it has made a new one."""
+    source = listening(rabbitmq_url)
+    assert source.kept_nothing
+    source.connect()
+    assert not source.kept_nothing
+    rabbitmq.delete_queue(QUEUE, _vhost(rabbitmq_url))
+    with pytest.raises(SourceLostError):
+        poll_for(source)
+    source.connect()
+    assert source.kept_nothing
+
+
 def test_connecting_is_bounded_in_all(rabbitmq: RabbitMQ, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker that sends heartbeats and no answer does not keep connect waiting."""
     monkeypatch.setattr("amqp.Channel.basic_consume", lambda channel, *_, **__: channel.wait((60, 21)))

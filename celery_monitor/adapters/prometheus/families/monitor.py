@@ -61,8 +61,8 @@ RECONNECTS: Final = Family(
 GAP: Final = Family(
     "monitor_stream_gap_seconds",
     Kind.COUNTER,
-    "Total seconds without a subscription on Redis. Events sent during that time are lost. Always 0 on RabbitMQ, where "
-    "the queue keeps them.",
+    "Total seconds whose events are lost: on Redis the time without a subscription; on RabbitMQ, where the queue keeps "
+    "them, the time before a new queue was created because the old one was deleted or had expired.",
     unit="seconds",
 )
 
