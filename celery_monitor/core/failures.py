@@ -9,9 +9,9 @@ from celery_monitor.core.decide import Decider, Notice
 from celery_monitor.core.incident import MAX_TRACEBACK_LENGTH, TaskFailure, Verdict
 from celery_monitor.core.limits import Limits
 from celery_monitor.core.model import CounterFamily, CounterName, ErrorGroup, Event, Failure, Reason
-from celery_monitor.core.text import OTHER, printable, redacted
+from celery_monitor.core.names import shortened_name
+from celery_monitor.core.text import OTHER, redacted
 from celery_monitor.core.track import MAX_ARGUMENTS_LENGTH, Tracker
-from celery_monitor.core.workers import MAX_HOSTNAME_LENGTH
 
 MAX_NOTICES: Final = 100
 """Verdicts that are kept for the log between two calls."""
@@ -42,7 +42,7 @@ class FailureJudge:
             exception, frame = OTHER, ""
             group = group_id(name, exception, frame)
         uuid, at, short = event.uuid, event.timestamp, classified.exception
-        hostname = printable(event.hostname, MAX_HOSTNAME_LENGTH)
+        hostname = shortened_name(event.hostname)
         args, kwargs = self._arguments_of(uuid) if self._tracker.arguments else (None, None)
         traceback = classified.traceback[-MAX_TRACEBACK_LENGTH:]
         verdict = self._decide(

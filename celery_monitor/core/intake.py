@@ -26,7 +26,7 @@ from celery_monitor.core.stream_clock import StreamClock
 from celery_monitor.core.text import printable
 from celery_monitor.core.transitions import CANCELLED, KINDS
 from celery_monitor.core.workers import KINDS as WORKER_KINDS
-from celery_monitor.core.workers import MAX_HOSTNAME_LENGTH, OFFLINE
+from celery_monitor.core.workers import OFFLINE
 
 FUTURE: Final = 86_400.0
 """Seconds that an event's clock may be ahead; beyond it the time of reading is taken."""
@@ -71,7 +71,8 @@ class Intake:
         """Apply messages in their order. Never raises, whatever they hold."""
         self._clock.message_read(now)
         self.flowing()
-        fingerprints, offsets, task = self._parts.fingerprints, self._parts.workers.offsets, self._task
+        fingerprints, offsets, names = self._parts.fingerprints, self._parts.workers.offsets, self._parts.workers.names
+        task = self._task
         marked, kind_of = fingerprints.on, KINDS.get
         counts = self._parts.counters.task_events
         latest = now + FUTURE
@@ -89,7 +90,7 @@ class Intake:
                     continue
                 kind = kind_of(event.type)  # type: ignore[union-attr]  # not Discarded
                 if offsets and kind is not None:
-                    corrected = event.timestamp + offsets.get(event.hostname, 0.0)  # type: ignore[union-attr, operator]
+                    corrected = event.timestamp + offsets.get(names[event.hostname], 0.0)  # type: ignore[union-attr, operator]
                     event.timestamp = max(0.0, corrected)  # type: ignore[union-attr]
                 if event.timestamp > latest:  # type: ignore[union-attr]
                     event.timestamp = now  # type: ignore[union-attr]
@@ -120,7 +121,7 @@ class Intake:
     def notice(self, hostname: str, now: float) -> None:
         """A sign of life of a worker that is no heartbeat."""
         if self._parts.workers.notice(hostname, self._clock.watched_for, now):
-            self.arrivals.append(hostname)
+            self.arrivals.append(self._parts.workers.names[hostname])
 
     def _task(self, event: Event, kind: int, now: float) -> None:
         uuid = event.uuid
@@ -133,7 +134,7 @@ class Intake:
         if kind >= STARTED:
             if kind == STARTED and self._worker_started(event.hostname) and self._clock.is_live(now):
                 self.notice(event.hostname, now)
-            if self._finishing and event.hostname in self._finishing and (ref.started_at or kind != REVOKED):
+            if self._finishing and (ref.started_at or kind != REVOKED):
                 self._parts.workers.finish(event.hostname, event.timestamp, started=kind == STARTED)
         if name is None:
             name = ref.name = self._name_in(event) if kind == FAILED else None
@@ -170,7 +171,8 @@ class Intake:
         elif kind == SUCCEEDED and name in self._awaited:
             self._parts.decider.succeeded(name, at)
         if name in self._scheduled:
-            self._parts.schedules.observe(kind, name, event.uuid, at, event.hostname, measured)
+            hostname = self._parts.workers.names[event.hostname]
+            self._parts.schedules.observe(kind, name, event.uuid, at, hostname, measured)
 
     def _discard(self, discarded: Discarded, delivery: Delivery) -> None:
         self._parts.counters.discard(discarded.reason)
@@ -181,7 +183,7 @@ class Intake:
         kind, clock, workers = event.type, self._clock, self._parts.workers
         if kind in WORKER_KINDS:
             if workers.hear(event, clock.watched_for):
-                self.arrivals.append(event.hostname[:MAX_HOSTNAME_LENGTH])
+                self.arrivals.append(workers.names[event.hostname])
             if kind != OFFLINE and clock.is_live(clock.now):
                 workers.observe_clock(event, clock.now)
         elif kind == PROBE:

@@ -11,6 +11,7 @@ from itertools import chain, islice, repeat
 from typing import Final
 
 from celery_monitor.core.model import SeriesKey
+from celery_monitor.core.names import SHORT, shortened_name
 
 QUEUES_PER_WORKER: Final = 5
 """Above this number, a worker's queues do not indicate which queue a task is in."""
@@ -149,6 +150,8 @@ class Queues:
     def likely_queue(self, task: str, hostname: str) -> str:
         """The worker's only queue, else the task's last queue if the worker consumes it, else the default."""
         consumed = self._consumed.get(hostname)
+        if consumed is None and (len(hostname) > SHORT or not hostname.isprintable()):
+            consumed = self._consumed.get(shortened_name(hostname))  # workers are known by their kept names
         if consumed is not None and len(consumed) == 1:
             self._note_queue(task, consumed[0])
             return consumed[0]

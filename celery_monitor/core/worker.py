@@ -30,7 +30,6 @@ a task can start while the heartbeat is created."""
 SETTLING_TIME: Final = 60.0
 """Watched seconds within which the tasks of the previous process may not have been judged yet."""
 MAX_TEXT_LENGTH: Final = 64
-MAX_HOSTNAME_LENGTH: Final = 255
 
 ONLINE: Final = "worker-online"
 HEARTBEAT: Final = "worker-heartbeat"

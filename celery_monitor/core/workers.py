@@ -6,6 +6,9 @@ those of a dropped worker to another worker on its host.
 A worker without heartbeats (``--without-heartbeat``) is known by its task events and its answers. The number of tasks
 that it has started is unknown, so nothing counts as unobserved. ``core/clock_skew`` detects wrong clocks.
 
+Their names are kept as ``core/names`` keeps all names, so that a worker and its runs have the same one. Methods accept
+the name in an event as well.
+
 Times (``now``) are seconds in which the stream was watched, so that no worker falls silent while the stream is down.
 """
 
@@ -14,11 +17,11 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from celery_monitor.core.model import Event, Worker
+from celery_monitor.core.names import Names, shortened_name
 from celery_monitor.core.text import host_of
 from celery_monitor.core.worker import (
     HEARTBEAT,
     KINDS,
-    MAX_HOSTNAME_LENGTH,
     OFFLINE,
     ONLINE,
     Liveness,
@@ -27,7 +30,7 @@ from celery_monitor.core.worker import (
     restored_state,
 )
 
-__all__ = ["HEARTBEAT", "KINDS", "MAX_HOSTNAME_LENGTH", "MAX_WORKERS", "OFFLINE", "ONLINE", "Workers"]
+__all__ = ["HEARTBEAT", "KINDS", "MAX_WORKERS", "OFFLINE", "ONLINE", "Workers"]
 
 MAX_WORKERS: Final = 5_000
 """Workers beyond this number are ignored: their names are probably invented."""
@@ -50,6 +53,8 @@ class Workers:
         """Hostname → seconds to add to its timestamps, for workers whose clock is wrong."""
         self.finishing: dict[str, WorkerState] = {}
         """Workers that sent worker-offline with active tasks. Nearly always empty."""
+        self.names = Names(2 * max_workers)
+        """Hostname in an event → the name of the worker."""
         self._timeout = timeout
         self._purge = purge
         self._states: dict[str, WorkerState] = {}
@@ -79,11 +84,16 @@ class Workers:
     def restore(self, workers: Iterable[Worker], unix_now: float) -> None:
         """Load the stored workers. Those seen recently are up until they have been silent for too long."""
         for worker in workers:
-            state = self._states[worker.hostname] = restored_state(worker, self._timeout, unix_now)
+            name = worker.hostname
+            if not name.isprintable():  # stored by a version that kept the name of the event
+                self._dropped.append(name)
+                name = shortened_name(name)
+            state = self._states[name] = restored_state(worker, self._timeout, unix_now)
+            state.dirty |= name != worker.hostname
             if not worker.up and worker.goodbye_at and worker.unfinished:
-                self.finishing[worker.hostname] = state
+                self.finishing[name] = state
             if worker.clock_offset:
-                self.offsets[worker.hostname] = worker.clock_offset
+                self.offsets[name] = worker.clock_offset
 
     def liveness(self, hostname: str) -> Liveness | None:
         """The worker's signs of life; None if it is unknown."""
@@ -94,33 +104,39 @@ class Workers:
         """Count a task-started event of a worker. Returns whether the worker sends no heartbeats: see ``notice``."""
         state = self._states.get(hostname)
         if state is None:
-            return True
+            state = self._states.get(self.names[hostname])
+            if state is None:
+                return True
         state.started_seen += 1
         state.started_lately += 1
         state.dirty, state.frozen = True, None
         return state.mute
 
     def finish(self, hostname: str, at: float, *, started: bool) -> None:
-        """A task of one of the ``finishing`` workers has started or ended; ``at``: its event's timestamp.
+        """A task of a worker has started or ended; ``at``: its event's timestamp. Only the ``finishing`` ones count it.
 
         When as many have ended since its worker-offline as were active then, none is left.
         """
-        state = self.finishing[hostname]
+        name = self.names[hostname]
+        state = self.finishing.get(name)
+        if state is None:
+            return
         if at > state.goodbye_at:
             state.unfinished += 1 if started else -1
             state.changed()
         if state.unfinished <= 0:
             state.idle_at = state.goodbye_at
-            del self.finishing[hostname]
+            del self.finishing[name]
 
     def notice(self, hostname: str, now: float, unix_now: float) -> bool:
         """Record a sign of life other than a heartbeat: a task event or an answer. True if the worker is new or back.
 
         It is ignored for a worker with heartbeats, because the event may have been sent before the worker ended.
         """
+        hostname = self.names[hostname]
         state = self._states.get(hostname)
         if state is None:
-            if not 0 < len(hostname) <= MAX_HOSTNAME_LENGTH or not self._has_room():
+            if not hostname or not self._has_room():
                 return False
             event = Event(type=HEARTBEAT, timestamp=unix_now, hostname=hostname)
             state = self._states[hostname] = WorkerState(event, now, baseline=0)
@@ -133,7 +149,7 @@ class Workers:
 
     def observe_clock(self, event: Event, now: float) -> None:
         """An event of the worker was read at ``now`` without delay: its age shows the error of the worker's clock."""
-        hostname = event.hostname[:MAX_HOSTNAME_LENGTH]
+        hostname = self.names[event.hostname]
         state = self._states.get(hostname)
         if state is None:
             return
@@ -149,7 +165,7 @@ class Workers:
 
     def hear(self, event: Event, now: float) -> bool:
         """Apply a worker event. True if the worker is new or back."""
-        hostname = event.hostname[:MAX_HOSTNAME_LENGTH]
+        hostname = self.names[event.hostname]
         if not hostname:
             return False
         state = self._states.get(hostname)
@@ -251,5 +267,5 @@ class Workers:
             return is_new
         state.say_goodbye(event)
         if event.active:
-            self.finishing[event.hostname[:MAX_HOSTNAME_LENGTH]] = state
+            self.finishing[self.names[event.hostname]] = state
         return is_new

@@ -28,6 +28,7 @@ from celery_monitor.core.model import (
 )
 from celery_monitor.core.monitor import PROBE, Limits, Monitor
 from celery_monitor.core.rules import Policy, Rule
+from celery_monitor.core.text import printable
 from celery_monitor.core.track import MAX_ARGUMENTS_LENGTH
 from tests.builders import NOON, body, life, pass_time, raw, recorded, reruns
 
@@ -281,6 +282,26 @@ def test_a_failure_without_a_name() -> None:
     pass_time(of, 4 * int(Limits().name_wait))
     assert [series.key.name for series in of.snapshot().series] == ["unknown"]
     assert of.snapshot().counters["unnamed_failures"] == 1
+
+
+@pytest.mark.parametrize("hostname", ["w\n1@box", "w\x001@box", "w@" + "h" * 300, "w@" + "\u0436" * 200])
+def test_odd_hostnames(hostname: str) -> None:
+    """The worker, what it runs and what failed on it have one name, which the path of a page can hold."""
+    of = monitor()
+    heartbeat = {"type": "worker-heartbeat", "timestamp": NOON, "hostname": hostname, "processed": 2, "active": 1}
+    events = [raw(kind, uuid, name="t") for uuid in ("u1", "u2") for kind in ("received", "started")]
+    events.append(raw("failed", "u2", exception="ValueError('x')"))
+    of.receive(deliver(body(heartbeat), *(body(one | {"hostname": hostname}) for one in events)), NOON)
+    (worker,) = of.snapshot().workers
+    of.learn_queues({worker.hostname: ["mail"]})
+    of.receive(deliver(body(raw("received", "u3", name="t3") | {"hostname": hostname})), NOON)
+    assert [known.hostname for known in of.snapshot().workers] == [worker.hostname]
+    changes = of.take(NOON)
+    assert changes is not None
+    assert {ref.host for _, ref in changes.tracked} == {worker.hostname}
+    assert {failure.hostname for failure in changes.failures} == {worker.hostname}
+    assert printable(worker.hostname, len(worker.hostname)) == worker.hostname
+    assert "mail" in {series.key.queue for series in of.snapshot().series}
 
 
 def test_queues() -> None:

@@ -275,6 +275,45 @@ def test_hostile_values() -> None:
     assert (len(one.hostname), len(one.sw_ver)) == (255, 64)
 
 
+ODD = {"newline": "w\n1@box", "NUL": "w\x001@box", "long": "w@" + "h" * 300, "long and wide": "w@" + "\U0001f40d" * 200}
+
+
+@pytest.mark.parametrize("host", ODD.values(), ids=ODD)
+def test_odd_hostnames(host: str) -> None:
+    """All that is heard of a worker is about one and the same, under a name that can be shown."""
+    of = workers()
+    assert of.hear(beat(0, ONLINE, host=host), NOON)
+    assert not of.notice(host, NOON, NOON)
+    assert not of.started(host)
+    of.hear(beat(1, OFFLINE, host=host), NOON)
+    assert len(of.finishing) == 1
+    of.finish(host, NOON + 1, started=False)
+    assert not of.finishing
+    (one,) = of.snapshot()
+    assert one.hostname.isprintable()
+    assert of.liveness(one.hostname) is not None
+    assert (one.up, one.started_seen) == (False, 1)
+
+
+def test_long_hostnames_that_begin_alike() -> None:
+    """They are two workers."""
+    of = workers()
+    for end in "ab":
+        of.hear(beat(host=f"w@{'h' * 300}{end}"), NOON)
+    assert len(of.snapshot()) == 2
+
+
+def test_odd_hostnames_of_earlier_versions() -> None:
+    """What was stored under the name of the event goes on under the kept one."""
+    stored, of = workers(), workers()
+    stored.hear(beat(5), NOON)
+    ((worker,), _) = stored.take()
+    of.restore([structs.replace(worker, hostname="w\n1@box")], NOON)
+    ((moved,), dropped) = of.take()
+    assert (moved.hostname, moved.processed, dropped) == ("w\ufffd1@box", 5, ["w\n1@box"])
+    assert not of.hear(beat(6, host="w\n1@box"), NOON)
+
+
 def test_what_is_kept_of_a_heartbeat() -> None:
     """Only what is shown: a heartbeat with megabytes of other fields costs no more than any."""
     of = workers()

@@ -12,6 +12,8 @@ from typing import Any, Final, TypeGuard
 
 import msgspec
 
+from celery_monitor.core.names import shortened_name
+
 MAX_BYTES: Final = 4 << 20
 """Of one reply. A worker that holds a hundred tasks with long arguments sends some hundred kilobytes."""
 MAX_VALUES: Final = 200_000
@@ -83,7 +85,7 @@ def unwrap(data: bytes) -> Reply | UnreadableReason:
 
 
 def read(reply: Reply) -> tuple[str, Any] | UnreadableReason:
-    """The hostname of the worker, and its answer: JSON of any shape."""
+    """The worker's name, as the core keeps it, and its answer: JSON of any shape."""
     if reply.compression:
         return UnreadableReason.COMPRESSED
     if not isinstance(reply.content_type, str) or reply.content_type.lower() not in _JSON:
@@ -98,7 +100,7 @@ def read(reply: Reply) -> tuple[str, Any] | UnreadableReason:
     if not isinstance(answers, dict) or len(answers) != 1:
         return UnreadableReason.MALFORMED
     [(hostname, answer)] = answers.items()
-    return (hostname, answer) if is_name(hostname) else UnreadableReason.MALFORMED
+    return (shortened_name(hostname), answer) if is_name(hostname) else UnreadableReason.MALFORMED
 
 
 def is_name(value: object) -> TypeGuard[str]:

@@ -326,3 +326,9 @@ def _resident() -> int:
 def test_workers_that_cannot_answer_during_a_task(answer: object, solo: bool) -> None:  # noqa: FBT001  # a column
     """They tell by the name of their pool, if they tell."""
     assert _is_solo(answer) == solo
+
+
+def test_a_worker_is_named_as_in_its_events() -> None:
+    """A name that cannot be shown is kept in one form, whether an event or a reply contains it."""
+    reply = Reply("t", None, "application/json", json.dumps({"w\n1@box": {"ok": "pong"}}).encode())
+    assert read(reply) == ("w\ufffd1@box", {"ok": "pong"})
