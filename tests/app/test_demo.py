@@ -13,6 +13,7 @@ import httpx
 
 from celery_monitor.cli.demo import command
 from tests.servers.ports import free_port
+from tests.servers.unencrypted import NO_TLS
 from tests.servers.waiting import wait_until
 
 PROGRAM = """
@@ -42,8 +43,11 @@ class Running:
         assert found is not None
         return found.group()
 
+    def is_ready(self) -> bool:
+        return httpx.get(f"{self.url()}/readyz", timeout=60, trust_env=False, verify=NO_TLS).is_success
+
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url() + path, timeout=60, trust_env=False).raise_for_status()
+        return httpx.get(self.url() + path, timeout=60, trust_env=False, verify=NO_TLS).raise_for_status()
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Task → counts, over its queues."""
@@ -84,7 +88,7 @@ def test_demo_shows_the_pipeline_and_ends_at_ctrl_c(tmp_path: Path) -> None:
         wait_until(lambda: running.counts()["shop.mail.confirmation"]["retried"] >= 1, what="a retry")
         wait_until(lambda: "counts  " in running.text(), what="the counts")
         wait_until(lambda: re.search(r"opened +critical: \[shop\] shop.payments.charge", running.text()), what="a page")
-        wait_until(lambda: httpx.get(f"{running.url()}/readyz", timeout=60, trust_env=False).is_success, what="ready")
+        wait_until(running.is_ready, what="ready")
         for worker in WORKERS:
             assert f'celery_worker_up{{hostname="{worker}"}} 1\n' in running.get("/metrics").text
         running.process.send_signal(signal.SIGINT)

@@ -17,6 +17,7 @@ from tests.conftest import Start
 from tests.fleet.outcomes import client
 from tests.servers import CeleryWorker, RabbitMQ, wait_until
 from tests.servers.ports import free_port
+from tests.servers.unencrypted import NO_TLS
 
 PROGRAM = [sys.executable, "-m", "celery_monitor"]
 PATIENT = """
@@ -68,7 +69,7 @@ def daemon(url: str, environ: dict[str, str], directory: Path) -> Iterator[str]:
 
     def ready() -> bool:
         try:
-            return httpx.get(f"{address}/readyz", timeout=30, trust_env=False).status_code == 200
+            return httpx.get(f"{address}/readyz", timeout=30, trust_env=False, verify=NO_TLS).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -97,7 +98,7 @@ def test_a_fleet_that_is_well(broker_url: str, environ: dict[str, str], start: S
         app.send_task("fleet.succeed")
 
         def counts() -> dict[str, int]:
-            items = httpx.get(f"{address}/api/v1/tasks", timeout=30, trust_env=False).json()["items"]
+            items = httpx.get(f"{address}/api/v1/tasks", timeout=30, trust_env=False, verify=NO_TLS).json()["items"]
             return {name: count for item in items for name, count in item["counts"].items() if count}
 
         wait_until(lambda: counts().get("succeeded") == 1, timeout=60, what="the count")

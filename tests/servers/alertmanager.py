@@ -9,6 +9,7 @@ import yaml
 
 from tests.servers.ports import free_port
 from tests.servers.process import ServerProcess, require
+from tests.servers.unencrypted import NO_TLS
 from tests.servers.waiting import wait_until
 
 
@@ -51,13 +52,13 @@ class Alertmanager(ServerProcess):
 
     def ready(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/-/ready", timeout=2).is_success
+            return httpx.get(f"{self.url}/-/ready", timeout=2, verify=NO_TLS).is_success
         except httpx.TransportError:
             return False
 
     def alerts(self) -> list[dict[str, Any]]:
         """Those that fire now."""
-        found: list[dict[str, Any]] = httpx.get(f"{self.url}/api/v2/alerts", timeout=30).json()
+        found: list[dict[str, Any]] = httpx.get(f"{self.url}/api/v2/alerts", timeout=30, verify=NO_TLS).json()
         return found
 
     def fires(self, task: str) -> bool:

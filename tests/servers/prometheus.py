@@ -9,6 +9,7 @@ import yaml
 
 from tests.servers.ports import free_port
 from tests.servers.process import ServerProcess, require
+from tests.servers.unencrypted import NO_TLS
 from tests.servers.waiting import wait_until
 
 
@@ -77,13 +78,13 @@ class Prometheus(ServerProcess):
 
     def ready(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/-/ready", timeout=2).is_success
+            return httpx.get(f"{self.url}/-/ready", timeout=2, verify=NO_TLS).is_success
         except httpx.TransportError:
             return False
 
     def api(self, path: str, **parameters: str | float) -> Any:
         """Return ``data`` of the answer of ``/api/v1/path``. Raises RuntimeError with Prometheus's message."""
-        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=30).json()
+        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=30, verify=NO_TLS).json()
         if answer["status"] != "success":
             message = f"{path} {parameters}: {answer['error']}"
             raise RuntimeError(message)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.servers.pagerduty import Behaviour, PagerDutyServer
 from tests.servers.pagerduty_contract import violations
+from tests.servers.unencrypted import NO_TLS
 from tests.servers.waiting import wait_until
 
 KEY = "R" * 32
@@ -31,7 +32,7 @@ def server() -> Iterator[PagerDutyServer]:
 
 def post(server: PagerDutyServer, event: dict[str, Any]) -> httpx.Response:
     """What a plain client sees."""
-    return httpx.post(f"{server.url}/v2/enqueue", json=event, timeout=60, trust_env=False)
+    return httpx.post(f"{server.url}/v2/enqueue", json=event, timeout=60, trust_env=False, verify=NO_TLS)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_endless_answers(server: PagerDutyServer, behaviour: Behaviour) -> None:
 
     def client() -> None:
         try:
-            httpx.post(f"{server.url}/v2/enqueue", json=an_event(), timeout=60, trust_env=False)
+            httpx.post(f"{server.url}/v2/enqueue", json=an_event(), timeout=60, trust_env=False, verify=NO_TLS)
         except httpx.TransportError as exc:
             ended.append(exc)
 

@@ -11,9 +11,11 @@ import pytest
 
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.adapters.web import Site, WebServer
+from celery_monitor.adapters.web import server as module
 from celery_monitor.core.model import Changes
 from celery_monitor.settings.web import WebSettings
 from tests.adapters.web.fleet import Fleet, usual
+from tests.servers.unencrypted import NO_TLS
 
 
 @dataclass
@@ -32,7 +34,7 @@ class Served:
 
     def get(self, path: str, **options: object) -> httpx.Response:
         """One request on a connection of its own."""
-        return httpx.get(self.url + path, timeout=60, **options)  # type: ignore[arg-type]
+        return httpx.get(self.url + path, timeout=60, verify=NO_TLS, **options)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Stop it; fails when it does not."""
@@ -57,6 +59,12 @@ def served(server: WebServer) -> Iterator[Served]:
         yield one
     finally:
         one.close()
+
+
+@pytest.fixture(autouse=True)
+def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server sees at once that it is to stop: hundreds are started and stopped, one after the other."""
+    monkeypatch.setattr(module, "TICK", 0.02)
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from tests.adapters.web.conftest import Served, served
 from tests.adapters.web.fleet import NOW, Fleet, usual
 from tests.fakes import ManualClock
 from tests.servers.openid import CLIENT_ID, SECRET, Claims, Provider, new_key, unsigned
+from tests.servers.unencrypted import NO_TLS
 
 BASE = "http://monitor.test"
 SESSION = "celery_monitor_session"
@@ -51,7 +52,7 @@ class Place:
 
     def browser(self, site: Served | None = None) -> "Browser":
         """Somebody who is not signed in."""
-        client = httpx.Client(base_url=(site or self.site).url, timeout=60)
+        client = httpx.Client(base_url=(site or self.site).url, timeout=60, verify=NO_TLS)
         return Browser(self, self.clients.enter_context(client))
 
     def refused(self) -> dict[str, int]:
@@ -74,7 +75,7 @@ class Browser:
         """To the provider; the address that it sends the browser to."""
         to_provider = self.get(path)
         assert to_provider.status_code == 302, to_provider.text
-        back = httpx.get(to_provider.headers["location"], timeout=60)
+        back = httpx.get(to_provider.headers["location"], timeout=60, verify=NO_TLS)
         assert back.status_code == 302, back.text
         return str(back.headers["location"])
 
@@ -260,7 +261,7 @@ def test_an_answer_that_this_browser_did_not_ask_for(place: Place) -> None:
     cookies = dict(victim.client.cookies)
     assert victim.complete(slow).status_code == 303
     # With the cookie as it was: the provider takes a code once.
-    replayed = httpx.get(slow.replace(BASE, place.site.url), cookies=cookies, timeout=60)
+    replayed = httpx.get(slow.replace(BASE, place.site.url), cookies=cookies, timeout=60, verify=NO_TLS)
     assert replayed.status_code == 400
     late = place.browser()
     address = late.begin()
@@ -422,7 +423,7 @@ def test_a_provider_that_does_not_work(place: Place, path: str, status: int, bod
         with pytest.raises(ProviderUnavailableError) as raised:
             provider.address(attempt)
     else:
-        back = httpx.get(provider.address(attempt), timeout=60).headers["location"]
+        back = httpx.get(provider.address(attempt), timeout=60, verify=NO_TLS).headers["location"]
         place.provider.answers[path] = (status, body)
         with pytest.raises(ProviderUnavailableError) as raised:
             provider.identity(attempt, code=parse_qs(urlsplit(back).query)["code"][0], issuer=None)

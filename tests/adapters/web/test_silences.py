@@ -7,6 +7,7 @@ from celery_monitor.adapters.store import SqlStore
 from celery_monitor.core.model import CounterFamily, Outcome, ReportedBy, ScheduledRun, ScheduleState, Silence
 from tests.adapters.web.conftest import Serve, Served
 from tests.adapters.web.fleet import NOW, Fleet
+from tests.servers.unencrypted import NO_TLS
 
 ASKED = {"match": ["shop.billing.*"], "for": "2h", "reason": "deploy <4711>"}
 SIGNED = ("ops", "secret")
@@ -21,7 +22,7 @@ def guarded(serve: Serve) -> Served:
 
 def post(site: Served, path: str, **options: object) -> httpx.Response:
     """As a program."""
-    return httpx.post(site.url + path, timeout=60, **options)  # type: ignore[arg-type]
+    return httpx.post(site.url + path, timeout=60, verify=NO_TLS, **options)  # type: ignore[arg-type]
 
 
 def test_the_api_adds_lists_and_ends(guarded: Served, store: SqlStore) -> None:
