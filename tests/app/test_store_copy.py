@@ -218,7 +218,7 @@ def test_longer_than_a_lease(
     """
     server, seen = postgresql.new_database(), list[str]()
     assert run(tmp_path, source, server).exit_code == 0
-    monkeypatch.setattr(copy, "HELD_FOR", 0.2)
+    monkeypatch.setattr(copy, "LEASE_TTL", 0.2)
     checksum = copy.StoreCopy._checksum
     starts: list[SqlStore] = []
 

@@ -1,11 +1,10 @@
-"""The store, the outbox and the reader on one SQL database, by SQLAlchemy Core and Alembic.
+"""The store, the outbox and the reader on one SQL database, built with SQLAlchemy Core and Alembic.
 
-A public method is one transaction; it takes and returns values of ``core.model``. Nothing here keeps state that the
-database does not have, but for what the last flush has written. No SQL text leaves this package, and no error's text
-holds a value that came from the fleet.
+Each public method is one transaction, which takes and returns values of ``core.model``. This package caches nothing of
+the database except what the last flush wrote. No SQL leaves it, and no error message contains a value of the fleet.
 
-Only the daemon calls ``SqlStore.start``; it takes the database for itself. The command line calls ``attach``, and uses
-``outbox`` and ``reader`` beside a running daemon.
+Only the daemon calls ``SqlStore.lead`` or ``start``, which take the lease of the database. Commands call ``attach``
+and use ``outbox``, ``reader`` and ``silences`` beside a running daemon.
 """
 
 from celery_monitor.adapters.store.dialects.base import ServerReport

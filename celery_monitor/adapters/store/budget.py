@@ -1,14 +1,16 @@
-"""The disk budget: what is given up when space is short, and in which order.
+"""The disk budget: what the store gives up when space is short, and in which order.
 
-Counts, incidents, the outbox, tasks under way and fingerprints come first. Before they run out of space, ended tasks
-go, then samples of failures, oldest first, then error groups, then counts by time that are older than a day.
+Counts, incidents, the outbox, unfinished tasks and fingerprints are essential and never given up. To keep space for
+them, the store deletes ended tasks, then the oldest samples of failures, then error groups, then counts by time that
+are older than a day.
 
-A flush is one transaction: its log needs the space once more, and SQLite cannot move a log into a file that has no
-space to grow. So what can be given up takes a quarter of the space that is left and no more: the texts of incidents
-first, each cut to its share, then error groups, then samples; ended tasks only where there is space for all of it.
+Each flush is limited, too. It is one transaction, whose log needs the same space again, and SQLite cannot checkpoint a
+log into a file that has no space to grow. So the optional data of a flush takes at most a quarter of the remaining
+space: the texts of incidents first, each shortened to its share, then error groups, then samples. Ended tasks are
+stored only if all optional data fits.
 
-Space is short by ``store.max_bytes`` or by the file system, whichever comes first. A quota shows in neither: after a
-write that was refused for want of space only free pages inside of the file are counted on, for a while.
+Space is limited by ``store.max_bytes`` and by the file system, whichever ends first. A disk quota shows in neither.
+After a write that failed for lack of space, therefore, only free pages inside the file count as free for a while.
 """
 
 import math
@@ -36,64 +38,64 @@ GIVEN_UP: Final = (ENDED, SAMPLES, GROUPS, BUCKETS)
 
 DAY: Final = 86_400.0
 CHUNK_SIZES: Final = (250, 25, 2)
-"""Rows deleted in one transaction, so that a flush waits for no more; on a full disk fewer, as the log has to grow."""
-WORKS_FOR: Final = 1.0
-"""Seconds of one ``reclaim``."""
-REFUSED_FOR: Final = 60.0
-"""Seconds after a refused write in which no space outside of the file is counted on."""
-_ROW: Final = 600
-"""Bytes of a sample beside its texts, with its places in the indexes."""
+"""Rows that one transaction deletes, so that a flush waits only briefly. Fewer on a full disk, as the log grows."""
+RECLAIM_TIME: Final = 1.0
+"""Maximum seconds of one ``reclaim``."""
+REFUSAL_MEMORY: Final = 60.0
+"""Seconds after a failed write in which only space inside the file counts as free."""
+_SAMPLE: Final = 600
+"""Bytes of a sample without its texts, including its index entries. All sizes are estimates."""
 _GROUP: Final = 600
 """Bytes of an error group, or of its failures in a quarter of an hour."""
 _RUN: Final = 350
-"""Bytes of a run that has ended."""
+"""Bytes of an ended run."""
 _SERIES: Final = 1_200
 _BUCKET: Final = 600
 _CHECKPOINT: Final = 600
 _WAITING: Final = 600
 _INCIDENT: Final = 1_500
-"""The same without its texts; names may have some hundred characters."""
+"""Bytes of an incident without its texts. Its names may have some hundred characters."""
 _TEXTS: Final = 4
-"""That an incident has."""
+"""Number of texts of an incident."""
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Bytes, as measured."""
+    """A measurement of the store's space, in bytes."""
 
     used: int
-    """By what is stored, and the log."""
+    """By the stored data and the log."""
     limit: float
     free: float
-    """What can still be written: free pages of the file, and what the file system has."""
+    """Space that can be written: free pages of the file, and free space of the file system."""
     headroom: int
-    """What must be left free by all that can be given up."""
+    """Space that is reserved for essential data."""
 
     @property
     def room(self) -> float:
-        """What can be added, to the limit or to the end of the disk."""
+        """Space up to the limit or to the end of the disk."""
         return min(self.limit - self.used, self.free)
 
     def to_spare(self, needed: int = 0) -> float:
-        """What one flush may take for all that can be given up: a quarter, so that the log stays small too.
+        """Space for the optional data of one flush: a quarter of what is left, so that the log stays small, too.
 
-        ``needed``: what the rest of it takes, in the log and in the file.
+        ``needed``: size of its essential data, which takes space in the log and in the file.
         """
         return max(0.0, (self.room - self.headroom - 2 * needed) / 4)
 
     @property
     def short(self) -> bool:
-        """Something should be given up."""
+        """Whether stored data should be given up."""
         return self.room < self.headroom * 1.5
 
     @property
     def reclaimed(self) -> bool:
-        """Enough was given up."""
+        """Whether enough was given up."""
         return self.room >= self.headroom * 2
 
 
 class Budget:
-    """Keeps the store within its space. ``admit`` and ``reduce`` belong to commits, ``reclaim`` to housekeeping."""
+    """Keeps the store within its space. Commits use ``admit`` and ``reduce``; housekeeping uses ``reclaim``."""
 
     def __init__(self, database: Database, max_bytes: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._database = database
@@ -105,7 +107,7 @@ class Budget:
         self._space: Space | None = None
 
     def stats(self) -> StoreSpace:
-        """As of the last flush, from memory."""
+        """The space as of the last measurement. Does no I/O."""
         space = self._space
         if space is None:
             return StoreSpace(given_up=dict(self._given_up))
@@ -118,22 +120,22 @@ class Budget:
         )
 
     def admit(self, connection: Connection, changes: Changes) -> tuple[Changes, Mapping[str, int]]:
-        """The changes with as much of what can be given up as there is space for; and how much was left out."""
-        spare = self._measure(connection).to_spare(_needed(changes))
-        if _spared(changes) <= spare:
+        """The changes with as much optional data as fits, and how much of it was omitted by kind."""
+        spare = self._measure(connection).to_spare(_essential(changes))
+        if _optional(changes) <= spare:
             return changes, {}
         without: dict[str, int] = {}
         if changes.ended:
             without[ENDED] = len(changes.ended)
             changes = replace(changes, ended=())
-            if _spared(changes) <= spare:
+            if _optional(changes) <= spare:
                 return changes, without
         incidents = _cut(changes.incidents, spare)
         spare -= sum(map(_texts, incidents))
         changes = replace(changes, incidents=incidents)
         if (groups := _GROUP * (len(changes.groups) + len(changes.errors))) > spare:
             without[GROUPS] = len(changes.groups)
-            changes, spare = replace(changes, groups=(), errors=()), 0.0  # samples go before groups
+            changes, spare = replace(changes, groups=(), errors=()), 0.0  # without groups, no samples either
         else:
             spare -= groups
         newest = _newest_within(changes.failures, spare)
@@ -143,22 +145,22 @@ class Budget:
         return changes, without
 
     def reduce(self, changes: Changes) -> tuple[Changes, Mapping[str, int]]:
-        """A write was refused for want of space: the changes without all that can be given up, and how much it was."""
+        """After a write failed for lack of space: the changes without optional data, and what was omitted by kind."""
         self._refused_at = self._monotonic()
         without = {SAMPLES: len(changes.failures), GROUPS: len(changes.groups), ENDED: len(changes.ended)}
         incidents = _cut(changes.incidents, 0)
         return replace(changes, ended=(), failures=(), groups=(), errors=(), incidents=incidents), without
 
     def count(self, kind: str, number: int) -> None:
-        """So many were given up."""
+        """Count rows that were given up."""
         self._given_up[kind] += number
 
     def reclaim(self, now: float) -> None:
-        """Give up the oldest until there is space again, for a second at most. Raises as the store's methods."""
+        """Delete the least important data until there is enough space, for at most RECLAIM_TIME. Raises as Store."""
         with self._database.read() as connection:
             if not self._measure(connection).short:
                 return
-        deadline = self._monotonic() + WORKS_FOR
+        deadline = self._monotonic() + RECLAIM_TIME
         chunks = iter(CHUNK_SIZES)
         chunk = next(chunks)
         while self._monotonic() < deadline:
@@ -178,13 +180,13 @@ class Budget:
 
     def _measure(self, connection: Connection) -> Space:
         usage = self._database.usage(connection)
-        refused = self._refused_at is not None and self._monotonic() - self._refused_at < REFUSED_FOR
+        refused = self._refused_at is not None and self._monotonic() - self._refused_at < REFUSAL_MEMORY
         free = usage.reusable + (0.0 if refused else usage.disk_free)
         self._space = Space(usage.used, self._max_bytes, free, usage.headroom)
         return self._space
 
     def _give_up(self, connection: Connection, now: float, chunk: int) -> tuple[str, int]:
-        """Delete a portion of the least important that is there."""
+        """Delete a portion of the least important kind of data that exists. Returns the kind and the number of rows."""
         if number := _delete_ended(connection, chunk):
             return ENDED, number
         if number := _delete_samples(connection, chunk):
@@ -200,16 +202,16 @@ class Budget:
         return BUCKETS, self._totals.expire(connection, oldest, limit=chunk)
 
 
-def _needed(changes: Changes) -> int:
-    """Bytes of what is never given up, about, with its places in the indexes."""
+def _essential(changes: Changes) -> int:
+    """Estimated bytes of the essential data, including its index entries."""
     series, buckets = _SERIES * len(changes.series), _BUCKET * len(changes.buckets)
     hours = _CHECKPOINT * (len(changes.checkpoints) + len(changes.queue_lengths))
     waiting = _WAITING * (len(changes.tracked) + len(changes.unnamed) + len(changes.outbox) + len(changes.workers))
     return series + buckets + hours + waiting + _INCIDENT * len(changes.incidents)
 
 
-def _spared(changes: Changes) -> float:
-    """Bytes of all that can be given up."""
+def _optional(changes: Changes) -> float:
+    """Estimated bytes of the optional data."""
     small = _GROUP * (len(changes.groups) + len(changes.errors)) + _RUN * len(changes.ended)
     return small + sum(map(_texts, changes.incidents)) + sum(map(_size, changes.failures))
 
@@ -219,11 +221,11 @@ def _texts(record: Failure | Incident) -> int:
 
 
 def _size(failure: Failure) -> int:
-    return _ROW + _texts(failure)
+    return _SAMPLE + _texts(failure)
 
 
 def _cut(incidents: Sequence[Incident], allowance: float) -> Sequence[Incident]:
-    """The same incidents, with texts that fit in all: the end of a traceback and the beginning of all else."""
+    """The incidents with texts shortened to fit in total: the end of the traceback, the beginning of the others."""
     if sum(map(_texts, incidents)) <= allowance:
         return incidents
     share = int(max(0.0, allowance) / len(incidents)) // _TEXTS
@@ -240,7 +242,7 @@ def _cut(incidents: Sequence[Incident], allowance: float) -> Sequence[Incident]:
 
 
 def _newest_within(failures: Sequence[Failure], allowance: float) -> int:
-    """How many of the last ones fit."""
+    """Number of newest failures that fit."""
     for number, record in enumerate(reversed(failures)):
         allowance -= _size(record)
         if allowance < 0:

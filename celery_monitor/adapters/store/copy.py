@@ -1,12 +1,12 @@
-"""An installation moves: everything in one store is written to another one, of whichever kind, and compared.
+"""Copies a store to an empty one, of the same or another kind of database, and compares the two.
 
-Both are taken for this process meanwhile: nobody writes to the source, and nobody starts on the target. The source is
-read in one transaction, the target written in one: it has everything in the end, or nothing. Rows pass through in
-portions, so memory does not depend on their number.
+Both stores are leased meanwhile, so no daemon writes to the source or starts on the target. The source is read in one
+transaction and the target is written in one, so the target has either everything or nothing in the end. Rows are copied
+in portions, so memory does not depend on their number.
 
-It may take longer than a lease. The lease of the source is renewed with each portion. That of the target cannot be
-renewed, because the copy itself has the writers' lock there until it commits; for the same reason nobody else can take
-it. The source's transaction ends before the target is compared: a server ends one that asks nothing for a minute.
+A copy may take longer than a lease. The lease of the source is renewed with each portion. That of the target cannot be
+renewed, because the copy holds the write lock there until it commits, but for the same reason no other process can take
+it. The source's transaction ends before the comparison, because a server ends a transaction that is idle for a minute.
 """
 
 import hashlib
@@ -36,51 +36,51 @@ from celery_monitor.errors import (
 from celery_monitor.settings.secret import SecretSource
 from celery_monitor.settings.store import StoreSchema
 
-HELD_FOR: Final = 600.0
-"""Seconds for which both stores are taken: a portion may take as long."""
+LEASE_TTL: Final = 600.0
+"""Seconds of both leases. One portion must take less."""
 _ROWS: Final = 1_000
-"""Of a portion: some megabytes where each has a long traceback."""
+"""Rows of a portion: some megabytes if each has a long traceback."""
 _TABLES: Final = [table for table in schema.metadata.sorted_tables if table is not schema.meta]
 _OF_THE_PROCESS: Final = frozenset({"id", "writer", "holder", "term", "lease_until", "fleet", "external_url"})
-"""What the row of meta says of the process that has taken the target, and not of what was counted."""
+"""Columns of ``meta`` that describe the leading process. The target keeps its own."""
 _MODULUS: Final = 1 << 64
 
 OnProgress = Callable[[str, int, int], None]
-"""A table, how many of its rows are done, and how many there are."""
+"""Called with a table, the number of its rows that were copied, and the number of all its rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A table, or a total, on both sides."""
+    """The comparison of a table or of a total. ``source`` and ``target`` are its numbers of rows, or its values."""
 
     name: str
     source: int
     target: int
     same: bool
-    """The rows are the same ones, value by value; of a total: the numbers are equal."""
+    """For a table: all rows have equal values. For a total: the two values are equal."""
 
 
 class CopySide:
-    """One of the two stores. The constructor does no I/O and raises StoreUnusableError as ``open_store``."""
+    """The source or the target. The constructor does no I/O and raises StoreUnusableError as ``open_store`` does."""
 
     def __init__(self, url: SecretSource, *, password: SecretSource, schema: StoreSchema, directory: Path) -> None:
         dialect = dialect_of(
-            url, password=password, directory=directory, max_bytes=math.inf, lease_ttl=HELD_FOR, schema=schema
+            url, password=password, directory=directory, max_bytes=math.inf, lease_ttl=LEASE_TTL, schema=schema
         )
         self.database = Database(dialect)
-        self._lease = Lease(self.database, HELD_FOR, fleet=schema.fleet, url=schema.external_url)
+        self._lease = Lease(self.database, LEASE_TTL, fleet=schema.fleet, url=schema.external_url)
         self._token: str | None = None
         self._renewed_at = 0.0
 
     @property
     def about(self) -> str:
-        """Which database it is."""
+        """Name of the database, for people."""
         return self.database.about
 
     def take(self, holder: str) -> None:
-        """Keep daemons away; the tables are made where there are none.
+        """Take the lease, so that no daemon can lead on it, and create the tables if there are none.
 
-        Raises StoreUnusableError and StoreUnavailableError when a daemon runs on it, with what to do.
+        Raises StoreUnusableError or StoreUnavailableError, with advice, if a daemon runs on it.
         """
         token = secrets.token_hex(8)
         try:
@@ -99,8 +99,8 @@ class CopySide:
         )
 
     def renew(self, *, now: bool = False) -> None:
-        """Keep it for longer, once in a while or ``now``. Raises StoreUnavailableError when somebody has taken it."""
-        if self._token is None or not (now or time.monotonic() - self._renewed_at > HELD_FOR / 10):
+        """Renew the lease if a tenth of it has passed, or ``now``. Raises StoreUnavailableError if it was lost."""
+        if self._token is None or not (now or time.monotonic() - self._renewed_at > LEASE_TTL / 10):
             return
         try:
             self._lease.renew(self._token)
@@ -113,7 +113,7 @@ class CopySide:
         self._renewed_at = time.monotonic()
 
     def close(self) -> None:
-        """Let daemons use it."""
+        """Release the lease and close the database."""
         try:
             if self._token is not None:
                 self._lease.resign(self._token)
@@ -123,19 +123,19 @@ class CopySide:
 
 
 class StoreCopy:
-    """From one store to the other."""
+    """Copies everything in ``source`` to ``target``."""
 
     def __init__(self, source: CopySide, target: CopySide, holder: str, on_progress: OnProgress) -> None:
-        """``holder``: the name that a daemon is told when it finds one of them taken."""
+        """``holder``: the name that a daemon reports as the leader if it is started meanwhile."""
         self._source = source
         self._target = target
         self._holder = holder
         self._on_progress = on_progress
 
     def run(self) -> list[Compared]:
-        """Copy everything. What was compared, all of it the same.
+        """Copy everything. Returns the comparisons, all of which are equal.
 
-        Raises StoreUnusableError and StoreUnavailableError, with nothing in the target, whatever went wrong.
+        Raises StoreUnusableError or StoreUnavailableError; then nothing was written to the target.
         """
         try:
             self._source.database.attach()
@@ -150,7 +150,7 @@ class StoreCopy:
                 self._target.close()
 
     def _refuse_target_in_use(self) -> None:
-        """Before anything is changed there."""
+        """Raise StoreUnusableError if the target has data, before anything is changed in it."""
         target = self._target
         try:
             target.database.attach()
@@ -171,7 +171,7 @@ class StoreCopy:
                 Compared(f"total {name}", was, now, was == now)
                 for name, was, now in zip(COUNTS, totals, _totals(writing), strict=True)
             ]
-            # Until here nobody has counted in the source what the copy does not have.
+            # If the lease is still held, no daemon has counted anything in the source that the copy lacks.
             self._source.renew(now=True)
             if wrong := [pair.name for pair in compared if not pair.same]:
                 differs = f"The copy differs from its source in {', '.join(wrong)}"
@@ -179,7 +179,7 @@ class StoreCopy:
         return compared
 
     def _table(self, reading: Connection, writing: Connection, table: Table) -> tuple[int, int]:
-        """Its number of rows, and the checksum that they must have in the target."""
+        """Copy a table. Returns the number of its rows and the checksum that they must have in the target."""
         names = [column.name for column in table.columns]
         write = Bulk(writing.dialect, insert(writing.dialect, table), names)
         count: int = reading.execute(select(func.count()).select_from(table)).scalar_one()

@@ -1,7 +1,8 @@
-"""Which message is being applied, in a small file beside the store: it tells what the process died of.
+"""Records in a small file which message is being applied, to identify a message that kills the process.
 
-A write to the page cache outlives the process, whatever ends it, and costs two microseconds; a commit costs a
-thousand times as much. It need not outlive the machine. Whatever is wrong with the file costs this protection only.
+A write to the page cache takes two microseconds and survives the end of the process, whatever its cause; a commit takes
+a thousand times as long. The record does not have to survive the machine. If the file cannot be used, only this
+protection is missing.
 """
 
 import os
@@ -15,20 +16,20 @@ _MARK: Final = struct.Struct(">8s")
 _DEATHS: Final = struct.Struct(">8sI")
 _NOTHING: Final = bytes(_MARK.size)
 _MAX_MARKS: Final = 100
-"""Messages whose deaths are remembered, the newest."""
+"""Number of newest messages whose deaths are recorded."""
 
 _log = structlog.get_logger()
 
 
 class ApplyingFile:
-    """Marks, as in ports.Marks. ``start`` takes the mark that was left for a death of the process."""
+    """See ports.CrashMarks. A mark that ``start`` finds counts as a death of the previous process."""
 
     def __init__(self) -> None:
         self._file: int | None = None
         self._deaths: dict[bytes, int] = {}
 
     def start(self, path: Path) -> None:
-        """Open or make the file. Never raises."""
+        """Open or create the file. Never raises."""
         self.stop()
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -57,15 +58,15 @@ class ApplyingFile:
         os.ftruncate(self._file, _MARK.size + len(records))
 
     def deaths(self, fingerprint: bytes) -> int:
-        """How often the process ended while it applied this message, and no other."""
+        """How often the process has died while it applied this message."""
         return self._deaths.get(fingerprint, 0)
 
     def begin(self, fingerprint: bytes) -> None:
-        """This message is applied from now on. Never raises."""
+        """Mark the message as being applied. Never raises."""
         self._mark(fingerprint)
 
     def end(self, fingerprint: bytes) -> None:
-        """It has been applied, and nothing happened: earlier deaths were not its. Never raises."""
+        """The message was applied, so it did not cause earlier deaths: forget them. Never raises."""
         self._mark(_NOTHING)
         if self._deaths and self._deaths.pop(fingerprint, None) is not None:
             try:

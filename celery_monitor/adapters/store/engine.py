@@ -1,7 +1,7 @@
-"""Connections and transactions. Errors of SQLAlchemy and of the driver end here.
+"""Connections and transactions. Translates errors of SQLAlchemy and of the driver into those of this program.
 
-Writers and readers have pools of their own, so that pages that many people look at never keep the flush waiting for a
-connection. A failed transaction costs its connection: the next one begins on a fresh one, with nothing half-applied.
+Writers and readers have separate connection pools, so a flush never waits for a connection because many people view
+pages. A transaction that fails closes its connection, so the next one starts on a new connection without leftovers.
 """
 
 import math
@@ -31,20 +31,20 @@ from celery_monitor.ports import DEADLINE
 
 WRITERS: Final = 8
 READERS: Final = 16
-"""Connections at most; who asks for one more waits POOL_TIMEOUT seconds."""
+"""Maximum connections of each kind. A caller that needs one more waits up to POOL_TIMEOUT seconds."""
 POOLED: Final = 2
-"""Of each kind, that stay open."""
+"""Connections of each kind that stay open."""
 POOL_TIMEOUT: Final = 5.0
-ANSWER: Final = 1.0
-"""Seconds that a server may take to say that a wait for other writers is over."""
+ANSWER_TIMEOUT: Final = 1.0
+"""Seconds that a server may take to report that a wait for a lock has timed out."""
 
 
 class UnstorableError(StoreUnavailableError):
-    """A value cannot be stored: a lone surrogate, a number beyond 64 bits, not a number."""
+    """A value cannot be stored: it contains a lone surrogate, an integer beyond 64 bits, or NaN."""
 
 
 class Database:
-    """One database, whichever it is, by what its dialect says."""
+    """One database. Its dialect provides what differs between SQLite and PostgreSQL."""
 
     def __init__(self, dialect: StoreDialect) -> None:
         self._dialect = dialect
@@ -53,34 +53,35 @@ class Database:
         self.dialect = self._writers.dialect
         self.stores_nul = sql_of(self.dialect).stores_nul
         self.shared = dialect.shared
-        """Other processes may write to it, one at a time."""
+        """Whether other processes may lead on it, one at a time."""
         self.clock = dialect.clock
-        """SQL of the time of now, in Unix seconds, by the clock of the database."""
+        """SQL expression for the current Unix time by the clock of the database."""
         self.fence: str | None = None
-        """The token of ``meta.writer`` without which nothing is written; None: for a command beside the daemon."""
+        """Token that ``meta.writer`` must contain for a write to succeed; None in a command beside the daemon."""
 
     def start(self, busy: Callable[[Connection], bool]) -> bool:
-        """Take the database for this process, create or migrate it. Raises as ``Store.lead``.
+        """Open the database for this process, and create or migrate it if needed. Raises as ``Store.lead``.
 
-        False, with nothing changed, where it would have to be migrated while ``busy`` says that another process leads.
+        Returns False and changes nothing if the database needs a migration and ``busy`` returns that another process
+        leads.
         """
         self._dialect.prepare()
         self._dialect.check()
         with self.read() as connection:
             current = migrate.check(connection, self._dialect.location)
         if not current:
-            self._dialect.settle()
+            self._dialect.set_format()
             with self.write(fenced=False) as connection:
                 if busy(connection):
-                    self._dialect.hold()
+                    self._dialect.set_up_reserves()
                     return False
                 migrate.upgrade(connection)
-        self._dialect.hold()
+        self._dialect.set_up_reserves()
         self._open_pools()
         return True
 
     def attach(self) -> None:
-        """Check that the database can be used beside its daemon. Raises StoreUnusableError; changes nothing."""
+        """Check that the database can be used beside the daemon. Changes nothing. Raises StoreUnusableError."""
         location = self._dialect.location
         if not self._dialect.exists():
             raise StoreMissingError(
@@ -97,11 +98,12 @@ class Database:
     def write(
         self, *, fenced: bool = True, lock_wait: float | None = None, silence: float = math.inf
     ) -> Iterator[Connection]:
-        """A transaction that has the write lock from its beginning; committed at the end of the block.
+        """A transaction that holds the write lock from its start and is committed at the end of the block.
 
-        Raises LeaseLostError if ``fence`` no longer holds the lease. Not ``fenced``: the block checks that itself.
-        ``lock_wait``: seconds to wait for other writers; None for the usual time. ``silence``: seconds to wait for each
-        answer of the server, if those are fewer than usual; with them the outcome is not known.
+        ``fenced``: raises LeaseLostError if ``fence`` is no longer the token of the lease; otherwise the block has to
+        check this. ``lock_wait``: seconds to wait for other writers; None means the default. ``silence``: seconds to
+        wait for each answer of the server, if shorter than the default. After such a timeout, it is unknown whether the
+        transaction was committed.
         """
         with self._translated(_unstorable), self._writers.connect() as connection:
             driver = connection.connection.driver_connection
@@ -120,9 +122,9 @@ class Database:
 
     @contextmanager
     def read(self, *, silence: float = math.inf) -> Iterator[Connection]:
-        """A transaction that sees one state of the database, and keeps no writer waiting.
+        """A transaction that sees one consistent state of the database and does not block writers.
 
-        Raises QueryTimeoutError at ``ports.DEADLINE``, whatever it does then. ``silence``: as of ``write``.
+        Raises QueryTimeoutError at ``ports.DEADLINE``, even during a query. ``silence``: see ``write``.
         """
         deadline = DEADLINE.get()
         if time.monotonic() >= deadline:
@@ -149,27 +151,27 @@ class Database:
             return self._dialect.other_fleets(connection.connection.driver_connection)
 
     def pipelined(self, connection: Connection) -> AbstractContextManager[None]:
-        """See StoreDialect. SQLAlchemy cannot give the rows of a query within the block."""
+        """See StoreDialect. Within the block, SQLAlchemy cannot return rows of a query."""
         return self._dialect.pipelined(connection.connection.driver_connection)
 
     def usage(self, connection: Connection) -> Usage:
-        """How much space there is, seen from within a transaction."""
+        """The used and available space, as this transaction sees it."""
         return self._dialect.usage(connection.connection.driver_connection)
 
     def use_reserve(self) -> bool:
-        """Give up the space that was set aside for a full disk; whether there was any."""
+        """Release the space that was reserved for a full disk. Returns whether there was any."""
         return self._dialect.use_reserve()
 
     def read_sequence(self, identity: str | None) -> SequenceRecord | None:
-        """The newest flush that is known to have been committed here; None when none is known."""
+        """The newest flush that this process or an earlier one has recorded as committed; None if there is none."""
         return self._dialect.read_sequence(identity)
 
     def write_sequence(self, record: SequenceRecord) -> None:
-        """A flush was committed: known at the next start even where the database has lost it."""
+        """Record that a flush was committed, so that the next start notices if the database has lost it."""
         self._dialect.write_sequence(record)
 
     def text(self, value: str) -> str:
-        """As it was stored, where it was."""
+        """The text as it would be stored, for comparison with a stored value."""
         return value if self.stores_nul else encode.escaped(value)
 
     @property
@@ -184,12 +186,12 @@ class Database:
 
     @property
     def limit(self) -> float:
-        """Bytes that it may take; infinite where the monitor does not bound it."""
+        """Maximum bytes of the database; infinite if the monitor does not limit it."""
         return self._dialect.limit
 
     @property
     def applying(self) -> Path:
-        """The file that says which message is being applied, once the database has started."""
+        """Path of the file that records which message is being applied. Available after ``start``."""
         return self._dialect.applying
 
     def other_user_of_files(self) -> str | None:
@@ -201,11 +203,11 @@ class Database:
         return self._dialect.report(now)
 
     def verify(self) -> None:
-        """Raise StoreUnusableError when the database was taken away under our feet."""
+        """Raise StoreUnusableError if the database was moved, deleted or replaced while it is in use."""
         self._dialect.verify()
 
     def housekeep(self) -> None:
-        """What the database needs once in a while; bounded in time."""
+        """Do the periodic maintenance that the database needs. Takes a bounded time."""
         self._dialect.housekeep()
 
     def short_timeouts(self) -> AbstractContextManager[None]:
@@ -213,13 +215,13 @@ class Database:
         return self._dialect.short_timeouts()
 
     def stop(self) -> None:
-        """Close all connections, and give the database up for another process."""
+        """Close all connections and release the database for another process."""
         self._readers.dispose()
         self._writers.dispose()
         self._dialect.release()
 
     def _open_pools(self) -> None:
-        """The connections that stay: later all descriptors may be taken."""
+        """Open the connections that stay open now, because later the process may have run out of file descriptors."""
         with self._translated(_unstorable), ExitStack() as opened:
             for engine in (self._writers, self._readers):
                 for _ in range(POOLED):
@@ -234,7 +236,7 @@ class Database:
             max_overflow=(READERS if read_only else WRITERS) - POOLED,
             pool_timeout=POOL_TIMEOUT,
             pool_use_lifo=True,
-            # Statements carry what the fleet's tasks have said: never in an error's text.
+            # Parameters contain data of the fleet's tasks, which must not appear in an error message.
             hide_parameters=True,
             **self._dialect.options,
         )
@@ -248,7 +250,7 @@ class Database:
 
     @contextmanager
     def _translated(self, foreign: Callable[[Exception], MonitorError]) -> Iterator[None]:
-        """The boundary: whatever a driver, or a row that is not ours, raises becomes an error of our taxonomy."""
+        """Translate what a driver, or the conversion of an invalid row, raises. ``foreign``: any other exception."""
         try:
             yield
         except MonitorError:
@@ -257,7 +259,7 @@ class Database:
             raise UnstorableError("A value cannot be stored") from exc
         except DBAPIError as exc:
             raise self._error_of(exc.orig or exc) from exc
-        except self._dialect.errors as exc:  # of a statement that did not go through SQLAlchemy
+        except self._dialect.errors as exc:  # from a statement that bypassed SQLAlchemy
             raise self._error_of(exc) from exc
         except (SQLAlchemyError, OSError) as exc:
             raise StoreUnavailableError(f"The store is unavailable: {exc}") from exc
@@ -265,18 +267,18 @@ class Database:
             raise foreign(exc) from exc
 
     def _error_of(self, exc: BaseException) -> MonitorError:
-        """What an error of the driver means to the caller."""
+        """The error that tells the caller what to do about an error of the driver."""
         driver = self.dialect.loaded_dbapi
         if isinstance(exc, (driver.IntegrityError, driver.DataError)):
             return UnstorableError("A value cannot be stored")
         error = self._dialect.classify(exc)
         if isinstance(error, StoreFullError):
-            # Whoever tries again has a little space.
+            # The next attempt has a little more space.
             self._dialect.use_reserve()
         return error
 
     def _unreadable(self, exc: Exception) -> StoreUnusableError:
-        """A row is not what this program writes. The text of the cause may hold what a task has said."""
+        """For a row that this program did not write. Omits the text of the cause, which may contain data of a task."""
         return StoreUnusableError(
             f"The store {self._dialect.location} contains invalid data, such as after a change by hand "
             f"({type(exc).__name__}): restore a backup, or move the store away to start with an empty one"
@@ -284,7 +286,10 @@ class Database:
 
 
 def require(connection: Connection, token: str) -> None:
-    """Raise LeaseLostError when another process leads; whoever has the write lock leads until the end then."""
+    """Raise LeaseLostError if another process leads. Otherwise none can take the lease before this transaction ends.
+
+    The transaction must hold the write lock.
+    """
     meta = schema.meta.c
     row = connection.execute(select(meta.writer, meta.holder)).first()
     if row is None or row.writer != token:

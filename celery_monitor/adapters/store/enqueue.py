@@ -1,10 +1,10 @@
-"""New rows of the outbox, from a flush or from outside of one. All run inside of the caller's transaction.
+"""Adds rows to the outbox, within the caller's transaction.
 
-The order in which one incident's messages arrive decides whether it is open in the end, so a row that waits for its
-interval must not be overtaken by what was decided later:
+The order in which the messages of an incident arrive decides whether the receiver ends up with an open incident. So a
+row that waits for its interval must not be sent after one that was decided later:
 
-- A resolve makes the trigger that waits before it due with it, so that both are sent, in order.
-- A trigger removes a resolve that still waits: the incident is open again, and that resolve must not come last.
+- A resolve makes a waiting trigger due at the same time, so both are sent in order.
+- A trigger deletes a waiting resolve: the incident is open again, so the resolve must not arrive last.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Enqueuer:
 
     def __init__(self, dialect: Dialect) -> None:
         claim = insert(dialect, outbox).on_conflict_do_nothing().inline()
-        # Of an INSERT not every driver still knows the number of rows when it is asked.
+        # Otherwise not every driver still has the row count of an INSERT when it is read.
         self._claim = claim.execution_options(preserve_rowcount=True)
         refresh = insert(dialect, outbox).inline()
         is_earlier = and_(outbox.c.attempts == 0, refresh.excluded.due_at < outbox.c.due_at)
@@ -34,9 +34,9 @@ class Enqueuer:
             set_={
                 "revision": outbox.c.revision + 1,
                 "refreshed_due_at": refresh.excluded.due_at,
-                # Never later. A row that waits for another attempt keeps that time: the receiver asked for it.
+                # Only ever earlier. A row that waits for a retry keeps its time, because the receiver asked for it.
                 "due_at": case((is_earlier, refresh.excluded.due_at), else_=outbox.c.due_at),
-                # Never less important: what opens an incident has to be told, whatever is told with it.
+                # Only ever more important: the row that opens an incident keeps its priority when it is updated.
                 "priority": _lesser(refresh.excluded.priority, outbox.c.priority),
                 "at": _lesser(outbox.c.at, refresh.excluded.at, greater=True),
             },
@@ -68,7 +68,7 @@ class Enqueuer:
             connection.execute(self._open, _delivery(entry))
 
     def claim(self, connection: Connection, entry: OutboxRequest, now: float) -> bool:
-        """Add a row unless there is one of the same (channel, key, action) in any state; whether it was added."""
+        """Add a row unless one with the same (channel, key, action) exists, in any state. Returns whether it did."""
         row = connection.execute(
             select(outbox.c.id)
             .where(outbox.c.key == entry.key, outbox.c.channel == entry.channel)
@@ -82,7 +82,7 @@ class Enqueuer:
 
 
 def _lesser(left: Any, right: Any, *, greater: bool = False) -> Any:  # noqa: ANN401 - SQLAlchemy's own types are open
-    """min() and max() have other names in every dialect."""
+    """The lesser (or greater) value. Written as CASE, because min() and max() of two values differ by dialect."""
     return case((left < right, right if greater else left), else_=left if greater else right)
 
 

@@ -1,4 +1,4 @@
-"""One flush: ``Changes`` as statements. All run inside of one transaction of the caller's."""
+"""Writes the ``Changes`` of a flush, within the caller's transaction."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -29,21 +29,22 @@ from celery_monitor.adapters.store.validation import FINGERPRINT
 from celery_monitor.core.model import BUCKET_SECONDS, COUNTS, Action, Changes, Failure
 
 SAMPLES: Final = 20
-"""Failures kept of each error group: the newest."""
+"""Number of newest failures stored for each error group."""
 ENDED_DELETED: Final = 2_000
-"""Ended tasks that one flush deletes at most. After ``max_ended_tasks`` was lowered there can be a million too many."""
+"""Maximum ended tasks that one flush deletes. After ``max_ended_tasks`` is lowered, a million may be in excess."""
 EPOCH_RETENTION: Final = 3600.0
-"""Seconds for which an ended connection's fingerprints are kept. Its messages come back when the broker notices
-that it has ended, which takes minutes when nothing says goodbye."""
+"""Seconds for which the fingerprints of an ended connection are stored. The broker redelivers its messages when it
+notices the end, which takes minutes if the connection was not closed properly."""
 MAX_STEP: Final = 3600.0
-"""Seconds between two flushes up to which the clock has gone on, and was not set."""
+"""Maximum seconds between two flushes. A larger step means that the clock was set."""
 
 
 class FlushWriter:
-    """Writes changes; keeps the last ``fingerprint_window`` fingerprints of the newest connection, at least.
+    """Writes the changes of a flush.
 
-    ``max_ended``: runs of the history that are kept. ``yield_point`` is called between its statements, and may block
-    for a moment, so that a scrape goes first.
+    ``fingerprint_window``: number of newest fingerprints of the current connection that stay stored, at least.
+    ``max_ended``: number of ended runs that stay stored. ``yield_point`` is called between statements; it may block for
+    a moment so that a scrape goes first.
     """
 
     def __init__(
@@ -89,10 +90,11 @@ class FlushWriter:
         *,
         roomy: bool = True,
     ) -> None:
-        """Everything but the sequence and reports. What is dropped goes first: what came back since must stay.
+        """Write everything except the sequence and reports.
 
-        Nothing is asked of the statements, so that they can be sent at once.
-        ``since``: ``now`` of the last flush. Not ``roomy``: there is hardly any space left.
+        Deletes before it inserts, because a series or worker can be dropped and come back within one flush. Reads no
+        results, so that the statements can be pipelined. ``since``: ``now`` of the last flush. ``roomy``: false if
+        there is hardly any space left.
         """
         self._yield_point()
         self._drop_series.run(connection, ((key.name, key.queue, key.host) for key in changes.dropped_series))
@@ -120,7 +122,7 @@ class FlushWriter:
         self._enqueuer.run(connection, [row for row in changes.outbox if row.action is not Action.REPORT], changes.now)
         slot = _slot(changes.now)
         if _slot(since) < slot and changes.now - since <= MAX_STEP:
-            # What is there already was written by a clock that was ahead; unchanged counters are not written over it.
+            # Rows of a new slot were written by a clock that was ahead. Unchanged counters would not overwrite them.
             ahead = schema.counters.c.slot.between(_slot(since) + 1, slot)
             connection.execute(delete(schema.counters).where(ahead))
         self._counters.run(connection, ((name, slot, value, changes.now) for name, value in changed_counters.items()))
@@ -128,7 +130,7 @@ class FlushWriter:
             self._fingerprints.write(connection, changes)
 
     def claim(self, connection: Connection, changes: Changes) -> None:
-        """Add the reports, each unless it is there."""
+        """Add the reports that do not exist yet."""
         for row in changes.outbox:
             if row.action is Action.REPORT:
                 self._enqueuer.claim(connection, row, changes.now)
@@ -144,23 +146,23 @@ class FlushWriter:
 
 
 class _FingerprintRows:
-    """Of an epoch the newest ``kept`` bytes stay, at least; those of earlier epochs for EPOCH_RETENTION."""
+    """Stores at least the newest ``window`` bytes of the current epoch, and earlier epochs for EPOCH_RETENTION."""
 
-    def __init__(self, dialect: Dialect, kept: int) -> None:
+    def __init__(self, dialect: Dialect, window: int) -> None:
         table = schema.fingerprints
         epoch, now = bindparam("of_epoch", type_=BigInteger), bindparam("now", type_=Double)
         older, same = table.c.epoch < epoch, table.c.epoch == epoch
         expiry = bindparam("expiry", type_=Double)
         total = func.coalesce(func.max(table.c.total), 0) + bindparam("size", type_=BigInteger)
         row = select(epoch, total, bindparam("added", type_=LargeBinary)).where(same)
-        # The rows after the last one deleted hold ``kept`` bytes or more.
+        # The remaining rows hold at least ``window`` bytes.
         newest = select(func.max(table.c.total)).where(same).scalar_subquery()
         self._end = Prepared(
             dialect, update(table).where(older, table.c.expires_at.is_(None)).values(expires_at=expiry)
         )
         self._expire = Prepared(dialect, delete(table).where(older, table.c.expires_at <= now))
         self._add = Prepared(dialect, insert(dialect, table).from_select(["epoch", "total", "blob"], row))
-        self._trim = Prepared(dialect, delete(table).where(same, table.c.total <= newest - kept))
+        self._trim = Prepared(dialect, delete(table).where(same, table.c.total <= newest - window))
 
     def write(self, connection: Connection, changes: Changes) -> None:
         epoch, added = changes.epoch, changes.fingerprints
@@ -175,19 +177,19 @@ def _slot(at: float) -> int:
 
 
 def _newest(failures: Sequence[Failure]) -> list[Failure]:
-    """The last SAMPLES of each group, in order: what would be deleted at once is not even written."""
-    seen: Counter[str] = Counter()
-    kept = []
+    """The last SAMPLES failures of each group, in order. Earlier ones would be deleted by the same flush."""
+    numbers: Counter[str] = Counter()
+    newest = []
     for failure in reversed(failures):
-        seen[failure.group] += 1
-        if seen[failure.group] <= SAMPLES:
-            kept.append(failure)
-    kept.reverse()
-    return kept
+        numbers[failure.group] += 1
+        if numbers[failure.group] <= SAMPLES:
+            newest.append(failure)
+    newest.reverse()
+    return newest
 
 
 def _widen(dialect: Dialect) -> Bulk:
-    """Insert error groups; of those that exist, only the time between first and last failure grows."""
+    """Insert error groups. For existing ones, only extend the time between the first and the last failure."""
     table = schema.error_groups
     statement = insert(dialect, table)
     return _on_conflict(
@@ -201,7 +203,7 @@ def _widen(dialect: Dialect) -> Bulk:
 
 
 def _extreme(condition: Any, statement: Insert, column: str) -> Any:  # noqa: ANN401 - SQLAlchemy's own types are open
-    """The new value where ``condition``, else the old one: min() and max() have other names in every dialect."""
+    """The new value if ``condition`` holds, else the old one. A CASE, because min() and max() differ by dialect."""
     return case((condition, statement.excluded[column]), else_=statement.table.c[column])
 
 

@@ -25,20 +25,23 @@ class HourlyWriter:
         self._lengths = _lengthen(dialect)
 
     def write(self, connection: Connection, changes: Changes, yield_point: Callable[[], None]) -> None:
-        """Those of a flush."""
+        """Write the checkpoints and queue lengths of a flush."""
         self._checkpoints.run(connection, map(_checkpoint_row, changes.checkpoints), yield_point)
         rows = ((delta.start, delta.queue, delta.looks, delta.total, delta.longest) for delta in changes.queue_lengths)
         self._lengths.run(connection, rows, yield_point)
 
     def end(self, connection: Connection, series: Iterable[Series], at: float) -> None:
-        """These series, used last at ``at`` or before, are dropped: what they measured stays in their last hours."""
+        """Write final checkpoints of series that are dropped, so that their hours stay. None was used after ``at``."""
         start = int(at // hourly.HOUR) * hourly.HOUR
         measured = (one for one in series if any(one.runtime.counts) or any(one.wait.counts))
         self._checkpoints.run(connection, (_checkpoint_row(hourly.ending(one, start)) for one in measured))
 
 
 def expire(connection: Connection, before: float, *, limit: int) -> int:
-    """Delete at most ``limit`` of each that begin at ``before`` or earlier. Returns how many."""
+    """Delete checkpoints and lengths that start at ``before`` or earlier, at most ``limit`` of each.
+
+    Returns the number of deleted rows.
+    """
     table, lengths = schema.checkpoints, schema.queue_lengths
     oldest = select(table.c.id).order_by(table.c.id).limit(limit)  # hours are written in order, so this suffices
     deleted = connection.execute(delete(table).where(table.c.id.in_(oldest), up_to(table.c.start, before))).rowcount
@@ -67,13 +70,13 @@ def checkpoint_value(row: Any) -> Checkpoint:  # noqa: ANN401 - a row
 
 
 def _cells(text: str) -> Cells:
-    """JSON has no infinity: it is null there."""
+    """The cells of a stored histogram. JSON has no infinity, so it is stored as null."""
     stored = encode.parsed(text, _StoredCells)
     return tuple((math.inf if bound is None else bound, count) for bound, count in stored)
 
 
 def _lengthen(dialect: Dialect) -> Bulk:
-    """Add up what was found of a queue, and keep the greatest length."""
+    """Add to the sums of a queue's polls, and keep the greatest length."""
     table = schema.queue_lengths
     statement = insert(dialect, table)
     new = statement.excluded

@@ -1,10 +1,10 @@
-"""The lease: one row that says which process leads, by the clock of the database.
+"""The lease: one row that records which process leads, and until when by the clock of the database.
 
-A process that takes it writes a token of its own into the row. Every write transaction of that process requires the
-token (``Database.fence``), so nothing of a former leader is applied, however late it comes. An expired lease stays with
-its holder until another process takes it.
+A process that takes the lease writes a random token into the row. Each of its write transactions requires that token
+(``Database.fence``), so a late write of a former leader has no effect. An expired lease still belongs to its holder
+until another process takes it.
 
-A SQLite file has a lock of its own: whoever has that lock may take the lease.
+A SQLite file is also locked: only the process that holds the file lock may take the lease.
 """
 
 import secrets
@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Double, insert, inspect, literal_column, select, update
 
 from celery_monitor.adapters.store import encode, migrate
-from celery_monitor.adapters.store.engine import ANSWER, Database, require
+from celery_monitor.adapters.store.engine import ANSWER_TIMEOUT, Database, require
 from celery_monitor.adapters.store.schema import meta
 from celery_monitor.adapters.store.sequence import SequenceRecord
 from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
@@ -26,10 +26,10 @@ _NOBODY: Final = LeaseState(holder="", term=0, expires_in=0.0)
 
 
 class Lease:
-    """The lease of one database, as one process sees it. Methods raise as those of Store."""
+    """One process's access to the lease of a database. Methods raise as those of Store."""
 
     def __init__(self, database: Database, ttl: float, *, fleet: str, url: str) -> None:
-        """``ttl``: seconds. ``fleet``: whose counts are written, and ``url``: of its page, for who finds the tables."""
+        """``ttl``: seconds. ``fleet`` and the ``url`` of its page are stored to tell people whose tables these are."""
         self.ttl = ttl
         self._announced = {"fleet": encode.storable(fleet), "external_url": encode.storable(url)}
         self._database = database
@@ -40,9 +40,9 @@ class Lease:
         self._checked_term = 0
 
     def check(self, state: LeaseState) -> None:
-        """Raise StoreUnavailableError where who leads is of a newer version: this process could not take over.
+        """Raise StoreUnavailableError if the leader has a newer version, because this process could not take over.
 
-        A database is migrated by who begins to lead on it, so once in a term is enough.
+        Only a process that starts to lead migrates the database, so one check per term is enough.
         """
         if state.expires_in > 0 and state.term != self._checked_term:
             with self._database.read() as connection:
@@ -53,25 +53,25 @@ class Lease:
             self._checked_term = state.term
 
     def newest(self) -> SequenceRecord | None:
-        """The newest flush that was seen here while another process led; it is forgotten.
+        """The newest flush that this process has read while another one led. The next call starts anew.
 
-        A server that takes over from one that has failed may lack flushes that its leader has acknowledged. The former
-        leader knows, but another process leads then: this is how that one knows.
+        After a failover of the database server, the new server may lack flushes whose messages were acknowledged. The
+        former leader would notice, but it no longer leads. With this record, the new leader notices.
         """
         newest, self._newest = self._newest, None
         return newest
 
     def state(self) -> LeaseState:
-        """As the row has it. Nobody leads a database without tables, or with those of an older version."""
+        """The lease as stored. Nobody leads on a database without tables, or with tables that predate the lease."""
         with self._database.read() as connection:
             return self._state(connection)
 
     def busy(self, connection: Connection) -> bool:
-        """Whether another process leads. The one that the lease was taken from does not."""
+        """Whether another process leads. Never on a SQLite file, which only the process with its lock can lead on."""
         return self._database.shared and self._state(connection).expires_in > 0
 
     def take(self, connection: Connection, token: str, holder: str) -> bool:
-        """Become the leader, who writes with this token; False while another process leads."""
+        """Become the leader, whose writes require this token. Returns False if another process leads."""
         lease_until = self._now + self.ttl
         values = {"writer": token, "holder": encode.storable(holder), "lease_until": lease_until, **self._announced}
         identity = connection.execute(select(meta.c.identity)).scalar()
@@ -90,14 +90,14 @@ class Lease:
         return {"lease_until": self._now + self.ttl}
 
     def renew(self, token: str) -> None:
-        """Extend it from now on. Raises LeaseLostError."""
-        # Whoever cannot renew it in that time has to know: it may be another one's.
-        with self._database.write(fenced=False, lock_wait=self.ttl, silence=self.ttl + ANSWER) as connection:
+        """Extend the lease by its duration from now. Raises LeaseLostError."""
+        # A longer wait would be of no use: by then the lease has expired and may belong to another process.
+        with self._database.write(fenced=False, lock_wait=self.ttl, silence=self.ttl + ANSWER_TIMEOUT) as connection:
             require(connection, token)
             connection.execute(update(meta).values(self.extension()))
 
     def resign(self, token: str) -> None:
-        """Give it up at once, where it is still held by this token; the token is worth nothing afterwards."""
+        """Release the lease at once, if it still has this token. Afterwards the token permits no write."""
         given_up = {"writer": "", "lease_until": self._now}
         with self._database.write(fenced=False) as connection:
             connection.execute(update(meta).where(meta.c.writer == token).values(given_up))
@@ -125,11 +125,15 @@ class Lease:
         row = connection.execute(select(*columns)).first()
         if row is None:
             return _NOBODY
-        self._see(row.term, SequenceRecord(row.identity or "", row.sequence, row.at))
+        self._remember(row.term, SequenceRecord(row.identity or "", row.sequence, row.at))
         return LeaseState(row.holder, row.term, row.expires_in)
 
-    def _see(self, term: int, flush: SequenceRecord) -> None:
-        """Of a later term, what was seen before is that leader's to report; of an earlier one, it is what is lost."""
+    def _remember(self, term: int, flush: SequenceRecord) -> None:
+        """Remember the newest flush of the newest term.
+
+        A new term starts the record anew, because its leader has already reported what was lost before. Within a term,
+        an older flush than before means that the database has lost flushes, so the newer one stays remembered.
+        """
         newest = self._newest
         if (
             newest is None

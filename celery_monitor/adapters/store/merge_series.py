@@ -1,7 +1,7 @@
-"""A store that holds more series than the monitor has memory for: the least of them become one before they are read.
+"""Merges the least recently used series into one if the store has more series than the monitor may hold in memory.
 
-In portions, each a transaction: memory is bounded, whatever is in the store, and a start that is killed in between has
-done a part of the work.
+This happens before the series are read, and in portions of one transaction each. So memory is bounded whatever is
+stored, and a start that is killed does not lose the work done so far.
 """
 
 from typing import Any, Final
@@ -16,11 +16,11 @@ from celery_monitor.core.model import SeriesKey
 from celery_monitor.core.series_row import empty_series, merge
 from celery_monitor.core.text import OTHER
 
-_AT_ONCE: Final = 1000
+_MAX_MERGED: Final = 1000
 
 
 class SeriesMerge:
-    """Folds what is beyond ``max_series`` series into ``other``; with ``hosts`` that has a host, too."""
+    """Merges series beyond ``max_series`` into the series ``other``. ``hosts``: whether series have a host."""
 
     def __init__(self, dialect: Dialect, *, max_series: int, hosts: bool) -> None:
         self._limit = max_series
@@ -30,7 +30,7 @@ class SeriesMerge:
         self._drop = Removal(dialect, schema.series)
 
     def run(self, database: Database) -> int:
-        """How many were folded. Raises as ``SqlStore.start``."""
+        """Merge all excess series. Returns their number. Raises as ``SqlStore.start``."""
         number = 0
         while True:
             with database.write() as connection:
@@ -43,13 +43,13 @@ class SeriesMerge:
         table = schema.series
         into = and_(*(table.c[name] == getattr(self._into, name) for name in ("name", "queue", "host")))
         count = connection.execute(select(func.count()).select_from(table).where(not_(into))).scalar_one()
-        number = min(count - self._limit, _AT_ONCE)
+        number = min(count - self._limit, _MAX_MERGED)
         if number <= 0:
             return 0
         least = select(table).where(not_(into)).order_by(table.c.rank).limit(number)
         rows: list[Any] = list(connection.execute(least))
         other = connection.execute(select(table).where(into)).first()
-        # Of the histograms' bounds, those of what was used last are the settings' own.
+        # The series used last has the histogram bounds of the current settings.
         values = list(map(encode.series_value, rows))
         total = merge(values, empty_series(self._into, values[-1]) if other is None else encode.series_value(other))
         self._hourly.end(connection, values, connection.scalar(select(schema.meta.c.at)) or 0.0)

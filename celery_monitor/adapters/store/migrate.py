@@ -1,8 +1,8 @@
-"""The store's revision: an empty database gets the present tables, an older one is migrated by Alembic.
+"""Creates the tables in an empty database, and migrates an older one with Alembic.
 
-Alembic is imported for a migration only: with its templates it is a tenth of the start, and stays in memory. It runs
-without its configuration file and its command line. The version is kept in a table of our own name, so that a database
-of another program that uses Alembic is not taken for ours.
+Alembic is imported only for a migration, because with its templates it takes a tenth of the start and stays in memory.
+It runs without its configuration file and command line. The version table has a name of its own, so the database of
+another program that uses Alembic is not mistaken for a store.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 VERSION_TABLE: Final = "celery_monitor_version"
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
-# As Alembic makes it.
+# As Alembic creates it.
 _version: Final = Table(
     VERSION_TABLE,
     MetaData(),
@@ -28,14 +28,14 @@ _version: Final = Table(
 
 
 def revisions() -> list[str]:
-    """All revisions, the oldest first. The file of each begins with it."""
+    """All revisions, the oldest first. A revision is the beginning of its file's name."""
     return sorted(path.name[:4] for path in (_SCRIPTS / "versions").glob("[0-9][0-9][0-9][0-9]_*.py"))
 
 
 def check(connection: Connection, location: str) -> bool:
-    """Whether the database is at this program's revision; False for one that is older or empty.
+    """Whether the database is at this program's revision; False if it is older or empty. Changes nothing.
 
-    Raises StoreUnusableError when it belongs to another program or to a newer version of this one. Changes nothing.
+    Raises StoreUnusableError if it belongs to another program or to a newer version of this one.
     """
     tables = inspect(connection).get_table_names()
     if VERSION_TABLE not in tables:
@@ -55,13 +55,13 @@ def check(connection: Connection, location: str) -> bool:
 
 
 def revision(connection: Connection) -> str | None:
-    """The revision that the database with a version table is at; None when it holds none."""
+    """The revision of a database that has the version table; None if the table is empty."""
     current: str | None = connection.execute(select(_version.c.version_num)).scalar()
     return current
 
 
 def upgrade(connection: Connection) -> None:
-    """Bring the database to this program's revision, inside of the transaction that ``connection`` is in."""
+    """Create or migrate the tables, within the transaction of ``connection``."""
     if inspect(connection).get_table_names():
         migrate(connection, "head")
     else:
@@ -69,14 +69,14 @@ def upgrade(connection: Connection) -> None:
 
 
 def create(connection: Connection) -> None:
-    """Make the present tables in an empty database. A test compares them with what all migrations make."""
+    """Create the tables in an empty database. A test compares them with the result of all migrations."""
     metadata.create_all(connection, checkfirst=False)
     _version.create(connection)
     connection.execute(_version.insert().values(version_num=revisions()[-1]))
 
 
 def migrate(connection: Connection, to: str) -> None:
-    """Apply the migrations from the database's revision, or from nothing, to this one."""
+    """Apply the migrations from the database's revision, or from an empty database, up to ``to``."""
     from alembic import command  # noqa: PLC0415 - see above
 
     command.upgrade(_config(connection), to)

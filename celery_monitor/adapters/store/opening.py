@@ -1,4 +1,4 @@
-"""A store from what the configuration says of it."""
+"""Builds a store from the configuration."""
 
 import math
 from collections.abc import Callable
@@ -38,18 +38,24 @@ def open_store(
     schema: StoreSchema | None = None,
     yield_point: Callable[[], None] = lambda: None,
 ) -> SqlStore:
-    """A store by its URL. Does no I/O. ``retention`` is in seconds, ``max_bytes`` what it may take on the disk.
+    """Build the store of a URL. Does no I/O. Raises StoreUnusableError for an unsupported URL.
 
-    ``quiet_retention``: suppressed and resolved incidents first seen longer than so many seconds before the last flush
-    are not read at the start.
-    ``max_series``: more are folded into one before they are read, which has a host where ``hosts``. ``max_incidents``:
-    more do not come back, open ones before others. ``max_ended``: runs that have ended that are kept.
-    ``lease_ttl``: seconds; see Store. ``schema``: of the tables in PostgreSQL, and the fleet's name; None: wherever the
-    search path leads.
-    ``yield_point`` is called a few times during a commit, and may block for a moment, so that a scrape goes first.
-    URLs are ``sqlite:///relative/path``, ``sqlite:////absolute/path``, and ``sqlite://`` for a temporary store that
-    goes with ``stop``; and ``postgresql://user@host:port/database?parameters`` as libpq reads them, with ``password``
-    where it is not in them, and small files of the process in ``directory``. Raises StoreUnusableError for any other.
+    URLs are ``sqlite:///relative/path``, ``sqlite:////absolute/path``, ``sqlite://`` for a temporary store that
+    ``stop`` deletes, and ``postgresql://user@host:port/database?parameters`` as libpq reads them.
+
+    ``retention``: seconds for which data of the past is stored.
+    ``fingerprint_window``: number of newest message fingerprints stored for each connection, at least.
+    ``password``: for PostgreSQL, if the URL contains none. ``directory``: for this process's small files beside a
+    PostgreSQL database. ``schema``: the PostgreSQL schema of the tables, with the fleet's name; None means the first
+    schema of the search path.
+    ``max_bytes``: maximum size on disk.
+    ``quiet_retention``: suppressed and resolved incidents first seen more than this many seconds before the last flush
+    are not restored.
+    ``max_series``: when more are stored, ``lead`` merges the excess into one, which has a host label if ``hosts`` is
+    true.
+    ``max_incidents``: the number restored, open ones first. ``max_ended``: the number of ended runs stored.
+    ``lease_ttl``: seconds; see Store.
+    ``yield_point``: called a few times during a commit; it may block for a moment so that a scrape goes first.
     """
     source = url if isinstance(url, SecretSource) else SecretSource(Secret(url))
     database = Database(

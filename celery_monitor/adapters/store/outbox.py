@@ -1,4 +1,4 @@
-"""The Outbox: which row may be sent now, and what became of it."""
+"""The Outbox: selects the rows that may be sent now and records the outcome of each attempt."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from celery_monitor.adapters.store import encode, schema
-from celery_monitor.adapters.store.engine import ANSWER, Database
+from celery_monitor.adapters.store.engine import ANSWER_TIMEOUT, Database
 from celery_monitor.adapters.store.enqueue import Enqueuer
 from celery_monitor.adapters.store.schema import PENDING, deliveries, outbox
 from celery_monitor.adapters.store.validation import RowId, valid_rows
@@ -67,7 +67,7 @@ _ITEM: Final[tuple[Column[Any] | Label[Any], ...]] = (
 
 
 RESPONSE_TIMEOUT: Final = 3.0
-"""Seconds that a notifier waits for the store: pages that the store cannot take go out from memory after it."""
+"""Seconds that a notifier waits for the store. After that, pages that cannot be stored are sent from memory."""
 _TRIGGER: Final = outbox.alias()
 _BEHIND_ITS_TRIGGER: Final = and_(
     outbox.c.action == Action.RESOLVE.value,
@@ -78,19 +78,19 @@ _BEHIND_ITS_TRIGGER: Final = and_(
         _TRIGGER.c.state == text("'pending'"),
     ),
 )
-"""A resolve is decided after the trigger that still waits, and must not come before it."""
+"""A resolve whose trigger is still pending. The trigger was decided first, so it must be sent first."""
 _AS_REFRESH: Final = case((outbox.c.priority < FIRST_UPDATE, outbox.c.priority + REFRESH), else_=outbox.c.priority)
 
 
 _TYPES: Final = get_type_hints(OutboxItem)
-_ROW: Final = tuple[tuple(_TYPES[column.name] for column in _ITEM)]  # type: ignore[misc]  # of what _ITEM says
+_ROW: Final = tuple[tuple(_TYPES[column.name] for column in _ITEM)]  # type: ignore[misc]  # the types of _ITEM
 _ROUTES: Final = select(outbox.c.channel, outbox.c.route).where(PENDING).distinct().limit(bindparam("most"))
 _WAITING: Final = select(outbox.c.id).where(PENDING, outbox.c.channel == bindparam("channel")).limit(1)
-"""Both are made once: most of the time they are all that a look at the outbox asks."""
+"""Built once, because most polls of the outbox run only these two."""
 
 
 class SqlOutbox:
-    """See Outbox. Used by the notifier's threads and, beside the daemon, by the command line."""
+    """See Outbox. Used by the notifiers' threads and by commands that run beside the daemon."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -114,18 +114,18 @@ class SqlOutbox:
             return connection.execute(_WAITING, {"channel": channel}).first() is not None
 
     def _valid_items(self, rows: Sequence[Any]) -> list[OutboxItem]:
-        """What can be sent. A row that cannot be read would keep its route busy for ever: it is given up."""
+        """The valid rows. An invalid row is marked as dead, because it would block its route forever."""
         items = valid_rows("outbox", rows, _ROW, OutboxItem)
         if len(items) < len(rows):
             valid_ids = {item.id for item in items}
             unreadable = [row.id for row in rows if row.id not in valid_ids]
             values = {"state": "dead", "error": "this row of the store contains invalid data"}
-            of_them = exists().where(
+            same_delivery = exists().where(
                 outbox.c.id.in_(unreadable), outbox.c.key == deliveries.c.key, outbox.c.channel == deliveries.c.channel
             )
             with self._database.write() as connection:
                 connection.execute(update(outbox).where(outbox.c.id.in_(unreadable)).values(values))
-                connection.execute(update(deliveries).where(of_them).values(values))
+                connection.execute(update(deliveries).where(same_delivery).values(values))
         return items
 
     def expedite(self, channel: str, now: float) -> None:
@@ -182,10 +182,10 @@ class SqlOutbox:
             connection.execute(update(outbox).where(outbox.c.id == item.id).values(progress=progress))
 
     def _write(self) -> AbstractContextManager[Connection]:
-        return self._database.write(lock_wait=RESPONSE_TIMEOUT, silence=RESPONSE_TIMEOUT + ANSWER)
+        return self._database.write(lock_wait=RESPONSE_TIMEOUT, silence=RESPONSE_TIMEOUT + ANSWER_TIMEOUT)
 
     def revive(self, item_id: int | None, now: float) -> int:
-        """See Outbox. A dead row for which a newer one waits is dropped: the newer one says all that it said."""
+        """See Outbox. Deletes a dead row if a newer one is pending, because the newer one contains its information."""
         condition = outbox.c.state == "dead" if item_id is None else outbox.c.id == item_id
         query = select(*_ITEM).where(condition, outbox.c.state != "delivered").order_by(outbox.c.id.desc())
         with self._database.write() as connection:
@@ -274,14 +274,14 @@ def _item(row: Any) -> OutboxItem:  # noqa: ANN401 - the type of SQLAlchemy's ro
 
 
 def _revive(connection: Connection, item: OutboxItem, now: float) -> int:
-    """Make it due now, or the one that waits in its place; how many became due."""
-    twin = and_(
+    """Make the row due now, or the pending row that replaces it. Returns 1 if it is this row, otherwise 0."""
+    pending_twin = and_(
         tuple_(outbox.c.key, outbox.c.channel, outbox.c.action) == tuple_(item.key, item.channel, item.action.value),
         PENDING,
     )
     values = {"attempts": 0, "due_at": now, "priority": ASKED_FOR}
     connection.execute(update(deliveries).where(_same_row(item)).values(state="pending"))
-    if item.state != "pending" and connection.execute(update(outbox).where(twin).values(values)).rowcount:
+    if item.state != "pending" and connection.execute(update(outbox).where(pending_twin).values(values)).rowcount:
         connection.execute(delete(outbox).where(outbox.c.id == item.id))
         return 0
     connection.execute(update(outbox).where(outbox.c.id == item.id).values(**values, state="pending"))
@@ -289,7 +289,7 @@ def _revive(connection: Connection, item: OutboxItem, now: float) -> int:
 
 
 def _record(connection: Connection, item: OutboxItem, state: str, fields: Mapping[str, Any]) -> None:
-    """What an attempt means for its incident on its channel: as long as anything waits there, it is pending."""
+    """Update the delivery of the row's incident on its channel: pending while any row of it is pending."""
     if item.action is Action.REPORT:
         return
     waits = exists().where(outbox.c.key == item.key, outbox.c.channel == item.channel, PENDING)
@@ -298,16 +298,16 @@ def _record(connection: Connection, item: OutboxItem, state: str, fields: Mappin
 
 
 def _same_row(item: OutboxItem) -> ColumnElement[bool]:
-    """The delivery that a row belongs to; none of a report's."""
+    """The delivery that a row belongs to. A report has none."""
     return and_(deliveries.c.key == item.key, deliveries.c.channel == item.channel)
 
 
 def _heads(connection: Connection, routes: Iterable[Any], now: float) -> Sequence[Any]:
-    """The row of each route that is to be sent now, the most important first."""
-    # No wait is as long: what seems to be was set by a clock that was ahead.
-    come = or_(outbox.c.due_at <= now, outbox.c.due_at > now + MAX_WAIT)
+    """The next due row of each route, the most important first."""
+    # No wait is longer than MAX_WAIT: a later due time was set by a clock that was ahead, so the row is due.
+    is_due = or_(outbox.c.due_at <= now, outbox.c.due_at > now + MAX_WAIT)
     order = (outbox.c.priority, outbox.c.at.desc(), outbox.c.id)
-    first = select(outbox.c.id).where(PENDING, come, ~_BEHIND_ITS_TRIGGER).order_by(*order).limit(1)
+    first = select(outbox.c.id).where(PENDING, is_due, ~_BEHIND_ITS_TRIGGER).order_by(*order).limit(1)
     heads = [
         connection.execute(first.where(outbox.c.channel == channel, outbox.c.route == route)).scalar()
         for channel, route in routes

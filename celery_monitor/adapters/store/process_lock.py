@@ -1,7 +1,7 @@
-"""A lock on a file, and in the file who has it.
+"""A file lock that records its holder in the file.
 
-The kernel drops the lock with the process, so there is never a stale one. Processes on other hosts are kept out where
-the file system passes locks on, as NFS does.
+The kernel releases the lock when the process ends, so no stale lock remains. It also excludes processes on other hosts
+if the file system shares locks between hosts, as NFS does.
 """
 
 import contextlib
@@ -12,13 +12,13 @@ from pathlib import Path
 
 
 class ProcessLock:
-    """For one process at a time."""
+    """A lock that one process at a time can hold."""
 
     def __init__(self) -> None:
         self._file: int | None = None
 
     def take(self, path: Path) -> str | None:
-        """Take it, if this process does not have it. None: it is ours; else who has it. Raises OSError."""
+        """Take the lock. Returns None if this process now holds it, otherwise its holder. Raises OSError."""
         if self._file is not None:
             return None
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
@@ -32,21 +32,21 @@ class ProcessLock:
             os.close(file)
             raise
         self._file = file
-        # Only a person reads it: a full disk must not keep the daemon from its start.
+        # The holder is for people only, so a full disk must not prevent the start.
         with contextlib.suppress(OSError):
             os.ftruncate(file, 0)
             os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         return None
 
     def release(self) -> None:
-        """Give it up, if this process has it."""
+        """Release the lock if this process holds it."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
 
 def _first_line(file: int) -> str:
-    """Of a small file; empty where nothing can be read."""
+    """The first line of a small file; empty if it cannot be read."""
     try:
         return os.read(file, 200).decode(errors="replace").strip()
     except OSError:

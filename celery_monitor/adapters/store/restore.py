@@ -1,4 +1,4 @@
-"""What the monitor goes on from after a start."""
+"""Reads the stored state from which a new leader continues."""
 
 from collections.abc import Iterable
 from operator import attrgetter
@@ -37,23 +37,24 @@ from celery_monitor.core.model import (
 )
 
 QUIET_RETENTION: Final = 48 * 3600.0
-"""Seconds after which any hour is over."""
+"""Default seconds for which incidents that are not open are restored. By then, the hour of each has ended."""
 _ROWS: Final = 10_000
+"""Rows fetched at once."""
 ENDED_SECONDS: Final = 600.0
-"""Before the last flush: for so long a late event of a task that has ended is known as one."""
+"""Seconds before the last flush. Tasks that ended in them are restored, so that their late events are recognized."""
 _MAX_ENDED: Final = 10_000
 MUTED: Final = f'"reason":"{Reason.MUTED.value}"'
-"""In the JSON of incidents that wait for the end of a silence, however old they are. In a text, quotes are escaped."""
+"""Part of the JSON of an incident that waits for the end of a silence. It matches no text, whose quotes are escaped."""
 _NO_DETAILS: Final = structs.astuple(NO_DETAILS)
 _TIMES: Final = (CounterName.ALIVE_AT.value, CounterName.READ_UNTIL.value)
-"""Counters that are times of the monitor's own clock."""
+"""Counters whose values are times of the monitor's clock."""
 
 
 def read(connection: Connection, *, quiet_retention: float, max_incidents: int) -> Restored:
-    """Read everything; a million tracked tasks take a few seconds and are read in portions.
+    """Read the whole state. A million tracked tasks take a few seconds; they are read in portions.
 
-    Of incidents that are neither open nor muted, only those first seen within ``quiet_retention`` seconds before the
-    last flush.
+    Incidents that are neither open nor muted are read only if they were first seen within ``quiet_retention`` seconds
+    before the last flush. At most ``max_incidents`` incidents are read, open ones first.
     """
     meta = connection.execute(select(schema.meta)).one()
     required_row((meta.sequence, meta.epoch, meta.at), tuple[int, int, float])
@@ -77,7 +78,7 @@ def read(connection: Connection, *, quiet_retention: float, max_incidents: int) 
 
 
 def _by_sent_id(connection: Connection, entries: Iterable[tuple[str, TaskRef]]) -> list[tuple[str, TaskRef]]:
-    """By the IDs as events have them, which may hold a NUL: else later events of the task would not match."""
+    """The entries with the IDs that events have, which may contain NUL, so that later events of a task match."""
     if sql_of(connection.dialect).stores_nul:
         return list(entries)
     return [(encode.unescaped(uuid), ref) for uuid, ref in entries]
@@ -90,8 +91,8 @@ def _by_rank() -> Select[Any]:
 def newest_counters(connection: Connection) -> dict[str, float]:
     """The last value of each counter.
 
-    It is the greatest, for counters only grow; what looks newest may be from a clock that was ahead for a moment. A
-    time is the one of the clock by which the last flush was written.
+    This is the greatest value, because counters only grow; the row with the newest time may be from a clock that was
+    ahead for a moment. Counters that are times have the value as of the time of the last flush.
     """
     table = schema.counters
     rows = connection.execute(select(table.c.name, func.max(table.c.value)).group_by(table.c.name))
@@ -102,7 +103,7 @@ def newest_counters(connection: Connection) -> dict[str, float]:
 
 
 def counters(connection: Connection, at: float) -> dict[str, float]:
-    """The last value of each counter that was written at ``at`` or before it."""
+    """The last value of each counter that was written at or before ``at``."""
     table = schema.counters
     newest = select(table.c.name, func.max(table.c.slot).label("slot")).where(table.c.at <= at)
     last = newest.group_by(table.c.name).subquery()
@@ -122,7 +123,7 @@ def _workers(connection: Connection) -> list[Worker]:
 
 
 def tracked(connection: Connection, query: Select[Any]) -> list[tuple[str, TaskRef]]:
-    """Rows of the table ``tracked``, without the journal."""
+    """The entries of the rows of a query on ``tracked``. Does not apply the journal."""
     shared: SharedValues = {}
 
     def entry(  # noqa: PLR0917 - a row
@@ -160,7 +161,7 @@ def tracked(connection: Connection, query: Select[Any]) -> list[tuple[str, TaskR
 
 
 def _ended(connection: Connection, since: float) -> list[tuple[str, TaskRef]]:
-    """The newest runs that have ended, in the order of their ends."""
+    """The newest ended runs, in the order in which they ended."""
     table = schema.ended_tasks
     columns = [table.c[name] for name in ("uuid", "name", "queue", "hostname", "stage", "ended_at")]
     newest = select(*columns).where(table.c.ended_at >= since).order_by(table.c.id.desc()).limit(_MAX_ENDED)
@@ -175,7 +176,7 @@ def _ended(connection: Connection, since: float) -> list[tuple[str, TaskRef]]:
 
 
 def _incidents(connection: Connection, quiet_since: float, limit: int) -> list[Incident]:
-    """The oldest first; of too many the newest, and those that are open before all others."""
+    """Incidents, the oldest first. If there are more than ``limit``, open ones are preferred, then newer ones."""
     table = schema.incidents
     quiet = table.c.state.in_((IncidentState.SUPPRESSED.value, IncidentState.RESOLVED.value))
     muted = and_(table.c.state == IncidentState.SUPPRESSED.value, table.c.body.contains(MUTED))

@@ -1,4 +1,4 @@
-"""Deleting what is past the retention, in portions, so that a flush never waits long."""
+"""Deletes expired data in portions, so that a flush never waits long."""
 
 from typing import Any, Final
 
@@ -13,13 +13,13 @@ from celery_monitor.core.hourly import HOUR
 from celery_monitor.core.model import BUCKET_SECONDS, MAX_SILENCE, Action, IncidentState
 
 CHUNK_SIZE: Final = 5000
-"""Rows deleted at most of each table in one go."""
+"""Maximum rows of each table that one call deletes."""
 CLAIM_RETENTION: Final = 400 * 86_400.0
-"""Seconds at least for which a report that was sent is remembered: a schedule may be rarer than the retention."""
+"""Minimum seconds for which a sent report is stored, because its schedule may be rarer than the retention."""
 
 
 class Retention:
-    """Forgets what is older than ``length`` seconds, and ended tasks beyond the newest ``max_ended``."""
+    """Deletes data older than ``length`` seconds, and ended tasks beyond the newest ``max_ended``."""
 
     def __init__(self, database: Database, length: float, max_ended: int) -> None:
         self._database = database
@@ -28,7 +28,7 @@ class Retention:
         self._totals = Totals(database.dialect)
 
     def prune(self, now: float) -> None:
-        """Delete a portion of each table, in a transaction for each."""
+        """Delete a portion of the expired rows of each table, each in its own transaction."""
         before = now - self._length
         with self._database.write() as connection:
             self._totals.expire(connection, before - BUCKET_SECONDS, limit=CHUNK_SIZE)
@@ -41,7 +41,7 @@ class Retention:
                 connection.execute(delete(table).where(key.in_(select(*keys).where(condition).limit(CHUNK_SIZE))))
 
     def _ended(self, before: float) -> tuple[Table, ColumnElement[bool]]:
-        """In the order of their ends, so that only the oldest are looked at."""
+        """Only the oldest rows are checked, because rows are inserted in the order in which tasks end."""
         table = schema.ended_tasks
         oldest = select(table.c.id).order_by(table.c.id).limit(CHUNK_SIZE)
         unwanted = or_(schema.beyond(self._max_ended), table.c.ended_at < before)
@@ -70,13 +70,13 @@ def _expired(before: float, claimed_before: float) -> list[tuple[Table, ColumnEl
             and_(
                 incidents.c.state != IncidentState.OPEN.value,
                 incidents.c.opened_at < before,
-                # A silence may be longer than the retention, and what it has held back pages when it ends.
+                # A silence may be longer than the retention, and its muted incidents are sent when it ends.
                 or_(
                     incidents.c.opened_at < before - MAX_SILENCE,
                     incidents.c.state != IncidentState.SUPPRESSED.value,
                     ~incidents.c.body.contains(MUTED),
                 ),
-                # What is still to be sent speaks of it.
+                # Its notification is still to be sent.
                 ~exists().where(outbox.c.key == incidents.c.key, outbox.c.state != "delivered"),
             ),
         ),
@@ -87,12 +87,12 @@ def _expired(before: float, claimed_before: float) -> list[tuple[Table, ColumnEl
 
 
 def _has_successor(before: float) -> ColumnElement[bool]:
-    """The value that was valid at the beginning of the retention stays, however old it is."""
+    """Whether a newer value was valid at ``before``. The last value before it stays, however old it is."""
     counters, newer = schema.counters, schema.counters.alias()
     return exists().where(
         newer.c.name == counters.c.name,
         newer.c.slot > counters.c.slot,
         newer.c.at <= before,
-        # Counters only grow: a smaller value is of a clock that was ahead.
+        # Counters only grow, so a smaller value was written by a clock that was ahead.
         newer.c.value >= counters.c.value,
     )

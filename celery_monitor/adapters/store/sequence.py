@@ -1,11 +1,11 @@
-"""The newest committed flush, kept beside the database: ``<file>.sequence``.
+"""Records the newest committed flush in a file beside the database: ``<file>.sequence``.
 
-SQLite takes a write-ahead log up to its first broken frame and says nothing of what came after; a backup that somebody
-restored is as silent. What was committed there was acknowledged to the broker, so it never comes again. This file makes
-the loss visible: it is written after each commit and compared at the next start.
+SQLite recovers a damaged write-ahead log up to its first broken frame and drops the rest without an error. A restored
+backup lacks newer flushes, also without an error. The messages of these flushes were acknowledged, so the broker does
+not deliver them again. This file reveals the loss: it is written after each commit and compared at the next start.
 
-It may be behind the database (the process was killed in between, or power was lost before the kernel wrote it), which
-says nothing. Only a database that is behind this file has lost what it had.
+The file may be behind the database, if the process was killed between the two or power was lost before the kernel wrote
+the file. That means nothing. A database that is behind the file has lost flushes.
 """
 
 import contextlib
@@ -17,29 +17,29 @@ from typing import Final
 
 _MAGIC: Final = "celery-monitor-sequence-1"
 _LENGTH: Final = 128
-"""Bytes, always the same: less than a sector, and no write needs more space than the first one."""
+"""Bytes of the file. It fits into a sector, and no later write needs more space than the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceRecord:
-    """A flush that was committed."""
+    """A committed flush."""
 
     identity: str
-    """Of the store."""
+    """The identity of the store."""
     sequence: int
     at: float
     """Unix seconds."""
 
 
 class SequenceFile:
-    """Reads and writes the note. Nothing here raises: without the file only this one check is missing."""
+    """Reads and writes the record. No method raises: without the file, only this check is missing."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: int | None = None
 
     def read(self) -> SequenceRecord | None:
-        """What was noted last; None when there is no file, or not one of ours, whole."""
+        """The last record; None if the file is missing, incomplete or has another format."""
         try:
             with open(self._path, "rb", opener=_without_waiting) as file:
                 line = file.read(_LENGTH).decode().rstrip()
@@ -58,7 +58,7 @@ class SequenceFile:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
 
     def write(self, record: SequenceRecord) -> None:
-        """Note a flush. A few microseconds: it is not synchronised, because being behind does no harm."""
+        """Record a flush. Takes a few microseconds: the file is not synced, because a lagging file does no harm."""
         if self._file is None:
             return
         body = f"{_MAGIC} {record.identity} {record.sequence} {record.at!r}"
@@ -67,12 +67,12 @@ class SequenceFile:
             os.pwrite(self._file, line.encode(), 0)
 
     def close(self) -> None:
-        """Give up the descriptor."""
+        """Close the file."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """A named pipe in the file's place would keep the start waiting for its writer."""
+    """An opener for ``open`` that does not block if the path is a named pipe."""
     return os.open(path, flags | os.O_NONBLOCK)

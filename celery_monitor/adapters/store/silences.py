@@ -1,4 +1,4 @@
-"""Silences as the store keeps them. They are few, and people write them: a command beside the daemon, or the page."""
+"""Stores silences, which people add through the page or with a command that runs beside the daemon."""
 
 import math
 from typing import Any, Final
@@ -12,13 +12,13 @@ from celery_monitor.adapters.store.validation import valid_rows
 from celery_monitor.core.model import MAX_SILENCES, Silence
 from celery_monitor.errors import TooManySilencesError
 
-SHOWN: Final = 200
-"""Ended silences that are listed: the newest."""
+MAX_ENDED_LISTED: Final = 200
+"""Number of newest ended silences that are listed."""
 _ROW: Final = tuple[str, str, str, str, float, float, str]
 
 
 class SqlSilences:
-    """See ports.SilenceBook. Not fenced: people may ask any replica, and the one that leads reads what they wrote."""
+    """See ports.SilenceBook. Its writes are not fenced: any replica accepts a silence, and the leader reads it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -36,8 +36,8 @@ class SqlSilences:
             "created_by": text(silence.created_by),
         }
         with self._database.write(fenced=False) as connection:
-            waiting = select(func.count()).select_from(table).where(table.c.ends_at > silence.starts_at)
-            if (connection.execute(waiting).scalar() or 0) >= MAX_SILENCES:
+            unfinished = select(func.count()).select_from(table).where(table.c.ends_at > silence.starts_at)
+            if (connection.execute(unfinished).scalar() or 0) >= MAX_SILENCES:
                 raise TooManySilencesError(
                     f"there are {MAX_SILENCES} silences already: end some, or use a wider glob (celery-monitor silence "
                     "list shows them)"
@@ -63,11 +63,11 @@ class SqlSilences:
     def ended(self, now: float) -> list[Silence]:
         """See ports.SilenceBook."""
         with self._database.read() as connection:
-            return _read(connection, schema.silences.c.ends_at <= now, newest=SHOWN)
+            return _read(connection, schema.silences.c.ends_at <= now, newest=MAX_ENDED_LISTED)
 
 
 def read(connection: Connection, now: float) -> list[Silence]:
-    """Those that have not ended at ``now``, the first to end first."""
+    """Silences that have not ended at ``now``, ordered by their end."""
     return _read(connection, schema.silences.c.ends_at > now)
 
 

@@ -1,8 +1,8 @@
-"""Statements that are compiled once and run on many rows, and the upsert.
+"""Statements that are compiled once and run for many rows, and the upsert.
 
-SQLAlchemy's own executemany handles each row in Python and costs more than SQLite itself; here rows are tuples that go
-straight to the driver. How one statement takes many of them is the dialect's. ``Connection.exec_driver_sql`` would add
-some 25 µs to each statement, for events and results that nobody reads: a third of the time of a commit of 500 events.
+SQLAlchemy's executemany processes each row in Python, which costs more than SQLite itself. Here, rows are tuples that
+go directly to the driver, and the dialect defines how one statement takes many of them. ``Connection.exec_driver_sql``
+would add some 25 µs per statement for hooks and results that are not used: a third of a commit of 500 events.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,14 +31,14 @@ class Bulk:
 
     def __init__(self, dialect: Dialect, statement: Insert | Update | Delete, columns: Sequence[str]) -> None:
         if isinstance(statement, Insert):
-            statement = statement.inline()  # nobody asks for the new keys, and PostgreSQL would return them
+            statement = statement.inline()  # otherwise PostgreSQL returns the new keys, which are not used
         compiled = statement.compile(dialect=dialect, column_keys=list(columns))
         self._statements: Statements = _RowByRow(_ordered(compiled, columns))
         if isinstance(statement, Insert):
             self._statements = sql_of(dialect).bulk_insert(compiled, cast("Table", statement.table), columns)
 
     def run(self, connection: Connection, rows: Iterable[Row], yield_point: Callable[[], None] = lambda: None) -> None:
-        """Execute it for every row, in order. ``yield_point`` is called after each portion, and may block briefly."""
+        """Execute it for each row, in order. ``yield_point`` is called after each portion and may block briefly."""
         for sql, parameters in self._statements.batches(rows):
             cursor = connection.connection.cursor()
             if isinstance(parameters, tuple):
@@ -49,10 +49,14 @@ class Bulk:
 
 
 class Prepared:
-    """One statement, compiled once. SQLAlchemy takes longer to build and look up a statement than SQLite to run it."""
+    """One statement, compiled once: SQLAlchemy needs longer to build or look up a statement than SQLite to run it.
+
+    Values that are passed to ``run`` are a ``bindparam`` each. SQLAlchemy does not convert them, so the driver must
+    accept their types.
+    """
 
     def __init__(self, dialect: Dialect, statement: Insert | Update | Delete) -> None:
-        """Values that change are a ``bindparam`` each; types that a driver does not take as they are do not fit."""
+
         if isinstance(statement, Insert):
             statement = statement.inline()
         compiled = statement.compile(dialect=dialect)
@@ -61,7 +65,7 @@ class Prepared:
         self._constants: Final = {name: value for name, value in compiled.params.items() if value is not None}
 
     def run(self, connection: Connection, **values: object) -> int:
-        """Execute it; the number of rows that it changed. Within a pipeline that number is not known."""
+        """Execute it. Returns the number of rows that it changed, which is undefined within a pipeline."""
         bound = self._constants | values
         cursor = connection.connection.cursor()
         cursor.execute(self._sql, tuple(bound[name] for name in self._names))
@@ -69,7 +73,7 @@ class Prepared:
 
 
 class Removal(Bulk):
-    """Delete rows by their primary keys."""
+    """Deletes rows by primary key."""
 
     def __init__(self, dialect: Dialect, table: Table) -> None:
         keys = [column.name for column in table.primary_key]
@@ -80,7 +84,7 @@ class Removal(Bulk):
 
 
 class Trimming(Bulk):
-    """Delete all but the ``keep`` rows with the highest primary key of each group; rows are (group,)."""
+    """For each row (group,), deletes all but the ``keep`` rows of that group with the highest primary keys."""
 
     def __init__(self, dialect: Dialect, table: Table, group: str, keep: int) -> None:
         (key,) = table.primary_key
@@ -96,7 +100,7 @@ class Trimming(Bulk):
 
 
 class _RowByRow:
-    """The statement once for each row."""
+    """Executes the statement once per row."""
 
     def __init__(self, sql: str) -> None:
         self._sql: Final = sql
@@ -108,7 +112,7 @@ class _RowByRow:
 
 
 def _ordered(compiled: Compiled, columns: Sequence[str]) -> str:
-    """The text of a statement that takes its values in this order."""
+    """The SQL of a statement. Raises TypeError if it does not take its values in the order of ``columns``."""
     order: Sequence[str] = getattr(compiled, "positiontup", None) or ()
     if list(order) != list(columns):
         raise TypeError(f"{compiled} takes {order}, not {columns}")
@@ -116,12 +120,12 @@ def _ordered(compiled: Compiled, columns: Sequence[str]) -> str:
 
 
 def insert(dialect: Dialect, table: Table) -> Insert:
-    """An INSERT that knows ON CONFLICT."""
+    """An INSERT that supports ON CONFLICT."""
     return sql_of(dialect).insert(table)
 
 
 def upsert(dialect: Dialect, table: Table, *, columns: Sequence[str] = (), add: Sequence[str] = ()) -> Bulk:
-    """Insert rows of ``columns`` (default: all); where the key exists, replace the others, add to those in ``add``."""
+    """Insert rows of ``columns`` (default: all). If the key exists, add to the columns in ``add``; replace others."""
     names = list(columns) or [column.name for column in table.columns]
     statement = insert(dialect, table)
     keys = [column.name for column in table.primary_key]

@@ -1,4 +1,4 @@
-"""The Store: takes the lease, commits flushes, and forgets what is past its retention."""
+"""The Store: takes the lease, restores the state, commits flushes, and deletes expired data."""
 
 import contextlib
 import secrets
@@ -63,24 +63,24 @@ class SqlStore:
         self._take_sequence = _take_sequence(database.dialect, lease)
         self._merge = merge
         self._token: str | None = None
-        """Of the lease; None before it was taken and after it was given up."""
+        """Token of the lease; None while this process does not hold it."""
         self._counters: Mapping[str, float] = {}
         self._committed_at = 0.0
         self._identity = ""
         self.applying: Final = ApplyingFile()
         self._warned_of_shared_files = False
-        self._owed: str | None = None
-        """Who leads, though the store was too full to be told of it."""
+        self._unrecorded_holder: str | None = None
+        """The name of this process, if the store was too full to record that it leads."""
         self.outbox: Final = SqlOutbox(database)
         self.reader: Final = SqlReader(database)
         self.silences: Final = SqlSilences(database)
 
     def other_fleets(self) -> list[OtherFleet]:
-        """Of the same database: those whose page has a URL, and that this user may read."""
+        """Other fleets in the same database: those whose page has a URL and whose tables this user may read."""
         return [OtherFleet(name, url) for name, url in self._database.other_fleets()]
 
     def start(self, holder: str = "") -> Restored:
-        """As ``lead``, for a process that does not stand by. Raises StoreUnavailableError while another one leads."""
+        """As ``lead``, for a process that does not stand by. Raises StoreUnavailableError if another process leads."""
         restored = self.lead(holder)
         if restored is None:
             state = self.lease()
@@ -92,7 +92,7 @@ class SqlStore:
         return restored
 
     def lead(self, holder: str) -> Restored | None:
-        """See Store. From now on no other process that has led on this database can write."""
+        """See Store. From then on, no former leader of this database can write."""
         self._token = None
         token = self._database.fence = secrets.token_hex(8)
         try:
@@ -101,8 +101,8 @@ class SqlStore:
             except StoreFullError:
                 if self.shared:
                     raise
-                # The error has given up what was set aside. If that is not enough, it can be read at least, and the
-                # first flush or what is given up takes it over.
+                # The error has released the reserve. If that is not enough, the store can at least be read. The first
+                # flush with enough space then records the lease.
                 return self._lead(holder, token, only_read=True)
         except BaseException:
             self._token = None
@@ -110,7 +110,7 @@ class SqlStore:
             raise
 
     def _lead(self, holder: str, token: str, *, only_read: bool = False) -> Restored | None:
-        # Asked first of all by itself: a process that stands by asks again and again.
+        # Checked first in a transaction of its own, because a standby calls this often.
         if self.shared:
             free = self._free()
             self._warn_of_shared_files()
@@ -120,18 +120,18 @@ class SqlStore:
             return None
         with self._database.read() as connection:
             stored_identity: str | None = connection.execute(select(schema.meta.c.identity)).scalar()
-        self._owed, merged = None, 0
+        self._unrecorded_holder, merged = None, 0
         try:
-            # A writer that takes longer may be a leader that renews its lease with what it writes.
+            # A writer that takes longer may be a leader whose flush renews its lease.
             with self._database.write(fenced=False, lock_wait=self._lease.ttl / 2) as connection:
                 if not self._lease.take(connection, token, holder):
                     return None
-            self._token = token  # it can be renewed while the rest is read
+            self._token = token  # so that the lease can be renewed while the state is read
             merged = self._merge.run(self._database)
         except StoreFullError:
             if not only_read or stored_identity is None:
                 raise
-            self._owed = holder
+            self._unrecorded_holder = holder
         with self._database.read() as connection:
             restored = restore.read(
                 connection, quiet_retention=self._quiet_retention, max_incidents=self._max_incidents
@@ -141,7 +141,7 @@ class SqlStore:
                 select(schema.meta.c.at, schema.meta.c.identity)
             ).one()
         with contextlib.suppress(StoreUnavailableError):
-            self._database.housekeep()  # so that the identity at least outlives a log that is lost
+            self._database.housekeep()  # so that at least the identity survives the loss of a log
         self.applying.start(self._database.applying)
         self._token = token
         self._counters = dict(restored.counters)
@@ -161,7 +161,7 @@ class SqlStore:
             )
 
     def _free(self) -> bool:
-        """Whether nobody leads; then nothing of a leader that was stopped in mid-transaction is in the way either."""
+        """Whether nobody leads. If so, ends an open transaction of a former leader, which would block this one."""
         state = self.lease()
         if state.expires_in > 0:
             return False
@@ -174,9 +174,9 @@ class SqlStore:
         return True
 
     def attach(self) -> None:
-        """Use ``outbox``, ``reader`` and ``silences`` beside the daemon: in place of ``start``, without its lock.
+        """Open ``outbox``, ``reader`` and ``silences`` for use beside the daemon, without the lease.
 
-        Raises StoreUnusableError when there is no store, or one of another version, and StoreUnavailableError.
+        Raises StoreUnusableError if the store does not exist or has another version, and StoreUnavailableError.
         """
         try:
             self._database.attach()
@@ -185,7 +185,7 @@ class SqlStore:
             raise
 
     def commit(self, changes: Changes) -> None:
-        """See Store. What cannot be stored as it is (a lone surrogate) is stored as near to it as possible."""
+        """See Store. Replaces values that cannot be stored, such as lone surrogates, by similar ones."""
         if self._token is None:
             raise StoreUnavailableError("The store is closed")
         self._database.verify()
@@ -200,7 +200,7 @@ class SqlStore:
         self._database.write_sequence(SequenceRecord(self._identity, changes.sequence, changes.now))
 
     def _commit(self, changes: Changes, changed_counters: Mapping[str, float]) -> None:
-        """With as much as there is space for: on a full disk without all that can be given up."""
+        """Write as much as there is space for; on a full disk, without any optional data."""
         try:
             without = self._write(changes, changed_counters)
         except StoreFullError:
@@ -212,36 +212,36 @@ class SqlStore:
     def _write(
         self, changes: Changes, changed_counters: Mapping[str, float], *, roomy: bool = True
     ) -> Mapping[str, int]:
-        """One transaction; how much there was no space for."""
-        # The first statement takes the sequence and is the fence as well.
+        """Write the changes in one transaction. Returns how much was omitted for lack of space, by kind."""
+        # Not fenced: ``_advance`` checks the token.
         with self._database.write(fenced=False) as connection:
-            if self._owed is not None and self._token is not None:
-                self._lease.take(connection, self._token, self._owed)
+            if self._unrecorded_holder is not None and self._token is not None:
+                self._lease.take(connection, self._token, self._unrecorded_holder)
             without: Mapping[str, int] = {}
             if self._advance(connection, changes):
                 admitted, without = self._budget.admit(connection, changes)
                 with self._database.pipelined(connection):
                     self._flush.write(connection, admitted, changed_counters, self._committed_at, roomy=roomy)
                 self._flush.claim(connection, admitted)
-        self._owed = None
+        self._unrecorded_holder = None
         self._flush.tracked.committed()
         return without
 
     def prune(self, now: float) -> None:
-        """See Store. Each call deletes a portion: call it once a minute, and every few seconds while space is short."""
+        """See Store. Each call deletes a portion: call it every minute, or every few seconds while space is short."""
         for step in (self._retention.prune, self._budget.reclaim):
-            # What comes after it may make the space that it lacked.
+            # The next step may free the space that this one lacked.
             with contextlib.suppress(StoreFullError):
                 step(now)
         self._database.housekeep()
 
     @property
     def about(self) -> str:
-        """Which database it is, with its version where that is known by now; without secrets."""
+        """Name of the database for people, with its version once it is known. Contains no secrets."""
         return self._database.about
 
     def server(self, now: Callable[[], float]) -> ServerReport | None:
-        """What a person should know of the server that the store is on; None for a file. ``now``: Unix seconds.
+        """Facts about the database server for people; None for a file. ``now`` returns Unix seconds.
 
         Raises as other methods.
         """
@@ -253,17 +253,17 @@ class SqlStore:
 
     def renew(self) -> None:
         """See Store."""
-        self._lease.renew(self._held())
+        self._lease.renew(self._required_token())
 
     def resign(self) -> None:
-        """See Store. Whatever is wrong, the lease runs out by itself."""
+        """See Store. Does not raise: if it fails, the lease expires by itself."""
         token, self._token = self._token, None
         if token is not None and self.shared:
             with self._database.short_timeouts(), contextlib.suppress(MonitorError):
                 self._lease.resign(token)
 
     def short_timeouts(self) -> contextlib.AbstractContextManager[None]:
-        """Within the block no thread waits longer than a second or two for the database: its call fails then."""
+        """Within the block, calls of all threads fail if the database does not answer within a second or two."""
         return self._database.short_timeouts()
 
     def lease(self) -> LeaseState:
@@ -282,22 +282,26 @@ class SqlStore:
         self.applying.stop()
         self._database.stop()
 
-    def _held(self) -> str:
+    def _required_token(self) -> str:
+        """Raises LeaseLostError if this process does not hold the lease."""
         if self._token is None:
             raise LeaseLostError("This process no longer holds the lease of the store")
         return self._token
 
     def _rolled_back(self, sequence: int, identity: str | None) -> RolledBack | None:
-        known = (self._database.read_sequence(identity), self._lease.newest())
-        found = [each for each in known if each is not None and each.identity == identity]
-        noted = max(found, key=lambda each: each.sequence, default=None)
-        if noted is None or noted.sequence <= sequence:
+        records = (self._database.read_sequence(identity), self._lease.newest())
+        of_this_store = [record for record in records if record is not None and record.identity == identity]
+        newest = max(of_this_store, key=lambda record: record.sequence, default=None)
+        if newest is None or newest.sequence <= sequence:
             return None
-        return RolledBack(noted.sequence - sequence, found_at=self._committed_at, committed_at=noted.at)
+        return RolledBack(newest.sequence - sequence, found_at=self._committed_at, committed_at=newest.at)
 
     def _advance(self, connection: Connection, changes: Changes) -> bool:
-        """Take the sequence; False when it was taken before, by us. Raises as ``commit``."""
-        token = self._held()
+        """Advance the store to the sequence of this flush. Returns False if this process has written it before.
+
+        Raises as ``commit``.
+        """
+        token = self._required_token()
         taken = self._take_sequence.run(
             connection,
             token=token,
@@ -320,7 +324,7 @@ class SqlStore:
 
 
 def _take_sequence(dialect: Dialect, lease: Lease) -> Prepared:
-    """The first statement of a flush: takes its sequence and renews the lease, where the token is the writer's."""
+    """The first statement of a flush: takes its sequence and renews the lease, if the token still permits writes."""
     table = schema.meta
     epoch, position = bindparam("new_epoch", type_=BigInteger), bindparam("new_position", type_=Text)
     return Prepared(

@@ -1,8 +1,8 @@
-"""What each task and queue sum up to over the retention, and all of them in each bucket, kept beside the buckets.
+"""Sums of the buckets: over the retention for each task and queue, and over all tasks for each bucket.
 
-A flush adds the same to both, and what goes from the buckets is taken from here, in the same transactions: thousands of
-buckets need not be read for each look at the list of tasks, or at the whole fleet over time. What ends up at nothing is
-removed.
+They are updated in the transactions that change the buckets: a flush adds to them, and the deletion of expired buckets
+subtracts from them. So the list of tasks, and the history of the whole fleet, do not have to read thousands of buckets.
+Sums that become zero are deleted.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -23,7 +23,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Totals:
-    """Keeps ``task_totals`` in step with ``buckets``."""
+    """Keeps ``task_totals`` and ``fleet_buckets`` consistent with ``buckets``."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._change = _change(dialect)
@@ -31,7 +31,7 @@ class Totals:
         self._drop_buckets = Removal(dialect, schema.buckets)
 
     def add(self, connection: Connection, changes: Changes, yield_point: Callable[[], None]) -> None:
-        """Add a flush's buckets, and note when each task last failed."""
+        """Add the buckets of a flush, and record when each task last failed."""
         sums = _summed(((b.name, b.queue), (*b.counts, b.runtime_sum, b.runtime_count)) for b in changes.buckets)
         fleet = _summed((b.start, (*b.counts, b.runtime_sum, b.runtime_count)) for b in changes.buckets)
         self._fleet.run(connection, ((start, *measures) for start, measures in fleet.items()), yield_point)
@@ -43,9 +43,9 @@ class Totals:
         self._change.run(connection, ((*key, *sums.get(key, _NOTHING), last.get(key)) for key in keys), yield_point)
 
     def expire(self, connection: Connection, before: float, *, limit: int) -> int:
-        """Delete at most ``limit`` of the buckets that start at ``before`` or earlier, and take them off the totals.
+        """Delete at most ``limit`` of the buckets that start at ``before`` or earlier, and subtract them from the sums.
 
-        Returns how many.
+        Returns the number of deleted buckets.
         """
         table, totals = schema.buckets, schema.task_totals
         measures = (table.c[name] for name in _MEASURES)
@@ -78,7 +78,7 @@ def _summed(rows: Iterable[tuple[K, Iterable[Any]]]) -> dict[K, list[Any]]:
 
 
 def _change(dialect: Dialect) -> Bulk:
-    """Add the measures, and keep the later of the two failures."""
+    """Add to the measures, and keep the later time of failure."""
     table = schema.task_totals
     statement = insert(dialect, table)
     old, new = table.c.last_failure_at, statement.excluded.last_failure_at

@@ -1,9 +1,9 @@
-"""Tasks under way, as a journal of the newest flushes in front of a table.
+"""Stores unfinished tasks as a table and a journal of its newest changes.
 
-Most tasks end within seconds. A row for each of them, written when it is received, again when it is started, and
-deleted at its end, was half of what a commit costs. So a flush appends all its changes as one value to
-``tracked_changes``. ``YOUNG_FLUSHES`` flushes later that value is removed, and only what no later flush has changed
-goes into the table ``tracked``. What is stored is the table with the journal applied to it, in its order.
+Most tasks end within seconds. To write a row when a task is received, to update it when the task starts, and to delete
+it at the end would be half of the cost of a commit. So a flush appends all its changes as one value to
+``tracked_changes``. After ``YOUNG_FLUSHES`` more flushes, this value is deleted, and the changes in it that no later
+flush has replaced are moved to the table ``tracked``. The stored state is the table with the journal applied in order.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,18 +23,19 @@ from celery_monitor.adapters.store.statements import Bulk, Prepared, Removal, in
 from celery_monitor.core.model import Changes, TaskRef
 
 YOUNG_FLUSHES: Final = 10
-"""Flushes whose changes stay in the journal: 10 seconds with the usual interval."""
+"""Number of newest flushes whose changes stay in the journal: 10 seconds with the default interval."""
 MAX_YOUNG: Final = 20_000
-"""Changes that stay in it, except those of the newest flush: a start reads them all. The rest is moved in portions."""
-MOVED_AT_ONCE: Final = 5_000
-"""Changes that a flush moves at most, or twice as many as it brings: so a burst delays no flush for long, and the
-journal still shrinks whatever the rate is."""
+"""Maximum changes in the journal besides those of the newest flush, because a start reads all of them. The excess is
+moved in portions."""
+MAX_MOVED: Final = 5_000
+"""Maximum changes that a flush moves; more if the flush adds more than half as many. So a burst delays no flush for
+long, and the journal shrinks at any rate of events."""
 
 _Changed = tuple[list[tuple[str, TaskRef]], list[str]]
-"""What was added or replaced, and the IDs that were removed before that."""
+"""Entries that were added or replaced, and IDs that were removed before that."""
 
 SharedValues = dict[Any, Any]
-"""Each value that several entries share, by itself."""
+"""Value → the one object for it that all entries use."""
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(_Changed).decode
@@ -42,7 +43,7 @@ _log = structlog.get_logger()
 
 
 class TrackedJournal:
-    """Writes the changes of a flush, and moves older ones into the table. Used by commits only, one at a time."""
+    """Appends the changes of a flush to the journal and moves older ones to the table. Not thread-safe."""
 
     def __init__(self, dialect: Dialect) -> None:
         table = schema.tracked_changes
@@ -52,22 +53,22 @@ class TrackedJournal:
         self._remove = Removal(dialect, schema.tracked)
         self._stores_nul = sql_of(dialect).stores_nul
         self._flushes: dict[int, dict[str, TaskRef | None]] = {}
-        """Sequence of each flush in the journal → what it has changed, by ID (None: removed); the oldest first."""
+        """Sequence of a flush in the journal → its changes by ID (None: removed). The oldest flush first."""
         self._newest: dict[str, int] = {}
         """ID → sequence of the last flush in the journal that changed it."""
         self._new: set[str] = set()
-        """IDs in the journal of which the table surely has no row."""
+        """IDs in the journal that certainly have no row in the table."""
         self._moved: dict[int, int] = {}
-        """Sequence → how many of its changes the present transaction moves, from the end."""
+        """Sequence → number of its changes, from the end, that the current transaction moves."""
         self._settled: list[str] = []
-        """Ids that no flush in the journal has changed once it is committed."""
+        """IDs that are no longer in the journal once the transaction is committed."""
 
     def load(self, connection: Connection) -> None:
-        """Go on with the journal that another process has left."""
+        """Continue the journal that the previous leader left."""
         self._flushes, self._newest, self._new = {}, {}, set()
         self._moved, self._settled = {}, []
-        for sequence, (kept, removed) in _stored(connection):
-            self._note(sequence, kept, removed, in_table=True)
+        for sequence, (entries, removed) in _stored(connection):
+            self._note(sequence, entries, removed, in_table=True)
 
     def write(
         self,
@@ -77,12 +78,12 @@ class TrackedJournal:
         *,
         move: bool = True,
     ) -> None:
-        """Append the changes of a flush. The same flush may be written again after a transaction that failed.
+        """Append the changes of a flush. After a failed transaction, the same flush may be written again.
 
-        Not ``move``: only append, as there may be no space for more. ``yield_point``: see ``Bulk.run``.
+        ``move``: false to only append, because there may be no space for more. ``yield_point``: see ``Bulk.run``.
         """
         if changes.tracked or changes.forgotten:
-            # What cannot be stored is refused before it is remembered.
+            # Rejected here, before the changes are recorded in memory.
             if not self._stores_nul and any("\0" in uuid for uuid in (*changes.forgotten, *dict(changes.tracked))):
                 raise UnstorableError("A value cannot be stored")
             body = _encode((changes.tracked, changes.forgotten))
@@ -93,7 +94,7 @@ class TrackedJournal:
             self._move(connection, yield_point)
 
     def committed(self) -> None:
-        """The last ``write`` is committed."""
+        """The transaction of the last ``write`` was committed."""
         for uuid in self._settled:
             del self._newest[uuid]
         self._new.difference_update(self._settled)
@@ -107,14 +108,14 @@ class TrackedJournal:
         self._moved, self._settled = {}, []
 
     def scrub(self, *, nul: bool) -> None:
-        """Something could not be stored: from now on the values that wait here are ones that every database takes."""
+        """A value could not be stored: replace all values in memory by ones that the database can store."""
         for changed in self._flushes.values():
             changed.update({uuid: encode.storable(ref, nul=nul) for uuid, ref in changed.items()})
 
     def _due(self, sequence: int) -> dict[int, int]:
-        """How many changes of which flushes are moved, the oldest first. Of the last one it can be a part."""
+        """Sequence of a flush → number of its changes to move. The oldest first; the last one may be moved in part."""
         waiting, due = sum(map(len, self._flushes.values())), {}
-        left = max(MOVED_AT_ONCE, 2 * len(self._flushes.get(sequence, ())))
+        left = max(MAX_MOVED, 2 * len(self._flushes.get(sequence, ())))
         for old, changed in self._flushes.items():
             if left <= 0 or (old > sequence - YOUNG_FLUSHES and (waiting <= MAX_YOUNG or old == sequence)):
                 break
@@ -124,18 +125,18 @@ class TrackedJournal:
         return due
 
     def _note(
-        self, sequence: int, kept: Sequence[tuple[str, TaskRef]], removed: Sequence[str], *, in_table: bool = False
+        self, sequence: int, entries: Sequence[tuple[str, TaskRef]], removed: Sequence[str], *, in_table: bool = False
     ) -> None:
         newest, changed = self._newest, cast("dict[str, TaskRef | None]", dict.fromkeys(removed))
         newest.update(dict.fromkeys(removed, sequence))
         if not in_table:
-            self._new.update([uuid for uuid, ref in kept if not ref.saved and uuid not in newest])
-        newest.update(dict.fromkeys(map(itemgetter(0), kept), sequence))
-        changed.update(kept)
+            self._new.update([uuid for uuid, ref in entries if not ref.saved and uuid not in newest])
+        newest.update(dict.fromkeys(map(itemgetter(0), entries), sequence))
+        changed.update(entries)
         self._flushes[sequence] = changed
 
     def _move(self, connection: Connection, yield_point: Callable[[], None]) -> None:
-        """Of a flush that is moved in part, the journal keeps all: the table with it applied is the same either way."""
+        """Move changes to the table. A flush that is moved in part stays in the journal, which is harmless."""
         moved = [
             (uuid, self._flushes[sequence][uuid])
             for sequence, number in self._moved.items()
@@ -157,22 +158,22 @@ def _last(changed: dict[str, TaskRef | None], number: int) -> list[str]:
 
 
 def newest_changes(connection: Connection) -> dict[str, TaskRef | None]:
-    """What the journal says, by ID; None for what was removed. All else is as the table has it."""
+    """The changes in the journal by ID; None if the task was removed."""
     found: dict[str, TaskRef | None] = {}
     shared: SharedValues = {}
-    for _, (kept, removed) in _stored(connection):
+    for _, (entries, removed) in _stored(connection):
         for uuid in removed:
             found[uuid] = None
-        for uuid, ref in kept:
+        for uuid, ref in entries:
             ref.saved = True
             found[uuid] = compacted(ref, shared)
     return found
 
 
 def compacted(ref: TaskRef, shared: SharedValues) -> TaskRef:
-    """The entry, in which values that repeat are the same objects as in other entries, as in entries of a live stream.
+    """The entry, with equal values replaced by one shared object, as in entries from a live stream.
 
-    Each value that was read is an object of its own, which costs some 130 bytes for each task under way.
+    Otherwise each value that was read is a separate object, which costs some 130 bytes per unfinished task.
     """
     ref.name = shared.setdefault(ref.name, ref.name)
     ref.queue = shared.setdefault(ref.queue, ref.queue)
@@ -197,7 +198,7 @@ def applied(
 
 
 def _stored(connection: Connection) -> Iterator[tuple[int, _Changed]]:
-    """The journal, in its order. What this program did not write is left out, and said."""
+    """The journal in order. Skips and logs values that this program did not write."""
     table, stores_nul = schema.tracked_changes, sql_of(connection.dialect).stores_nul
     for sequence, body in connection.execute(select(table.c.sequence, table.c.body).order_by(table.c.sequence)):
         try:
@@ -208,6 +209,6 @@ def _stored(connection: Connection) -> Iterator[tuple[int, _Changed]]:
 
 
 def _has_nul(changed: _Changed) -> bool:
-    """Whether an ID has a NUL: a journal copied from a database that takes it. The copied rows have it escaped."""
-    kept, removed = changed
-    return any("\0" in uuid for uuid, _ in kept) or any("\0" in uuid for uuid in removed)
+    """Whether an ID contains NUL: the journal was copied from a database that stores NUL. Copied rows escape it."""
+    entries, removed = changed
+    return any("\0" in uuid for uuid, _ in entries) or any("\0" in uuid for uuid in removed)

@@ -1,4 +1,4 @@
-"""Rows that may not be what this program has written: SQLite takes any value in any column, and files get damaged."""
+"""Validates rows, because SQLite accepts any value in any column, and files can be damaged."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
@@ -26,31 +26,31 @@ COUNTER: Final = tuple[str, float]
 FINGERPRINTS: Final = tuple[int, bytes]
 
 FINGERPRINT: Final = 8
-"""Bytes."""
+"""Bytes of a fingerprint."""
 
 _log = structlog.get_logger()
 
 
-def required_row(row: Sequence[Any], kind: Any) -> Any:  # noqa: ANN401 - msgspec knows the types of the parts
-    """A row whose parts have these types. Raises for any other: without it nothing may be built on the store."""
+def required_row(row: Sequence[Any], kind: Any) -> Any:  # noqa: ANN401 - msgspec checks the types
+    """The row, if its values have these types. Otherwise raises, because the store is useless without this row."""
     return msgspec.convert(tuple(row), kind)
 
 
 def _one(row: tuple[Any, ...], kind: Any, build: Callable[..., T]) -> list[T]:  # noqa: ANN401
     try:
         return [build(*msgspec.convert(row, kind))]
-    except Exception:  # noqa: BLE001 - the boundary: whatever is wrong with a row costs that row
+    except Exception:  # noqa: BLE001 - skip the row, whatever is wrong with it
         return []
 
 
 def valid_rows(table: str, rows: Iterable[Sequence[Any]], kind: Any, build: Callable[..., T]) -> list[T]:  # noqa: ANN401
-    """What ``build`` makes of the rows; one that it cannot use is left out, and said."""
+    """Build a value from each row. Skips rows for which this fails, and logs their number."""
     values: list[T] = []
     remaining, left_out = iter(rows), 0
     while chunk := [tuple(row) for row in islice(remaining, _CHUNK_SIZE)]:
         try:
             values += [build(*row) for row in msgspec.convert(chunk, list[kind])]
-        except Exception:  # noqa: BLE001 - the boundary: it is looked at row by row
+        except Exception:  # noqa: BLE001 - retry row by row, to skip only the invalid ones
             valid = [value for row in chunk for value in _one(row, kind, build)]
             left_out += len(chunk) - len(valid)
             values += valid

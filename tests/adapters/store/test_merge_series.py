@@ -36,7 +36,7 @@ def filled(path: Path, host: str = "", **more: Any) -> None:
 @pytest.mark.parametrize("host", ["", "box"])
 def test_the_least_are_folded_at_the_start(tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In portions; sums are exact, and another start changes nothing more."""
-    monkeypatch.setattr(merge_series, "_AT_ONCE", 64)
+    monkeypatch.setattr(merge_series, "_MAX_MERGED", 64)
     filled(tmp_path / "store.db", host)
     for expected in (MANY - 100, 0):
         store = open_store(

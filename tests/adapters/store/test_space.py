@@ -279,13 +279,13 @@ def test_reserve_size(limit: float, total: float, size: int) -> None:
 def test_reserve(tmp_path: Path) -> None:
     """It holds real blocks, is given up once, and is not taken where little is left."""
     reserve = DiskReserve(tmp_path / "reserve", MIB)
-    reserve.hold(MIB)
+    reserve.allocate(MIB)
     assert not reserve.release()
-    reserve.hold(2 * MIB)
+    reserve.allocate(2 * MIB)
     assert (tmp_path / "reserve").stat().st_blocks * 512 >= MIB
     assert [reserve.release(), reserve.release()] == [True, False]
     (tmp_path / "reserve").mkdir()
-    reserve.hold(2 * MIB)
+    reserve.allocate(2 * MIB)
 
 
 def test_descriptors_that_others_have_taken(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def left(store: SqlStore) -> int:
 @pytest.mark.parametrize(("seed", "portion"), [(0, 5_000), (1, 1), (2, 3)])
 def test_at_any_time(store: SqlStore, seed: int, portion: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever becomes of single transactions and of the process, what was committed is what comes back."""
-    monkeypatch.setattr(tracked_journal, "MOVED_AT_ONCE", portion)
+    monkeypatch.setattr(tracked_journal, "MAX_MOVED", portion)
     core = Core(seed)
     write = FlushWriter.write
 
@@ -107,7 +107,7 @@ def test_at_any_time(store: SqlStore, seed: int, portion: int, monkeypatch: pyte
 
 def test_a_burst_is_moved_in_portions(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """No flush moves more than a portion, or twice what it brings, and at any rate the journal shrinks to its bound."""
-    monkeypatch.setattr(tracked_journal, "MOVED_AT_ONCE", 10)
+    monkeypatch.setattr(tracked_journal, "MAX_MOVED", 10)
     burst = [(f"b{number}", TaskRef(name="a")) for number in range(95)]
     store.commit(changes(1, tracked=burst))
     moved = []

@@ -1,4 +1,4 @@
-"""What differs between databases: one module for each, and the list of them."""
+"""What differs between databases: modules for each database, and the list of databases."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ _SQL: Final[Mapping[str, type[Sql]]] = {"sqlite": SqliteSql, "postgresql": Postg
 
 
 def sql_of(dialect: Dialect) -> Sql:
-    """The SQL of a dialect by SQLAlchemy's name."""
+    """The SQL of a SQLAlchemy dialect."""
     return _SQL[dialect.name](dialect)
 
 
@@ -31,9 +31,9 @@ def dialect_of(
     lease_ttl: float,
     schema: StoreSchema | None,
 ) -> StoreDialect:
-    """The database of a URL. Raises StoreUnusableError for one that is not understood.
+    """The database of a URL. Raises StoreUnusableError if the URL is not supported.
 
-    ``schema``: of PostgreSQL. ``lease_ttl``: seconds of silence after which another process may lead.
+    ``schema``: for PostgreSQL. ``lease_ttl``: seconds after which the lease of a silent leader expires.
     """
     text = url.get() or ""
     scheme = text.partition(":")[0].partition("+")[0]

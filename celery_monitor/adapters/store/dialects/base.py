@@ -1,4 +1,4 @@
-"""What the store asks of a database, whichever it is. Nothing else asks which one it is."""
+"""Interfaces to what differs between databases. Code outside of this package does not know the kind of database."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,176 +19,177 @@ Row = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Bytes."""
+    """The space of a database, in bytes."""
 
     used: int
-    """By what is stored, and by the log where it lies beside it."""
+    """By stored data, and by a log file beside it."""
     reusable: int = 0
-    """Free space inside of what is used."""
+    """Free space inside the file."""
     disk_free: float = math.inf
-    """What the file system has for us, without what is set aside or should be; infinite where it is not known."""
+    """Free space of the file system, without the reserve; infinite if unknown."""
     headroom: int = 0
+    """Space that should stay free for essential data."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerReport:
-    """A database server and the way to it."""
+    """Facts about a database server and the connection to it."""
 
     clock_offset: float
     """Seconds that its clock is ahead of this machine's."""
     pooled: bool
-    """Something between gives transactions one connection or another."""
+    """Whether there is a connection pooler that assigns server connections to transactions."""
     synchronous_commit: str
-    """The setting, as for our connections."""
+    """The value of this setting for the monitor's connections."""
     synchronous_standbys: str
     """The setting ``synchronous_standby_names``."""
     standbys: int
-    """How many follow now."""
+    """Number of connected standbys."""
     fsync: bool
     inaccessible: tuple[str, ...]
-    """Tables that the user may not read, write and alter."""
+    """Tables that the user may not read, write or alter."""
 
 
 class StoreDialect(Protocol):
-    """One database by its URL. Used by ``engine.Database`` only. The constructor does no I/O."""
+    """The database of a URL. Only ``engine.Database`` uses it. The constructor does no I/O."""
 
     driver: str
-    """SQLAlchemy's URL of dialect and driver."""
+    """URL of the dialect and driver for SQLAlchemy."""
     options: Mapping[str, Any]
-    """Of ``sqlalchemy.create_engine``."""
+    """Arguments for ``sqlalchemy.create_engine``."""
     limit: float
-    """Bytes that the database may take; infinite where the monitor does not bound it."""
+    """Maximum bytes of the database; infinite if the monitor does not limit it."""
     shared: bool
-    """Several processes may open it for writing, and take turns by a lease; else ``prepare`` takes it for one."""
+    """Whether several processes may open it for writing and take turns by a lease. Otherwise ``prepare`` locks it."""
     clock: str
-    """SQL of the time of now, not of the transaction's beginning, in Unix seconds."""
+    """SQL expression for the current Unix time, not that of the start of the transaction."""
     errors: tuple[type[Exception], ...]
-    """What the driver raises of its own, for ``classify``."""
+    """Exceptions of the driver, for ``classify``."""
 
     @property
     def location(self) -> str:
-        """Where it is, for errors; without secrets."""
+        """The place of the database for error messages. Contains no secrets."""
 
     @property
     def about(self) -> str:
-        """Which database it is, with its version where that is known by now; without secrets."""
+        """Name of the database for people, with its version once it is known. Contains no secrets."""
 
     @property
     def applying(self) -> Path:
-        """The file that says which message is being applied, once ``prepare`` is done."""
+        """Path of the file that records which message is being applied. Available after ``prepare``."""
 
     def prepare(self) -> None:
-        """Take the database for this process, create it where that is possible. Raises as ``SqlStore.start``."""
+        """Take the database for this process, and create it if possible. Raises as ``SqlStore.start``."""
 
     def other_user_of_files(self) -> str | None:
-        """Take the small files that this process keeps beside the database. Never raises.
+        """Take the small files that this process writes beside the database. Never raises.
 
-        Returns which other process keeps its own in the same place; None if there is none, or it cannot be found out.
+        Returns the other process that uses the same files; None if there is none, or if this cannot be determined.
         """
 
     def exists(self) -> bool:
-        """Whether there is anything to attach to. Raises StoreUnusableError where that cannot be found out."""
+        """Whether there is a database to attach to. Raises StoreUnusableError if this cannot be determined."""
 
     def check(self) -> None:
-        """Raise StoreUnusableError when it is damaged or cannot be used by this program."""
+        """Raise StoreUnusableError if the database is damaged or this program cannot use it."""
 
-    def settle(self) -> None:
-        """Choose what can only be chosen before the first table."""
+    def set_format(self) -> None:
+        """Choose the settings that can only be chosen before the first table is created."""
 
-    def hold(self) -> None:
-        """Set aside what is needed in bad times."""
+    def set_up_reserves(self) -> None:
+        """Reserve what is needed when the disk is full or no file descriptor is left."""
 
     def short_timeouts(self) -> AbstractContextManager[None]:
-        """Within the block no thread waits longer than a second or two for an answer or a connection."""
+        """Within the block, no thread waits longer than a second or two for an answer or a connection."""
 
     def release(self) -> None:
-        """Give the database up for another process."""
+        """Release the database for another process."""
 
     def connect(self, *, read_only: bool = False) -> Any:  # noqa: ANN401 - a connection of the driver
         """A connection without implicit transactions."""
 
     def begin(self, *, read_only: bool, lock_wait: float | None) -> str:
-        """The SQL that begins a transaction. A writer has the write lock from there on.
+        """The SQL that begins a transaction. It takes the write lock for a writer.
 
-        ``lock_wait``: seconds that a writer waits for other writers; None for the usual time.
+        ``lock_wait``: seconds that a writer waits for other writers; None means the default.
         """
 
     def limit_silence(self, connection: Any, seconds: float) -> None:  # noqa: ANN401 - a connection of the driver
-        """From now on each answer is waited for so many seconds at most; infinite: as long as usual."""
+        """From now on, wait at most this long for each answer of the server; infinite means the default."""
 
     def end_abandoned(self, connection: Any, silent_for: float) -> int:  # noqa: ANN401 - a connection of the driver
-        """End transactions of writers whose clients have said nothing for so many seconds; how many there were.
+        """Terminate writers' transactions whose clients have been silent for ``silent_for`` seconds. Returns how many.
 
-        Such a client was stopped or cut off, and keeps the write lock.
+        Such a client was stopped or disconnected, but its transaction still holds the write lock.
         """
 
     def ended_at(self, connection: Any, deadline: float) -> AbstractContextManager[None]:  # noqa: ANN401
-        """Within the block each statement on the driver's connection ends with an error at this monotonic time."""
+        """Within the block, each statement on the driver's connection fails at this monotonic time."""
 
     def other_fleets(self, connection: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - a connection of the driver
-        """Names of the other fleets in this database that can be read, each with the URL of its page."""
+        """(name, URL of the page) of the other fleets in this database that the user may read."""
 
     def pipelined(self, connection: Any) -> AbstractContextManager[None]:  # noqa: ANN401 - a connection of the driver
-        """Within the block statements may be sent before the ones before them are done: nothing is asked of them."""
+        """Within the block, statements may be sent before earlier ones are done. Their results cannot be read."""
 
     def classify(self, exc: BaseException) -> MonitorError:
-        """What an error of the driver means to the caller."""
+        """The error that tells the caller what to do about an error of the driver."""
 
     def usage(self, connection: Any) -> Usage:  # noqa: ANN401 - a connection of the driver
-        """How much space there is, seen from within a transaction."""
+        """The used and available space, as the connection's transaction sees it."""
 
     def use_reserve(self) -> bool:
-        """Give up space that was set aside; whether there was any."""
+        """Release the reserved disk space. Returns whether there was any."""
 
     def read_sequence(self, identity: str | None) -> SequenceRecord | None:
-        """The newest flush that is known to have been committed to this store; begins to take notes."""
+        """The newest flush that was recorded as committed to this store. Prepares ``write_sequence``."""
 
     def write_sequence(self, record: SequenceRecord) -> None:
-        """A flush was committed."""
+        """Record that a flush was committed."""
 
     def report(self, now: Callable[[], float]) -> ServerReport | None:
-        """What a person should know of the server; None where there is none. ``now``: of this machine's clock."""
+        """Facts about the server for people; None if there is no server. ``now`` reads this machine's clock."""
 
     def verify(self) -> None:
-        """Raise StoreUnusableError when the database was taken away while it was in use."""
+        """Raise StoreUnusableError if the database was moved, deleted or replaced while it is in use."""
 
     def housekeep(self) -> None:
-        """What it needs once in a while; bounded in time."""
+        """Do the periodic maintenance that the database needs. Takes a bounded time."""
 
 
 class Statements(Protocol):
-    """One statement for any number of rows."""
+    """A statement that runs for any number of rows."""
 
     def batches(self, rows: Iterable[Row]) -> Iterator[tuple[str, Row | list[Row]]]:
-        """SQL texts with their parameters, in order: of many rows in one tuple, or a list of rows for each its own."""
+        """SQL with parameters, in order: one tuple for many rows at once, or a list of rows for ``executemany``."""
 
 
 class Sql(Protocol):
-    """How a database's SQL takes many rows at once, and what it does on conflicts."""
+    """The SQL that differs between databases, especially statements for many rows at once."""
 
     stores_nul: bool
-    """Texts may hold the character NUL."""
+    """Whether texts may contain the character NUL."""
 
     def __init__(self, dialect: Dialect) -> None:
-        """Of SQLAlchemy's dialect."""
+        """``dialect``: SQLAlchemy's."""
 
     def insert(self, table: Table) -> Insert:
-        """An INSERT that knows ON CONFLICT."""
+        """An INSERT that supports ON CONFLICT."""
 
     def bulk_insert(self, single: Compiled, table: Table, columns: Sequence[str]) -> Statements:
-        """``one`` inserts a row of ``columns``."""
+        """As ``single``, which inserts a row of ``columns``."""
 
     def bulk_delete(self, single: Compiled, table: Table, keys: Sequence[str]) -> Statements:
-        """``one`` deletes a row by ``keys``."""
+        """As ``single``, which deletes a row by ``keys``."""
 
     def bulk_trim(self, single: Compiled, table: Table, group: str, keep: int) -> Statements:
-        """``one`` deletes all but the ``kept`` rows with the highest primary key of a ``group``."""
+        """As ``single``, which deletes all but the ``keep`` rows with the highest primary keys of a ``group``."""
 
     def without_index(self, column: ColumnElement[int]) -> ColumnElement[int]:
-        """The column for a condition that most rows meet, where the database would sort what an index has in order."""
+        """An expression for the column that prevents the use of its index, for a condition that most rows meet."""
 
     def continuing(self, table: Table) -> Sequence[str]:
-        """Statements after which new rows get IDs beyond those that were inserted with theirs."""
+        """Statements to run after rows were inserted with their IDs, so that new rows get higher IDs."""
 
 
 def too_slow() -> QueryTimeoutError:

@@ -1,8 +1,8 @@
-"""PostgreSQL by psycopg 3: connections, transactions, errors.
+"""PostgreSQL with psycopg 3: connections, transactions and errors.
 
-It works through pgbouncer in transaction mode: no prepared statements, and no state of a session. What a transaction
-needs is set inside of it. Writers take an advisory lock of the transaction, so that they come one after the other, as
-on SQLite; it goes with the transaction, however that ends.
+It works through pgbouncer in transaction mode: it uses no prepared statements and no session state, and each
+transaction sets what it needs. Writers take a transaction-level advisory lock, so they run one after the other, as with
+SQLite. The lock is released with the transaction, however it ends.
 """
 
 import contextlib
@@ -32,20 +32,20 @@ from celery_monitor.settings.store import StoreSchema
 
 MIN_VERSION: Final = 13
 LOCK_TIMEOUT: Final = 5.0
-"""Seconds to wait for another writer (the command line, a migration) before the caller has to try again."""
+"""Seconds to wait for another writer, such as a command or a migration, before the write fails."""
 READER_IDLE_TIMEOUT: Final = 60.0
-"""Seconds after which the server ends a query's transaction whose client says nothing: a migration waits for it."""
+"""Seconds after which the server ends a read transaction of a silent client, because a migration waits for it."""
 GRACE: Final = 1.0
-"""Seconds after the deadline of a query in which the server may still say that it has ended it."""
+"""Seconds after the deadline of a query in which the server may still report that it has canceled the query."""
 _NO_TIMEOUT: Final = "SET LOCAL statement_timeout = 0; "
-"""A timeout of the role is meant for queries of applications: a migration or a large flush would never be done."""
+"""Overrides a timeout of the role, which is meant for short queries and would cancel a migration or a large flush."""
 _DEFAULTS: Final[Mapping[str, str]] = {
     "application_name": "celery-monitor",
     "client_encoding": "UTF8",
     "connect_timeout": "5",
-    # After a failover the name may lead to a standby for a while.
+    # After a failover, the host name may resolve to a standby for a while.
     "target_session_attrs": "read-write",
-    # A connection whose other end is gone without a word is noticed while nothing is sent, and while something is.
+    # Detect a peer that disappeared without closing the connection, while it is idle and while data is in flight.
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
@@ -54,10 +54,10 @@ _DEFAULTS: Final[Mapping[str, str]] = {
 
 
 class PostgresqlDialect:
-    """See ``base.StoreDialect``. Raises StoreUnusableError for a URL that is not understood.
+    """See ``base.StoreDialect``. Raises StoreUnusableError for an invalid URL.
 
-    URL and password are read again for each connection, so that they can be exchanged while the daemon runs. Small
-    files are kept in ``directory``, named for the database.
+    URL and password are read again for each connection, so they can be changed while the daemon runs. Small files are
+    in ``directory``; their names contain a hash of the database.
     """
 
     driver = "postgresql+psycopg://"
@@ -76,11 +76,10 @@ class PostgresqlDialect:
         schema: StoreSchema | None,
         idle_timeout: float,
     ) -> None:
-        """``schema``: of the tables; None, or a search path in the URL: wherever the search path leads.
+        """``schema``: the schema of the tables. If None, or if the URL sets a search path, the search path decides.
 
-        ``idle_timeout``: seconds after which the server ends a transaction whose client says nothing.
-
-        Its host is gone or it was stopped, and it has the writers' lock, which the next leader needs.
+        ``idle_timeout``: seconds after which the server ends the write transaction of a silent client. Such a client
+        was stopped or is unreachable, and it holds the write lock, which the next leader needs.
         """
         self._url = url
         self._idle_timeout = idle_timeout
@@ -107,7 +106,7 @@ class PostgresqlDialect:
         return f"PostgreSQL{self._version and f' {self._version}'}, {self.location}{schema}"
 
     def _beside(self, suffix: str) -> Path:
-        """The place of a file of this process. Monitors of two databases or schemas may use one directory."""
+        """Path of a file of this process. Monitors of several databases or schemas may share the directory."""
         digest = hashlib.blake2b(f"{self.location}{self._schema.suffix}".encode(), digest_size=4).hexdigest()
         return self._directory / f"celery-monitor-{digest}{suffix}"
 
@@ -120,16 +119,16 @@ class PostgresqlDialect:
         """See StoreDialect."""
         try:
             return self._files_lock.take(self._beside(".lock"))
-        except OSError:  # who writes the files themselves says what is wrong with the directory
+        except OSError:  # writing the files reports what is wrong with the directory
             return None
 
     def prepare(self) -> None:
-        """See StoreDialect. Nothing is locked: whoever starts later fences off who started before."""
-        self._timeouts.starts()
+        """See StoreDialect. Takes no lock: the lease decides which process may write."""
+        self._timeouts.use_for_start()
 
     def exists(self) -> bool:
-        """See StoreDialect. Raises StoreUnusableError where there is none and the user could make none."""
-        self._timeouts.starts()
+        """See StoreDialect. Raises StoreUnusableError if there are no tables and the user may not create them."""
+        self._timeouts.use_for_start()
         with self._own_connection() as connection:
             if self._schema.exists(connection):
                 return True
@@ -137,7 +136,7 @@ class PostgresqlDialect:
         return False
 
     def check(self) -> None:
-        """See StoreDialect. The schema is created where there is none."""
+        """See StoreDialect. Creates the schema if it does not exist."""
         with self._own_connection() as connection:
             self._check(connection)
             self._schema.create(connection, self.location)
@@ -156,13 +155,13 @@ class PostgresqlDialect:
             )
         self._schema.check(connection, self.location)
 
-    def settle(self) -> None:
-        """See StoreDialect: a migration may take long."""
-        self._timeouts.migrates()
+    def set_format(self) -> None:
+        """See StoreDialect. Extends the timeouts for a migration."""
+        self._timeouts.use_for_migration()
 
-    def hold(self) -> None:
-        """See StoreDialect."""
-        self._timeouts.works()
+    def set_up_reserves(self) -> None:
+        """See StoreDialect. Ends the long timeouts of the start."""
+        self._timeouts.use_default()
 
     @contextlib.contextmanager
     def short_timeouts(self) -> Iterator[None]:
@@ -175,8 +174,8 @@ class PostgresqlDialect:
             self._connect_timeout = {}
 
     def release(self) -> None:
-        """See StoreDialect. Also after a start that has failed: who stands by then waits for answers as usual."""
-        self._timeouts.works()
+        """See StoreDialect. Ends the long timeouts of the start, which may have failed."""
+        self._timeouts.use_default()
         if self._sequence is not None:
             self._sequence.close()
             self._sequence = None
@@ -184,7 +183,7 @@ class PostgresqlDialect:
 
     def connect(self, *, read_only: bool = False) -> BoundedConnection:
         """See StoreDialect."""
-        del read_only  # a transaction says it
+        del read_only  # set per transaction
         connection = BoundedConnection.connect(
             make_conninfo("", **self._parameters()), autocommit=True, prepare_threshold=None
         )
@@ -200,7 +199,7 @@ class PostgresqlDialect:
         return connection
 
     def begin(self, *, read_only: bool, lock_wait: float | None = None) -> str:
-        """See StoreDialect. One round trip. A writer does not say READ WRITE: a server may be made read-only."""
+        """See StoreDialect. One round trip. Does not set READ WRITE, which would override a server's read-only mode."""
         if read_only:
             return (
                 f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {self._schema.local}{_NO_TIMEOUT}"
@@ -229,7 +228,7 @@ class PostgresqlDialect:
 
     @contextlib.contextmanager
     def ended_at(self, connection: Any, deadline: float) -> Iterator[None]:  # noqa: ANN401 - the pool knows no type
-        """See StoreDialect. The server ends the query, and where it does not answer, the connection is dropped."""
+        """See StoreDialect. The server cancels the query. If the server does not answer, the connection is closed."""
         if deadline == math.inf:
             yield
             return
@@ -248,7 +247,7 @@ class PostgresqlDialect:
 
     @contextlib.contextmanager
     def pipelined(self, connection: Any) -> Iterator[None]:  # noqa: ANN401 - the pool knows no type
-        """See StoreDialect. What the server says of a statement may be heard at the end of the block only."""
+        """See StoreDialect. An error of a statement may be raised only at the end of the block."""
         if not psycopg.capabilities.has_pipeline():
             yield
             return
@@ -256,7 +255,7 @@ class PostgresqlDialect:
             with connection.pipeline():
                 yield
         except psycopg.Error as exc:
-            # As SQLAlchemy raises it for a statement that is waited for.
+            # As SQLAlchemy raises it outside of a pipeline.
             raise DBAPIError.instance(None, None, exc, psycopg.Error) from exc
 
     def classify(self, exc: BaseException) -> MonitorError:
@@ -264,17 +263,17 @@ class PostgresqlDialect:
         return classified(exc, location=self.location, database=self._name, user=self._user)
 
     def usage(self, connection: Any) -> Usage:  # noqa: ANN401 - the pool knows no type
-        """See StoreDialect. As of the last housekeeping: the server looks at each file for it."""
+        """See StoreDialect. As of the last ``housekeep``, because the server has to check the size of each file."""
         del connection
         return Usage(self._size)
 
     @staticmethod
     def use_reserve() -> bool:
-        """See StoreDialect: the server's disk is not ours."""
+        """See StoreDialect. There is none, because the disk is the server's."""
         return False
 
     def read_sequence(self, identity: str | None) -> SequenceRecord | None:
-        """See StoreDialect. A standby that has taken over may lack the newest flushes."""
+        """See StoreDialect. After a failover, the new primary may lack the newest flushes."""
         if self._sequence is not None:
             self._sequence.close()
         self._sequence = SequenceFile(self._beside(".sequence"))
@@ -293,15 +292,15 @@ class PostgresqlDialect:
             return report(connection, self._schema.name, now)
 
     def verify(self) -> None:
-        """See StoreDialect: each flush finds it out by the writer that the database knows."""
+        """See StoreDialect. Does nothing, because each flush checks its token in the database."""
 
     def housekeep(self) -> None:
-        """See StoreDialect. Free space is the server's autovacuum's; how much is used is measured."""
+        """See StoreDialect. Measures the size. The server's autovacuum frees space."""
         with self._own_connection() as connection:
             self._size = self._schema.size(connection)
 
     def _parameters(self) -> dict[str, Any]:
-        """What libpq is told. Raises StoreUnusableError, without any part of the URL."""
+        """Connection parameters for libpq. Raises StoreUnusableError, whose text contains no secret."""
         url = self._url.get() or ""
         try:
             parameters = conninfo_to_dict(url)
@@ -317,13 +316,13 @@ class PostgresqlDialect:
 
     @contextlib.contextmanager
     def _own_connection(self) -> Iterator[BoundedConnection]:
-        """For what is no transaction of the store's."""
+        """A connection outside of the pools, for statements that need no transaction of the store."""
         with self._driver(), contextlib.closing(self.connect()) as connection:
             yield connection
 
     @contextlib.contextmanager
     def _driver(self) -> Iterator[None]:
-        """Errors of the driver end here."""
+        """Translate errors of the driver."""
         try:
             yield
         except psycopg.Error as exc:

@@ -1,7 +1,7 @@
-"""PostgreSQL: columns of values as arrays in the form that goes over the wire.
+"""PostgreSQL: encodes columns of values as arrays in the binary wire format.
 
-psycopg makes arrays as well, value by value in Python, which takes half of a flush's processor time: here a column is
-packed at once. The form is that of ``array_send`` in PostgreSQL's src/backend/utils/adt/arrayfuncs.c.
+psycopg can encode arrays, too, but value by value in Python, which would take half of the CPU time of a flush. Here, a
+column is packed at once. The format is that of ``array_send`` in PostgreSQL's src/backend/utils/adt/arrayfuncs.c.
 """
 
 import struct
@@ -11,13 +11,13 @@ from operator import index
 from typing import Any, Final
 
 _HEADER: Final = struct.Struct(">iiIii")
-"""Dimensions, whether there are NULLs, the type of the elements, their number, the first index."""
+"""Number of dimensions, whether there are NULLs, OID of the elements' type, number of elements, first index."""
 _LENGTH: Final = struct.Struct(">i").pack
 _NULL: Final = _LENGTH(-1)
 
 
 class Array(bytes):
-    """One of a column's values; each subclass is of one type."""
+    """The encoded values of a column. Each subclass is for one type."""
 
     element: int
     """OID of the elements' type, as in pg_type.dat."""
@@ -26,7 +26,7 @@ class Array(bytes):
 
     @classmethod
     def from_values(cls, values: Iterable[Any]) -> "Array":
-        """Raises ValueError, TypeError, OverflowError or UnicodeEncodeError for values that cannot be stored."""
+        """Encode values. Raises ValueError, TypeError, OverflowError or UnicodeEncodeError if one cannot be stored."""
         items = list(values)
         if None in items:
             non_null = [value for value in items if value is not None]
@@ -37,7 +37,7 @@ class Array(bytes):
 
     @classmethod
     def _packed(cls, values: Sequence[Any]) -> list[bytes]:
-        """Each value with its length."""
+        """Each value, prefixed with its length."""
         return [cls._joined([value]) for value in values]
 
     @classmethod
@@ -46,7 +46,7 @@ class Array(bytes):
 
 
 class _Fixed(Array):
-    """Elements of one size."""
+    """Elements of a fixed size."""
 
     code: str
     size: int
@@ -65,14 +65,14 @@ class _Fixed(Array):
 
 
 class Bigints(_Fixed):
-    """Of int."""
+    """An array of int."""
 
     element, oid, code, size, kind = 20, 1016, "q", 8, int
     exactly = staticmethod(index)
 
 
 class Doubles(_Fixed):
-    """Of float, without NaN."""
+    """An array of float. Rejects NaN."""
 
     element, oid, code, size, kind = 701, 1022, "d", 8, float
     exactly = staticmethod(float)
@@ -85,14 +85,14 @@ class Doubles(_Fixed):
 
 
 class Booleans(_Fixed):
-    """Of bool."""
+    """An array of bool."""
 
     element, oid, code, size, kind = 16, 1000, "?", 1, bool
     exactly = staticmethod(bool)
 
 
 class Texts(Array):
-    """Of str."""
+    """An array of str."""
 
     element, oid = 25, 1009
 
@@ -103,7 +103,7 @@ class Texts(Array):
 
 
 class Blobs(Array):
-    """Of bytes."""
+    """An array of bytes."""
 
     element, oid = 17, 1001
 

@@ -1,7 +1,7 @@
-"""PostgreSQL: a connection that does not wait for ever.
+"""PostgreSQL: a connection that limits how long it waits for an answer.
 
-A server that is stopped, or a network that swallows packets, raises no error: the kernel at the other end may even
-acknowledge what was sent.
+A stopped server, or a network that drops packets, causes no error. The kernel of a stopped server may even acknowledge
+what was sent.
 """
 
 import contextlib
@@ -21,31 +21,31 @@ T = TypeVar("T")
 _STARTING: Final = 60.0
 _MIGRATING: Final = 1800.0
 _WORKING: Final = 15.0
-"""Seconds of silence while an answer is due. A flush is many statements, and each is done in milliseconds."""
+"""Maximum seconds until an answer. A flush consists of many statements, each of which takes milliseconds."""
 _ENDING: Final = 1.0
 
 
 class AnswerTimeouts:
-    """How long the connections of one store wait for an answer."""
+    """How long the connections of a store wait for an answer."""
 
     def __init__(self) -> None:
         self.seconds = _WORKING
 
-    def starts(self) -> None:
-        """Much is read at the start."""
+    def use_for_start(self) -> None:
+        """Wait longer: the start reads the whole state."""
         self.seconds = _STARTING
 
-    def migrates(self) -> None:
-        """A table may be written anew."""
+    def use_for_migration(self) -> None:
+        """Wait much longer: a migration may rewrite a table."""
         self.seconds = _MIGRATING
 
-    def works(self) -> None:
-        """From now on only as long as the rest of the program can wait."""
+    def use_default(self) -> None:
+        """Wait no longer than the running program can."""
         self.seconds = _WORKING
 
     @contextlib.contextmanager
     def short_timeouts(self) -> Iterator[None]:
-        """Within the block: what is still to be done is a courtesy to others."""
+        """Within the block, wait only briefly: the process is giving up the lease."""
         before, self.seconds = self.seconds, _ENDING
         try:
             yield
@@ -54,7 +54,7 @@ class AnswerTimeouts:
 
 
 def _dumper(kind: type[Array]) -> type[BytesBinaryDumper]:
-    """Sends what is an array already."""
+    """A dumper that sends the bytes of the array unchanged."""
     return type(f"{kind.__name__}Dumper", (BytesBinaryDumper,), {"oid": kind.oid})
 
 
@@ -62,21 +62,21 @@ _DUMPERS: Final = {kind: _dumper(kind) for kind in (Bigints, Blobs, Booleans, Do
 
 
 class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
-    """Drops itself when the server has not answered in time; the error is an OperationalError."""
+    """Closes itself and raises OperationalError if the server does not answer in time."""
 
     timeouts = AnswerTimeouts()
     deadline = math.inf
-    """Monotonic time after which no answer is waited for."""
+    """Monotonic time at which it stops waiting for an answer."""
     silence = math.inf
-    """Seconds for which an answer is waited for, where ``timeouts`` has more."""
+    """Seconds that it waits for an answer, if less than ``timeouts``."""
 
     def take_arrays(self) -> None:
-        """Take ``Array`` as a parameter."""
+        """Accept ``Array`` as a parameter."""
         for kind, dumper in _DUMPERS.items():
             self.adapters.register_dumper(kind, dumper)
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **options: Any) -> T:  # noqa: ANN401 - psycopg's own
-        """As in psycopg; every operation comes through here."""
+        """As in psycopg, which calls this for every operation."""
         return super().wait(self._bounded(gen), *args, **options)
 
     def _bounded(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
@@ -86,7 +86,7 @@ class BoundedConnection(psycopg.Connection[tuple[Any, ...]]):
             while True:
                 ready = yield awaited
                 now = time.monotonic()
-                # psycopg looks ten times a second, also while nothing comes.
+                # psycopg resumes this generator ten times a second, even if nothing was received.
                 if ready:
                     last_received_at = now
                 elif now >= min(self.deadline, last_received_at + min(self.silence, self.timeouts.seconds)):

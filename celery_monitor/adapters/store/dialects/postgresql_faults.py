@@ -1,7 +1,7 @@
-"""PostgreSQL's errors as ours: what happened, and what to do about it.
+"""Translates PostgreSQL's errors to those of this program, with advice.
 
-Errors of an open connection have a code (SQLSTATE). Those of a connection that could not be opened have a text only,
-in the server's language; of the English ones the most common get a remedy.
+An error on an open connection has a code (SQLSTATE). A failed attempt to connect has only a text, in the language of
+the server. There is advice for the most common codes, and for the most common texts in English.
 """
 
 import re
@@ -16,7 +16,7 @@ _MAX_LENGTH: Final = 300
 _NO_SPACE: Final = "53100"
 _NO_RIGHTS: Final = "42501"
 _BY_TEXT: Final = frozenset({None, "08P01"})
-"""Errors before there is a connection have no code; those of pgbouncer have one for everything."""
+"""Errors while connecting have no code, and pgbouncer uses one code for all errors, so the text decides."""
 _STANDBY: Final = (
     "this is a read-only standby, or a server that was made read-only (default_transaction_read_only): point store.url "
     "at the primary, or name all servers in it"
@@ -44,7 +44,7 @@ _REMEDIES: Final = (
 
 
 def unreadable_url(redacted_url: str) -> StoreUnusableError:
-    """The error for a URL that libpq cannot read. ``redacted_url`` holds no secret."""
+    """The error for a URL that libpq cannot parse. ``redacted_url`` must not contain a secret."""
     return StoreUnusableError(
         f"store.url cannot be read ({redacted_url}): write "
         "postgresql://user@host:5432/database, with every special character percent-encoded"
@@ -52,7 +52,7 @@ def unreadable_url(redacted_url: str) -> StoreUnusableError:
 
 
 def classified(exc: BaseException, *, location: str, database: str, user: str) -> MonitorError:
-    """What an error of psycopg means to the caller."""
+    """The error that tells the caller what to do about an error of psycopg."""
     code = getattr(exc, "sqlstate", None)
     reason = _message_of(exc)
     text = f"The store {location} is unavailable: {reason}"
@@ -72,12 +72,12 @@ def _remedy(code: str | None, reason: str, database: str, user: str) -> str | No
 
 
 def _message_of(exc: BaseException) -> str:
-    """One line of what the server said, without DETAIL and CONTEXT: those hold values."""
+    """The first line of the server's message, without DETAIL and CONTEXT, which contain values."""
     message = exc.diag.message_primary if isinstance(exc, psycopg.Error) else None
     if message is None:
         lines = str(exc).strip().splitlines() or [type(exc).__name__]
         message = re.sub(r"^(connection failed: )+|FATAL: +", "", lines[0])
-    if "timeout expired" in message:  # the same state of the server, met while connecting
+    if "timeout expired" in message:  # the server did not answer while connecting
         message = SILENT
     printable = "".join(char if char.isprintable() else "?" for char in message)
     return printable if len(printable) <= _MAX_LENGTH else f"{printable[:_MAX_LENGTH]}…"

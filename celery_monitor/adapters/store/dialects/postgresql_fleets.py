@@ -1,7 +1,7 @@
-"""PostgreSQL: the other fleets in the same database, each in a schema of its own.
+"""PostgreSQL: finds other fleets in the same database, each of which has its own schema.
 
-Those schemas may belong to somebody else, so only plain text columns of plain tables are read: a view, a policy, a
-generated column or a type of theirs could run their code with our rights.
+These schemas may belong to other users, so only plain text columns of plain tables are read. A view, a policy, a
+generated column or a custom type could run another user's code with the privileges of this one.
 """
 
 from typing import Any, Final
@@ -29,9 +29,9 @@ _ONE: Final = sql.SQL(
 
 
 def other_fleets(connection: psycopg.Connection[tuple[Any, ...]], schema: str | None) -> list[tuple[str, str]]:
-    """Their names, each with the URL of its page as it stands there, within a transaction. Two round trips.
+    """(name, URL of the page) of each other fleet, as stored. Runs in the caller's transaction. Two round trips.
 
-    ``schema``: ours, which is left out; None for the one where the search path leads.
+    ``schema``: this fleet's schema, which is skipped; None means the first schema of the search path.
     """
     schemas = [name for (name,) in connection.execute(_READABLE, (schema, MAX_FLEETS)).fetchall()]
     if not schemas:

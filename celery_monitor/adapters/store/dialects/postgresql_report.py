@@ -1,4 +1,4 @@
-"""PostgreSQL: what a person should know of the server and of the way to it."""
+"""PostgreSQL: facts about the server and the connection that an operator should know."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -24,7 +24,7 @@ _INACCESSIBLE: Final = (
 def report(
     connection: psycopg.Connection[tuple[Any, ...]], schema: str | None, now: Callable[[], float]
 ) -> ServerReport:
-    """Ask it. Two round trips; needs no rights of its own. ``now``: Unix seconds by this machine's clock."""
+    """Query them. Two round trips; needs no privileges. ``now`` returns Unix seconds by this machine's clock."""
     asked_at = now()
     row = connection.execute(_ASKED).fetchone()
     after = now()
@@ -32,7 +32,7 @@ def report(
     at, process, commit, names, standbys, fsync = row or (after, 0, "on", "", 0, "on")
     return ServerReport(
         clock_offset=at - (asked_at + after) / 2,
-        # A pooler gives its clients a number of its own.
+        # A pooler reports its own number as the process ID of the backend.
         pooled=process != connection.info.backend_pid,
         synchronous_commit=commit,
         synchronous_standbys=names,

@@ -1,7 +1,7 @@
-"""PostgreSQL: the schema that a fleet's tables are in, so that many fleets share one database.
+"""PostgreSQL: the schema that contains a fleet's tables. With one schema each, several fleets can share a database.
 
-A pooler gives each transaction another connection, so every transaction names the schema for itself. Versions before
-there was a setting made their tables wherever the connection's search path led: they are used where they are.
+Each transaction sets the schema, because a pooler may assign it another connection. Versions without this setting
+created the tables in the first schema of the search path. Such tables are used where they are.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from celery_monitor.errors import StoreUnusableError
 from celery_monitor.settings.store import StoreSchema
 
 WRITERS_LOCK: Final = 4_972_656_140_135_219_821
-"""Of the writers to tables that lie where the search path leads. Any number, always the same."""
+"""Key of the writers' advisory lock for tables in the first schema of the search path. An arbitrary constant."""
 _TABLE: Final = "celery_monitor_version"
 _FOUND: Final = (
     "SELECT to_regclass(%s) IS NOT NULL, n.nspname FROM (SELECT to_regclass(%s) AS id) AS found "
@@ -35,30 +35,33 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 class TableSchema:
-    """Where the tables are. ``configured``: None for wherever the search path leads."""
+    """The schema of the tables. ``configured``: None means the first schema of the search path."""
 
     def __init__(self, configured: StoreSchema | None) -> None:
-        self._wanted = configured
+        self._configured = configured
         self.name: str | None = None if configured is None else configured.name
-        self._known = configured is None or not configured.derived
+        self._found = configured is None or not configured.derived
 
     def find(self, connection: Connection) -> None:
-        """To be called with each new connection; it is asked only once."""
-        if self._known or self._wanted is None:
+        """Find the tables of an older version. Call it with each new connection; only the first call runs a query."""
+        if self._found or self._configured is None:
             return
-        exists, old = connection.execute(_FOUND, (self._table(self._wanted.name), _TABLE)).fetchone() or (False, None)
-        if not exists and old is not None and self._ours(connection, old):
+        exists, old = connection.execute(_FOUND, (self._table(self._configured.name), _TABLE)).fetchone() or (
+            False,
+            None,
+        )
+        if not exists and old is not None and self._is_of_fleet(connection, old):
             self.name = old
-        self._known = True
+        self._found = True
 
-    def _ours(self, connection: Connection, old: str) -> bool:
-        """Whether the tables elsewhere are not another fleet's, as far as they say."""
+    def _is_of_fleet(self, connection: Connection, old: str) -> bool:
+        """Whether the tables in the schema ``old`` name this fleet or none."""
         fleet = sql.SQL("SELECT coalesce(to_jsonb(m)->>'fleet', '') FROM {} AS m").format(sql.Identifier(old, "meta"))
         row = connection.execute(fleet).fetchone()
-        return row is None or self._wanted is None or row[0] in {"", self._wanted.fleet}
+        return row is None or self._configured is None or row[0] in {"", self._configured.fleet}
 
     def create(self, connection: Connection, location: str) -> None:
-        """Make the schema where there is none. Raises StoreUnusableError where that is not allowed."""
+        """Create the schema if it does not exist. Raises StoreUnusableError if the user may not create it."""
         if self.name is None:
             return
         exists, allowed = connection.execute(_RIGHTS, (self.name,)).fetchone() or (False, False)
@@ -66,17 +69,18 @@ class TableSchema:
             return
         if not allowed:
             raise self._no_schema(connection, location)
-        with contextlib.suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateSchema):  # by another one
+        # Another process may create it at the same time.
+        with contextlib.suppress(psycopg.errors.UniqueViolation, psycopg.errors.DuplicateSchema):
             connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(self.name)))
 
     def check(self, connection: Connection, location: str) -> None:
-        """Raise StoreUnusableError where the user may not create tables, and could not create the schema either."""
+        """Raise StoreUnusableError if the user may not create the tables, or the schema if it does not exist."""
         exists, may_create_it = connection.execute(_RIGHTS, (self.name,)).fetchone() or (False, False)
         if not exists and self.name is not None:
             if may_create_it:
                 return
             raise self._no_schema(connection, location)
-        # None where no schema of the search path exists.
+        # The schema is None if no schema of the search path exists.
         schema, allowed = connection.execute(_MAY_CREATE, (self.name,)).fetchone() or (None, None)
         if not allowed:
             user, schema = connection.info.user, self.name or schema
@@ -86,32 +90,36 @@ class TableSchema:
             )
 
     def exists(self, connection: Connection) -> bool:
-        """Whether the tables are there."""
+        """Whether the tables exist."""
         table = _TABLE if self.name is None else self._table(self.name)
         row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
         return bool(row and row[0])
 
     def size(self, connection: Connection) -> int:
-        """Bytes of all tables."""
+        """Bytes of all tables in the schema."""
         row = connection.execute(_SIZE, (self.name,)).fetchone()
         return int(row[0]) if row else 0
 
     @property
     def local(self) -> str:
-        """SQL that makes a transaction use it."""
+        """SQL that makes the current transaction use the schema."""
         return "" if self.name is None else f"SET LOCAL search_path TO {_quoted(self.name)}; "
 
     @property
     def lock(self) -> int:
-        """The key of its writers' advisory lock; that of an older version where the tables are that version's."""
-        if self.name is None or (self._wanted is not None and self.name != self._wanted.name) or self.name == "public":
+        """Key of the writers' advisory lock. For tables of an older version, it is that version's key."""
+        if (
+            self.name is None
+            or (self._configured is not None and self.name != self._configured.name)
+            or self.name == "public"
+        ):
             return WRITERS_LOCK
         digest = hashlib.blake2b(f"celery-monitor/{self.name}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big", signed=True)
 
     @property
     def suffix(self) -> str:
-        """For names that tell stores apart; empty where an older version had none."""
+        """Part of file names that distinguishes schemas; empty for tables of an older version, which had none."""
         return "" if self.lock == WRITERS_LOCK else f"/{self.name}"
 
     @staticmethod

@@ -1,7 +1,8 @@
-"""PostgreSQL: a statement's text for many rows.
+"""PostgreSQL: statements for many rows.
 
-Each column goes as one array, so the text is the same for any number of rows, is parsed at once, and knows no limit of
-65,535 parameters. One INSERT may not name a key twice in ON CONFLICT DO UPDATE: the second one begins another portion.
+Each column is sent as one array. So the statement is the same for any number of rows, is parsed once, and never exceeds
+the maximum of 65,535 parameters. An INSERT with ON CONFLICT DO UPDATE must not contain a key twice, so a repeated
+key starts another statement.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from celery_monitor.adapters.store.dialects.base import Row
 from celery_monitor.adapters.store.dialects.postgresql_arrays import Array, Bigints, Blobs, Booleans, Doubles, Texts
 
 _CHUNK_SIZE: Final = 2_000
-"""Rows of one statement: some megabytes at most, so that neither side needs much memory for it."""
+"""Rows of one statement: some megabytes at most, so that client and server need little memory for it."""
 _TYPES: Final[Mapping[type[Any], tuple[str, type[Array]]]] = {
     BigInteger: ("bigint", Bigints),
     Boolean: ("boolean", Booleans),
@@ -24,7 +25,7 @@ _TYPES: Final[Mapping[type[Any], tuple[str, type[Array]]]] = {
     LargeBinary: ("bytea", Blobs),
     Text: ("text", Texts),
 }
-"""The type of a column → its name in SQL, and what its values are sent as."""
+"""The type of a column → its name in SQL, and the type of array in which its values are sent."""
 
 
 class PostgresqlSql:
@@ -45,7 +46,7 @@ class PostgresqlSql:
         _, _, conflict = tail.partition(")")
         names = [column.name for column in table.primary_key]
         keys = [columns.index(name) for name in names if name in columns] if conflict else []
-        text = f"{head} SELECT * FROM {_arrays(table, columns)}{conflict}"  # noqa: S608  # names of ours only
+        text = f"{head} SELECT * FROM {_arrays(table, columns)}{conflict}"  # noqa: S608  # only fixed names
         return Arrays(text, _kinds(table, columns), keys)
 
     def bulk_delete(self, single: Compiled, table: Table, keys: Sequence[str]) -> "Arrays":
@@ -63,12 +64,12 @@ class PostgresqlSql:
         name, group_column = self._quote(table.name), self._quote(group)
         order = f"WHERE each.{group_column} = given.{group_column} ORDER BY {key} DESC OFFSET {keep}"
         source = f"{_arrays(table, [group])} AS given({group_column})"
-        old = f"{source}, LATERAL (SELECT {key} FROM {name} AS each {order}) AS old"  # noqa: S608  # names of ours only
+        old = f"{source}, LATERAL (SELECT {key} FROM {name} AS each {order}) AS old"  # noqa: S608  # only fixed names
         text = f"{head} WHERE {key} IN (SELECT old.{key} FROM {old})"  # noqa: S608  # as above
         return Arrays(text, _kinds(table, [group]))
 
     def without_index(self, column: ColumnElement[int]) -> ColumnElement[int]:
-        """See Sql: it does not sort them, but hashes them."""
+        """See Sql. Not needed, because PostgreSQL groups by hashing."""
         return column
 
     def continuing(self, table: Table) -> Sequence[str]:
@@ -77,11 +78,11 @@ class PostgresqlSql:
             return ()
         name, key = self._quote(table.name), self._quote(table.autoincrement_column.name)
         sequence = f"pg_get_serial_sequence('{name}', '{table.autoincrement_column.name}')"
-        return [f"SELECT setval({sequence}, max({key})) FROM {name} HAVING max({key}) IS NOT NULL"]  # noqa: S608  # names of ours only
+        return [f"SELECT setval({sequence}, max({key})) FROM {name} HAVING max({key}) IS NOT NULL"]  # noqa: S608  # only fixed names
 
 
 class Arrays:
-    """One text, whose parameters are columns of these types; no two rows of a portion are the same in ``keys``."""
+    """A statement with one array per column as parameters. ``keys``: positions of the columns that must not repeat."""
 
     def __init__(self, sql: str, kinds: Sequence[type[Array]], keys: Sequence[int] = ()) -> None:
         self._sql = sql
@@ -96,7 +97,7 @@ class Arrays:
                 yield self._sql, self._columns(portion)
 
     def _portions(self, chunk: list[Row]) -> Iterator[list[Row]]:
-        """In order, each up to the first row whose key was there before."""
+        """Portions in order. Each ends before the first row whose key it already contains."""
         if self._key is None:
             yield chunk
             return

@@ -1,6 +1,6 @@
-"""SQLite: connections to the file, its locks, its space and its errors.
+"""SQLite: connections, locks, disk space and errors.
 
-Connections open the file only if it exists: nothing but ``prepare`` creates it.
+Connections open the file only if it exists. Only ``prepare`` creates it.
 """
 
 import contextlib
@@ -22,29 +22,29 @@ from celery_monitor.adapters.store.sequence import SequenceRecord
 from celery_monitor.errors import MonitorError, StoreFullError, StoreUnavailableError, StoreUnusableError
 
 BUSY_TIMEOUT: Final = 5.0
-"""Seconds to wait for another writer (the command line) before the caller has to try again."""
+"""Seconds to wait for another writer, such as a command, before the write fails and the caller retries."""
 CHECKED_SIZE: Final = 64 * 1024 * 1024
-"""Files up to this size are read in full at start, to find damage before anything is built on it."""
+"""Bytes up to which a file is checked in full at the start, so that damage is found before the data is used."""
 WAL_LIMIT: Final = 64 * 1024 * 1024
-"""Bytes of the write-ahead log that stay on disk after a checkpoint."""
+"""Maximum bytes of the write-ahead log after a checkpoint."""
 WRITER_CACHE: Final = 8000
 READER_CACHE: Final = 2000
-"""Cache of a connection, in KiB. There are up to 8 writers and 16 readers, all within the memory of the process."""
+"""Cache of a connection, in KiB. A process may have 8 connections of writers and 16 of readers."""
 VACUUM_PAGES: Final = 2000
-"""Free pages given back to the file system in one go: 8 MB."""
+"""Free pages that one run returns to the file system: 8 MB."""
 
-STEPS_PER_LOOK: Final = 20_000
-"""Steps of SQLite's machine between two looks at the deadline: about a millisecond."""
+STEPS_PER_CHECK: Final = 20_000
+"""Instructions of SQLite's virtual machine between two checks of the deadline: about a millisecond."""
 
 MAX_REUSED_LOG: Final = 8 * 1024 * 1024
-"""A log up to this size stays as it is while the disk is nearly full: it is written again without new space."""
+"""While the disk is nearly full, a log of up to this many bytes is not truncated, so that it can be reused."""
 SMALL_VACUUM: Final = (500, 50, 5)
-"""Pages given back in one go then, as many as the log has space for: each may need a page of it."""
+"""Numbers of pages to try to return while the disk is nearly full. Each may need a page in the log."""
 
 _NO_SPACE: Final = frozenset(
     {
         sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR_WRITE,  # a quota, or the size of a file
+        sqlite3.SQLITE_IOERR_WRITE,  # a quota or the maximum size of a file is exceeded
         sqlite3.SQLITE_IOERR_FSYNC,
         sqlite3.SQLITE_IOERR_SHMSIZE,
         sqlite3.SQLITE_IOERR_TRUNCATE,
@@ -54,9 +54,9 @@ _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class SqliteDialect:
-    """See ``base.StoreDialect``. Raises StoreUnusableError for a URL that is not understood.
+    """See ``base.StoreDialect``. Raises StoreUnusableError for an invalid URL.
 
-    ``max_bytes`` bounds what the file takes, and what is set aside for a full disk.
+    ``max_bytes`` limits the size of the file and of the disk reserve.
     """
 
     driver = "sqlite://"
@@ -81,7 +81,7 @@ class SqliteDialect:
 
     @property
     def path(self) -> Path:
-        """Of the file, once it has started."""
+        """Path of the file. Available after ``prepare``."""
         return self._file.path
 
     @property
@@ -100,7 +100,7 @@ class SqliteDialect:
         return self._file.beside(".applying")
 
     def prepare(self) -> None:
-        """See StoreDialect: the daemon's lock is taken, and the file is made where there is none."""
+        """See StoreDialect. Takes the daemon's lock, and creates the file if it does not exist."""
         self._file.take()
         if not self._file.temporary:
             size = reserve_size(self.limit, self._file.disk()[1])
@@ -108,7 +108,7 @@ class SqliteDialect:
 
     @staticmethod
     def other_user_of_files() -> str | None:
-        """See StoreDialect: they are taken with the database."""
+        """See StoreDialect. The lock of the database covers the files, too."""
         return None
 
     def exists(self) -> bool:
@@ -118,8 +118,8 @@ class SqliteDialect:
     def connect(self, *, read_only: bool = False) -> sqlite3.Connection:
         """A connection without implicit transactions.
 
-        ``synchronous=FULL``: what is acknowledged to the broker after a commit must survive a loss of power, which
-        NORMAL does not promise in WAL mode. Where no descriptor is left, those that were kept for this are used.
+        ``synchronous=FULL``, because messages are acknowledged after a commit, so it must survive a power loss; NORMAL
+        does not guarantee this in WAL mode. If no descriptor is left, this uses the spare ones.
         """
         try:
             return self._connect(read_only=read_only)
@@ -142,37 +142,37 @@ class SqliteDialect:
         synchronous = "OFF" if self._file.temporary else "FULL"
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.execute(f"PRAGMA journal_size_limit={WAL_LIMIT}")
-        # The file system of the container is read-only: large sorts must not look for a temporary directory.
+        # In a container with a read-only file system, a large sort cannot use a temporary file.
         connection.execute("PRAGMA temp_store=MEMORY")
         connection.execute(f"PRAGMA cache_size=-{READER_CACHE if read_only else WRITER_CACHE}")
         if read_only:
             connection.execute("PRAGMA query_only=ON")
         try:
-            # Opens the log too: later there may be no descriptor for it.
+            # Opens the log, too, because later there may be no descriptor for it.
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
         except (sqlite3.Error, UnicodeDecodeError):
             connection.close()
             raise
         return connection
 
-    def hold(self) -> None:
-        """Set aside descriptors and space, and keep the log open whatever becomes of other connections.
+    def set_up_reserves(self) -> None:
+        """Reserve descriptors and disk space, and open a connection that keeps the log alive.
 
-        The last connection that closes removes the log, and on a full disk there may be no space for a new one.
+        When the last connection is closed, SQLite deletes the log. On a full disk there may be no space for a new one.
         """
         self._spares.fill()
         if self._anchor is None:
             with self._driver():
                 self._anchor = self.connect(read_only=True)
         if self._reserve is not None:
-            self._reserve.hold(self._file.disk()[0])
+            self._reserve.allocate(self._file.disk()[0])
 
     def use_reserve(self) -> bool:
-        """Give up what was set aside on the disk; whether there was anything."""
+        """See StoreDialect."""
         return self._reserve is not None and self._reserve.release()
 
     def usage(self, connection: Any) -> Usage:  # noqa: ANN401 - the pool knows no type
-        """How much space there is, seen from within a transaction."""
+        """See StoreDialect."""
         (pages,), (free,), (size,) = (
             connection.execute(f"PRAGMA {pragma}").fetchone()
             for pragma in ("page_count", "freelist_count", "page_size")
@@ -180,44 +180,44 @@ class SqliteDialect:
         used, reusable = (pages - free) * size + self._file.log_size(), free * size
         if self._reserve is None:
             return Usage(used, reusable, math.inf, 0)
-        missing = 0 if self._reserve.held else self._reserve.size
+        missing = 0 if self._reserve.exists else self._reserve.size
         return Usage(used, reusable, max(0.0, self._file.disk()[0] - missing), self._reserve.size)
 
     @staticmethod
     @contextlib.contextmanager
     def ended_at(connection: Any, deadline: float) -> Iterator[None]:  # noqa: ANN401 - the pool knows no type
-        """Within the block each statement ends with an error at this monotonic time."""
+        """See StoreDialect."""
         if deadline == math.inf:
             yield
             return
-        connection.set_progress_handler(lambda: time.monotonic() >= deadline, STEPS_PER_LOOK)
+        connection.set_progress_handler(lambda: time.monotonic() >= deadline, STEPS_PER_CHECK)
         yield
-        # After an error the connection is not used again.
+        # Not in ``finally``: after an error, the connection is closed.
         connection.set_progress_handler(None, 0)
 
     @staticmethod
     def pipelined(connection: Any) -> contextlib.AbstractContextManager[None]:  # noqa: ANN401 - the pool knows no type
-        """See StoreDialect: there is no way to the database that could be saved."""
+        """See StoreDialect. No effect, because there are no network round trips to save."""
         del connection
         return contextlib.nullcontext()
 
     @staticmethod
     def begin(*, read_only: bool, lock_wait: float | None = None) -> str:
-        """A writer takes the write lock at once: taken later, it could fail without waiting."""
+        """See StoreDialect. A writer takes the lock at once, because taking it later can fail without waiting."""
         del lock_wait
         return "BEGIN" if read_only else "BEGIN IMMEDIATE"
 
     def limit_silence(self, connection: sqlite3.Connection, seconds: float) -> None:
-        """See StoreDialect: nothing waits for a server."""
+        """See StoreDialect. No effect, because there is no server."""
 
     @staticmethod
     def end_abandoned(connection: sqlite3.Connection, silent_for: float) -> int:
-        """See StoreDialect: the kernel drops a process's locks with it, and one process writes."""
+        """See StoreDialect. There are none: the kernel releases the locks of a process when it ends."""
         del connection, silent_for
         return 0
 
     def check(self) -> None:
-        """Raise StoreUnusableError when the file is damaged. Files above CHECKED_SIZE are looked at in part."""
+        """Raise StoreUnusableError if the file is damaged. Files larger than CHECKED_SIZE are checked only in part."""
         small = self.path.stat().st_size <= CHECKED_SIZE
         with self._own_connection() as connection:
             (finding,) = connection.execute("PRAGMA quick_check(1)" if small else "PRAGMA schema_version").fetchone()
@@ -226,7 +226,7 @@ class SqliteDialect:
             self._reuse_log(connection)
 
     def _reuse_log(self, connection: sqlite3.Connection) -> None:
-        """Have the log written from its beginning again: on a full disk there is no other space for it."""
+        """Make SQLite write the log from its beginning again. On a full disk, there is no space to append to it."""
         connection.execute("PRAGMA busy_timeout=0")
         for _ in range(2):
             try:
@@ -236,23 +236,22 @@ class SqliteDialect:
                     raise
                 if self.use_reserve():
                     continue
-            # Without space for what is in the log it stays; a small write may still fit.
+            # There is no space to checkpoint the log, so it stays. A small write may still fit into it.
             break
 
-    def settle(self) -> None:
-        """Choose what is kept in the file's head, before the first table."""
+    def set_format(self) -> None:
+        """See StoreDialect."""
         with self._own_connection() as connection:
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
             connection.execute("PRAGMA journal_mode=WAL")
 
     def housekeep(self) -> None:
-        """Move the log into the file where no reader is in the way, and give back space when much of it is free."""
+        """Checkpoint the log if no reader prevents it, and return space to the file system if much of it is free."""
         with self._own_connection() as connection:
             connection.execute("PRAGMA busy_timeout=0")
             usage = self.usage(connection)
             scarce = usage.disk_free < usage.headroom
-            keep = scarce and self._file.log_size() <= MAX_REUSED_LOG
-            if keep:
+            if scarce and self._file.log_size() <= MAX_REUSED_LOG:
                 self._reuse_log(connection)
             else:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -260,13 +259,13 @@ class SqliteDialect:
             (free,) = connection.execute("PRAGMA freelist_count").fetchone()
             (pages,) = connection.execute("PRAGMA page_count").fetchone()
             if free > max(VACUUM_PAGES, pages // 4):
-                # Gives a row for each page; only a script is stepped to its end.
+                # The pragma returns a row per page. Only ``executescript`` runs it to the end.
                 connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
             elif scarce and usage.reusable > 2 * usage.headroom:
-                # What was set aside and used has to come from somewhere.
+                # Free space for a new reserve.
                 self._vacuum_a_little(connection)
         if self._reserve is not None:
-            self._reserve.hold(self._file.disk()[0])
+            self._reserve.allocate(self._file.disk()[0])
 
     def _vacuum_a_little(self, connection: sqlite3.Connection) -> None:
         for pages in SMALL_VACUUM:
@@ -279,12 +278,12 @@ class SqliteDialect:
                 return
 
     def classify(self, exc: BaseException) -> MonitorError:
-        """What an error of the driver means to the caller."""
+        """See StoreDialect."""
         code = getattr(exc, "sqlite_errorcode", None)
         if code is not None and code & 0xFF in _DAMAGED:
             return self.damaged(str(exc))
         if code is None and isinstance(exc, sqlite3.OperationalError | UnicodeDecodeError):
-            # The module's own, of a value or of its message about the schema; its text would show it.
+            # Raised by the module sqlite3 for text that is not UTF-8. Its message would contain that text.
             return self.damaged("it contains text that is not UTF-8")
         if code == sqlite3.SQLITE_INTERRUPT:
             return too_slow()
@@ -296,7 +295,7 @@ class SqliteDialect:
         return StoreUnavailableError(text)
 
     def damaged(self, finding: str) -> StoreUnusableError:
-        """The error for a file that is no database or a broken one."""
+        """The error for a file that is damaged or not a database."""
         return StoreUnusableError(
             f"The store {self.path} is damaged or not a database ({finding}). It was not modified: restore a "
             "backup, or move it away to start with an empty store"
@@ -312,7 +311,7 @@ class SqliteDialect:
 
     @staticmethod
     def other_fleets(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-        """See StoreDialect: a file is of one fleet."""
+        """See StoreDialect. A file belongs to one fleet."""
         del connection
         return []
 
@@ -325,11 +324,11 @@ class SqliteDialect:
 
     @staticmethod
     def short_timeouts() -> contextlib.AbstractContextManager[None]:
-        """See StoreDialect: nothing waits for a server."""
+        """See StoreDialect. No effect, because there is no server."""
         return contextlib.nullcontext()
 
     def release(self) -> None:
-        """See StoreDialect; a temporary file is deleted."""
+        """See StoreDialect. Deletes a temporary file."""
         if self._anchor is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._anchor.close()
@@ -339,13 +338,13 @@ class SqliteDialect:
 
     @contextlib.contextmanager
     def _own_connection(self) -> Iterator[sqlite3.Connection]:
-        """For what cannot be said inside of a transaction."""
+        """A connection for statements that cannot run inside a transaction."""
         with self._driver(), contextlib.closing(self.connect()) as connection:
             yield connection
 
     @contextlib.contextmanager
     def _driver(self) -> Iterator[None]:
-        """Errors of the driver end here."""
+        """Translate errors of the driver."""
         try:
             yield
         except (sqlite3.Error, UnicodeDecodeError) as exc:

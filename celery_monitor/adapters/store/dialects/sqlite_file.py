@@ -1,7 +1,7 @@
-"""SQLite: the file of the database, who has it, and what lies beside it.
+"""SQLite: the database file, its lock, and the files beside it.
 
-The file is used by one daemon and, beside it, by the command line. A lock on ``<file>.lock`` keeps a second daemon out.
-Nothing but ``take`` creates the file.
+One daemon uses the file, and commands may use it at the same time. A lock on ``<file>.lock`` excludes a second daemon.
+Only ``take`` creates the file.
 """
 
 import math
@@ -16,10 +16,9 @@ from celery_monitor.errors import StoreInUseError, StoreUnavailableError, StoreU
 
 
 class SqliteFile:
-    """A database file, or with ``path`` None a temporary one that goes with ``release``.
+    """A database file. If ``path`` is None, a temporary file that ``release`` deletes.
 
-    The temporary file stands in for SQLite's own memory databases, which cannot be read by one thread while another
-    one writes.
+    It is used in place of SQLite's in-memory databases, which one thread cannot read while another one writes.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -33,7 +32,7 @@ class SqliteFile:
 
     @property
     def path(self) -> Path:
-        """Where the file is; a temporary one has no place before ``take``."""
+        """Path of the file. Raises StoreUnavailableError for a temporary file before ``take``."""
         if self._path is not None:
             return self._path
         if self._directory is None:
@@ -41,11 +40,11 @@ class SqliteFile:
         return Path(self._directory.name, "celery-monitor.db")
 
     def beside(self, suffix: str) -> Path:
-        """The place of a file that belongs to this one."""
+        """Path of a file that belongs to the database."""
         return self.path.with_name(self.path.name + suffix)
 
     def take(self) -> None:
-        """Take the daemon's lock, and create the file where there is none. Raises as ``SqlStore.start``."""
+        """Take the daemon's lock, and create the file if it does not exist. Raises as ``SqlStore.start``."""
         if self._path is None and self._directory is None:
             self._directory = _temporary_directory()
         path = self.path
@@ -54,7 +53,7 @@ class SqliteFile:
             holder = self._lock.take(self.beside(".lock"))
             if holder is not None:
                 raise StoreInUseError(str(path), holder, "stop that one, or use a different store")
-            # What is in it may be of interest to nobody else.
+            # Readable for this user only: the data may be confidential.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600))
             self._check_files()
             self._identity = self._on_disk()
@@ -62,16 +61,17 @@ class SqliteFile:
             raise refusal(self.path, exc) from exc
 
     def exists(self) -> bool:
-        """Whether there is a file to attach to. Raises StoreUnusableError where that cannot be found out."""
+        """Whether there is a file to attach to. Raises StoreUnusableError if this cannot be determined."""
         try:
             return self.path.is_file()
         except OSError as exc:
             raise refusal(self.path, exc) from exc
 
     def read_sequence(self, identity: str | None) -> SequenceRecord | None:
-        """The newest flush that is known to have been committed to this store. ``identity``: None or "" without one.
+        """The newest flush that was recorded as committed to this store. Prepares ``write_sequence``.
 
-        Begins to take notes. A file that did not exist before this start is a new store, whatever lies beside it.
+        ``identity``: the store's; None or "" if it has none. A database file that did not exist before this start is a
+        new store, so a record beside it is ignored.
         """
         if self._path is None:
             return None
@@ -83,14 +83,14 @@ class SqliteFile:
         return record if self._existed else None
 
     def write_sequence(self, record: SequenceRecord) -> None:
-        """A flush was committed."""
+        """Record that a flush was committed."""
         if self._sequence is not None:
             self._sequence.write(record)
 
     def verify(self) -> None:
         """Raise StoreUnusableError if the open file is no longer the one at its path.
 
-        Without this, commits would go on, into a file that has no name and is gone with the process.
+        Otherwise, commits would go on into a deleted file, which disappears with the process.
         """
         try:
             identity = self._on_disk()
@@ -102,7 +102,7 @@ class SqliteFile:
             )
 
     def release(self) -> None:
-        """Give up the lock; a temporary file is deleted."""
+        """Release the lock. Deletes a temporary file."""
         self._lock.release()
         self._identity = None
         if self._sequence is not None:
@@ -113,7 +113,7 @@ class SqliteFile:
             self._directory = None
 
     def disk(self) -> tuple[float, float]:
-        """Bytes of the file system that are free for this user, and all of them; a network's may not say."""
+        """(free, total) bytes of the file system for this user; infinite if it does not report them."""
         try:
             status = os.statvfs(self.path.parent)
         except OSError:
@@ -134,9 +134,9 @@ class SqliteFile:
         return status.st_dev, status.st_ino
 
     def _check_files(self) -> None:
-        """Raise StoreUnusableError for what is no file and stands where the database or its log does.
+        """Raise StoreUnusableError if the database or its log is not a regular file.
 
-        A device or a pipe would be tried again for ever.
+        Otherwise, the monitor would retry a device or a pipe forever.
         """
         for path in (self.path, *(self.beside(end) for end in ("-wal", "-shm", "-journal"))):
             if path.exists() and not path.is_file():
@@ -147,7 +147,7 @@ class SqliteFile:
 
 
 def _temporary_directory() -> tempfile.TemporaryDirectory[str]:
-    """Raises StoreUnusableError where the machine has no place for one."""
+    """Raises StoreUnusableError if none can be created."""
     try:
         return tempfile.TemporaryDirectory(prefix="celery-monitor-")
     except OSError as exc:

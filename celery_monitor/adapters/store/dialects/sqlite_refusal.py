@@ -1,4 +1,4 @@
-"""SQLite: why the system refused to open or create the database's file, and what to do about it."""
+"""SQLite: why the operating system cannot open or create the database file, and what to do about it."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ from typing import Final
 
 from celery_monitor.errors import MonitorError, StoreFullError, StoreUnavailableError, StoreUnusableError
 
-_NO_FILES: Final = {
+_NOT_A_FILE: Final = {
     errno.EISDIR: "it is a directory",
     errno.ENXIO: "it is a socket or a device",
     errno.ENAMETOOLONG: os.strerror(errno.ENAMETOOLONG),
@@ -22,7 +22,7 @@ _FULL: Final = {
 def refusal(path: Path, exc: OSError) -> MonitorError:
     """The error for an attempt to open the store at ``path``, with its cause and the remedy.
 
-    A StoreUnavailableError is for what passes without another configuration: the attempt is worth repeating.
+    It is a StoreUnavailableError if a later attempt may succeed with the same configuration.
     """
     if exc.errno in _FULL:
         return StoreFullError(f"The store {path} cannot be opened now: {_FULL[exc.errno]}")
@@ -33,7 +33,7 @@ def refusal(path: Path, exc: OSError) -> MonitorError:
 
 
 def not_writable(path: Path) -> str | None:
-    """Why a store at ``path`` could not be written, and what to do; None if it can be, as far as a look tells."""
+    """Why a store at ``path`` cannot be written, and what to do; None if no reason is found. Writes nothing."""
     directory = path.parent
     try:
         if (reason := _no_directory(directory)) is not None:
@@ -48,7 +48,7 @@ def not_writable(path: Path) -> str | None:
 
 
 def _no_directory(directory: Path) -> str | None:
-    """Why there is no such directory, and what to do; None if there is one. Raises PermissionError."""
+    """Why the directory does not exist, and what to do; None if it exists. Raises PermissionError."""
     if directory.is_dir():
         return None
     in_the_way = next((place for place in (directory, *directory.parents) if place.exists()), directory)
@@ -69,7 +69,7 @@ def _no_permission(place: Path) -> str:
 
 
 def _cause(path: Path, exc: OSError) -> str | None:
-    """None for what may pass by itself."""
+    """Why a file cannot be opened, and what to do; None if the cause may disappear by itself."""
     if exc.errno == errno.EROFS:
         return _read_only(path.parent)
     if isinstance(exc, PermissionError):
@@ -78,12 +78,12 @@ def _cause(path: Path, exc: OSError) -> str | None:
         return reason
     if isinstance(exc, FileNotFoundError):
         return f"cannot create a file in {path.parent}: set a different store.url"
-    kind = _NO_FILES.get(exc.errno or 0)
+    kind = _NOT_A_FILE.get(exc.errno or 0)
     return None if kind is None else f"{kind}: set store.url to the path of a file"
 
 
 def _refused(path: Path, exc: PermissionError) -> Path:
-    """What this user may not write: the file of the error, or its directory if the file is still to be created."""
+    """What this user may not write: the file of the error, or its directory if the file does not exist."""
     file = Path(exc.filename or path)
     try:
         return file if file.exists() else file.parent

@@ -1,7 +1,7 @@
-"""SQLite: a statement's text for many rows.
+"""SQLite: statements for many rows.
 
-One statement takes many of them: for each one sqlite3 gives up the interpreter's lock, and beside a busy thread (a
-scrape) both pay for every change of hands.
+One statement processes many rows, because sqlite3 releases the interpreter lock for each statement. Beside a busy
+thread, such as a scrape, each handover of the lock costs both threads time.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from sqlalchemy.dialects import sqlite
 from celery_monitor.adapters.store.dialects.base import Row
 
 _INSERTED: Final = (512, 64, 8)
-"""Rows that one statement inserts. A row has 16 values at most, and a statement may have 32,766."""
+"""Rows that one statement inserts. A row has at most 16 values, and a statement may have 32,766."""
 _REMOVED: Final = (64, 8)
 
 
@@ -31,7 +31,7 @@ class SqliteSql:
         return sqlite.insert(table)
 
     def bulk_insert(self, single: Compiled, table: Table, columns: Sequence[str]) -> "Repeated":
-        """See Sql. SQLAlchemy would take a tenth of a second to compile the largest."""
+        """See Sql. Builds the text itself, because SQLAlchemy takes a tenth of a second to compile the longest."""
         del table, columns
         head, values, tail = str(single).partition(" VALUES ")
         row, end, after = tail.partition(")")
@@ -51,19 +51,20 @@ class SqliteSql:
         return Repeated(str(single), {})
 
     def without_index(self, column: ColumnElement[int]) -> ColumnElement[int]:
-        """See Sql. Groups of 150,000 sorted rows take 100 ms; read in the order of an index, 20 ms."""
+        """See Sql. To group 150,000 rows takes 100 ms with a sort, but 20 ms in the order of the other index."""
         return column + literal_column("0")
 
     def continuing(self, table: Table) -> Sequence[str]:
-        """See Sql: AUTOINCREMENT sees to it."""
+        """See Sql. AUTOINCREMENT does this by itself."""
         del table
         return ()
 
 
 class Repeated:
-    """Texts for so many rows at once, the most first, and one for each of those that are left."""
+    """Runs statements for many rows at once, and a statement for each of the remaining rows."""
 
     def __init__(self, single: str, many: Mapping[int, str]) -> None:
+        """``many``: number of rows → statement, the highest number first."""
         self._one = single
         self._many = many
 

@@ -1,4 +1,4 @@
-"""Alembic runs this for each upgrade. The transaction is the caller's: all migrations are applied, or none."""
+"""Alembic runs this for each upgrade, in the caller's transaction: either all migrations are applied or none."""
 
 from alembic import context
 

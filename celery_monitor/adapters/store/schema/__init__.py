@@ -1,7 +1,7 @@
-"""The tables. A change here comes with a migration; a test compares the two.
+"""The tables. A change here needs a migration; a test compares the two.
 
-Columns carry the names of the fields in ``core.model`` that they hold. What is searched or added to has columns of
-its own; the rest of an incident and the parts of a series' histograms are JSON text.
+Columns have the names of the fields in ``core.model`` that they store. Values that are searched or summed have columns;
+the rest of an incident and the histograms of a series are stored as JSON text.
 """
 
 from celery_monitor.adapters.store.schema.columns import metadata

@@ -1,4 +1,4 @@
-"""The kinds of columns that the tables are made of."""
+"""Types of columns."""
 
 from typing import Final
 
@@ -9,14 +9,14 @@ from celery_monitor.core.model import COUNTS
 metadata: Final = MetaData()
 
 RowId: Final = BigInteger().with_variant(Integer, "sqlite")
-"""SQLite counts rows up by itself only for INTEGER."""
+"""SQLite generates ascending IDs only for columns of the type INTEGER."""
 
 TextType: Final = Text().with_variant(Text(collation="C"), "postgresql")
-"""PostgreSQL sorts by the database's language otherwise; the pages of a list are the same on both."""
+"""With collation C, PostgreSQL sorts like SQLite, so that pages of a list are the same on both."""
 
 
 def text_column(name: str, *, key: bool = False) -> Column[str]:
-    """A text, sorted by code point on every database."""
+    """A text that every database sorts by code point."""
     return Column(name, TextType, primary_key=key, nullable=False)
 
 
@@ -36,6 +36,6 @@ def count_columns() -> list[Column[int]]:
 
 
 def bodies_by_name(table: str) -> Table:
-    """A table of values that are read and written whole. ``body``: JSON of the value."""
+    """A table of named values, each stored as JSON in the column ``body``."""
     columns = text_column("name", key=True), text_column("body")
     return Table(table, metadata, *columns, sqlite_with_rowid=False)

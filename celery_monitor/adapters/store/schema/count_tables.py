@@ -1,4 +1,4 @@
-"""What tasks did: totals and counts by time."""
+"""Counts of tasks: totals, and by time."""
 
 from typing import Final
 
@@ -27,7 +27,7 @@ series: Final = Table(
     Column("rank", BigInteger, nullable=False, server_default="0"),
     Index("ix_series_rank", "rank"),
 )
-"""``runtime`` and ``wait``: JSON of [bounds, counts]. Sums stay outside of JSON, which knows no infinity."""
+"""``runtime`` and ``wait``: JSON of [bounds, counts]. Their sums have columns, because JSON has no infinity."""
 
 buckets: Final = Table(
     "buckets",
@@ -51,7 +51,7 @@ failing_buckets: Final = Index(
     sqlite_where=FAILED_SOME,
     postgresql_where=FAILED_SOME,
 )
-"""Most buckets have no failure: those that have are found without the others."""
+"""Finds the buckets with failures without reading the others, which are the majority."""
 
 fleet_buckets: Final = Table(
     "fleet_buckets",

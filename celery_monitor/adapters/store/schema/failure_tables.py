@@ -1,4 +1,4 @@
-"""Failures, and their groups."""
+"""Failures and their groups."""
 
 from typing import Final
 
@@ -54,4 +54,4 @@ failures: Final = Table(
     Index("ix_failures_group", "group", "id"),
     sqlite_autoincrement=True,
 )
-"""Samples: the newest of each group, in the order in which they came in (``id``)."""
+"""The newest samples of each group, in the order in which they were received (``id``)."""

@@ -1,4 +1,4 @@
-"""Times by hour, and lengths of queues."""
+"""Run and wait times by hour, and lengths of queues."""
 
 from typing import Final
 
@@ -20,7 +20,7 @@ checkpoints: Final = Table(
     Index("ix_checkpoints_name", "name", "start"),
     sqlite_autoincrement=True,
 )
-"""The histograms of series when their hours began, in order (``id``). ``runtime`` and ``wait``: JSON of the cells."""
+"""The histograms of series at the start of their hours, in order (``id``). ``runtime``, ``wait``: JSON of the cells."""
 
 queue_lengths: Final = Table(
     "queue_lengths",

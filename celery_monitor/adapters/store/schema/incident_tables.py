@@ -1,4 +1,4 @@
-"""Incidents, and what is sent of them."""
+"""Incidents, their notifications, and silences."""
 
 from typing import Final
 
@@ -17,7 +17,7 @@ incidents: Final = Table(
     Index("ix_incidents_state", "state", "opened_at"),
     Index("ix_incidents_first_at", "first_at"),
 )
-"""``body``: the whole Incident."""
+"""``body``: JSON of the Incident."""
 
 deliveries: Final = Table(
     "deliveries",
@@ -32,7 +32,7 @@ deliveries: Final = Table(
     Column("receipt", Text),
     sqlite_with_rowid=False,
 )
-"""What became of an incident on each channel that it goes to: see ChannelDelivery. ``key``: the incident's."""
+"""The state of an incident's notifications on each channel: see ChannelDelivery. ``key``: the incident's."""
 
 silences: Final = Table(
     "silences",
@@ -73,8 +73,8 @@ outbox: Final = Table(
     Index("ix_outbox_delivered", "channel", "delivered_at"),
     sqlite_autoincrement=True,
 )
-"""``refreshed_due_at``: the ``due_at`` of the newest refresh, used when a delivery has missed that refresh.
-``state``: pending, delivered, dead, or unknown. ``progress``: what the sender keeps with the row."""
+"""``refreshed_due_at``: ``due_at`` of the newest refresh, for a row that was refreshed while it was being delivered.
+``state``: pending, delivered, dead, or unknown. ``progress``: text that the sender stores with the row."""
 
 PENDING: Final = outbox.c.state == text("'pending'")
 
@@ -88,7 +88,7 @@ next_to_send: Final = Index(
     sqlite_where=PENDING,
     postgresql_where=PENDING,
 )
-"""The most important row of a route is found without reading the others."""
+"""Finds the most important row of a route without reading the others."""
 
 IS_REPORT: Final = outbox.c.action == text("'report'")
 
@@ -101,7 +101,7 @@ pending_once: Final = Index(
     sqlite_where=PENDING,
     postgresql_where=PENDING,
 )
-"""What waits is refreshed, never doubled."""
+"""A pending row is refreshed, never duplicated."""
 
 report_once: Final = Index(
     "ux_outbox_report",
@@ -111,4 +111,4 @@ report_once: Final = Index(
     sqlite_where=IS_REPORT,
     postgresql_where=IS_REPORT,
 )
-"""A report is claimed once, whatever became of it."""
+"""A report has at most one row, in whatever state."""

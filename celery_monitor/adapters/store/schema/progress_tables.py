@@ -1,4 +1,4 @@
-"""Where the counting stands: the lease, the sequence of flushes, fingerprints, and the monitor's own counters."""
+"""The progress of counting: the lease, the sequence of flushes, fingerprints, and the monitor's own counters."""
 
 from typing import Final
 
@@ -22,10 +22,9 @@ meta: Final = Table(
     Column("fleet", Text, nullable=False, server_default=text("''")),
     Column("external_url", Text, nullable=False, server_default=text("''")),
 )
-"""One row. ``at``: ``now`` of the last flush. ``writer``: the token of the process that leads and may write.
-``identity``: of the store, from its first start for ever. ``holder``, ``term``: see LeaseState. ``lease_until``: Unix
-seconds of the database's clock. ``position``: see Changes. ``fleet``: the name of the fleet that is counted.
-``external_url``: of its page."""
+"""One row. ``at``: ``now`` of the last flush. ``writer``: token of the process that leads and may write. ``identity``:
+random ID of the store, which never changes. ``holder``, ``term``: see LeaseState. ``lease_until``: Unix seconds of the
+database's clock. ``position``: see Changes. ``fleet``, ``external_url``: name of the fleet, and URL of its page."""
 
 counters: Final = Table(
     "counters",
@@ -36,7 +35,7 @@ counters: Final = Table(
     real_column("at"),
     sqlite_with_rowid=False,
 )
-"""The monitor's own counters, one row for each quarter of an hour in which one has changed, with its last value."""
+"""The monitor's own counters: the last value in each quarter of an hour in which the counter changed."""
 
 fingerprints: Final = Table(
     "fingerprints",
@@ -47,5 +46,5 @@ fingerprints: Final = Table(
     Column("expires_at", Double),
     sqlite_with_rowid=False,
 )
-"""``total``: bytes of the epoch's fingerprints up to and with this row, which makes pruning one range.
-``expires_at``: set when another epoch begins."""
+"""``total``: bytes of the epoch's fingerprints up to and including this row, so that pruning deletes one range.
+``expires_at``: set when the next epoch begins."""

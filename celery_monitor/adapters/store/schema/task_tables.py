@@ -1,4 +1,4 @@
-"""Single tasks, and the workers that run them."""
+"""Single tasks, workers, and schedules."""
 
 from typing import Final
 
@@ -32,14 +32,14 @@ tracked: Final = Table(
     Column("expires", Double, nullable=False, server_default=text("0")),
     sqlite_with_rowid=False,
 )
-"""One row for each task ID. ``runs``: JSON of the runs beside the first one, each with its ``encode.RUN``.
+"""Unfinished tasks, one row per task ID. ``runs``: JSON of the further runs, each with the fields ``encode.RUN``.
 
-Without the changes of the newest flushes: see ``tracked_changes``."""
+Does not include the changes of the newest flushes: see ``tracked_changes``."""
 
 tracked_changes: Final = Table(
     "tracked_changes", metadata, number_column("sequence", key=True), Column("body", LargeBinary, nullable=False)
 )
-"""What the newest flushes have changed in ``tracked``, by the sequence of the flush: see ``tracked_journal``."""
+"""Changes of the newest flushes to ``tracked``, by the sequence of the flush: see ``tracked_journal``."""
 
 ended_tasks: Final = Table(
     "ended_tasks",
@@ -58,19 +58,19 @@ ended_tasks: Final = Table(
     Column("parent", Text),
     sqlite_autoincrement=True,
 )
-"""The newest runs that have ended, in the order of their ends (``id``).
+"""The newest ended runs, in the order in which they ended (``id``).
 
-IDs are looked up without an index: every flush would write most of its pages, because IDs are random."""
+There is no index on ``uuid``: because task IDs are random, every flush would write most pages of it."""
 
 
 def beyond(limit: int) -> ColumnElement[bool]:
-    """Rows of ``ended_tasks`` but the newest ``limit``."""
+    """Rows of ``ended_tasks`` except the newest ``limit``."""
     newest = select(func.max(ended_tasks.c.id)).scalar_subquery()
     return ended_tasks.c.id <= newest - limit
 
 
 def among_oldest(limit: int | ColumnElement[int]) -> ColumnElement[bool]:
-    """Rows of ``ended_tasks`` among the oldest: ``limit`` of them, or fewer where IDs were skipped."""
+    """The oldest ``limit`` rows of ``ended_tasks``, or fewer if IDs are missing in between."""
     first = select(func.min(ended_tasks.c.id)).scalar_subquery()
     return ended_tasks.c.id < first + limit
 
@@ -83,7 +83,7 @@ unnamed: Final = Table(
     text_column("event"),
     Column("measured", Double),
 )
-"""Task events that wait for the name of their task. ``event``: JSON."""
+"""Task events whose task name is not known yet. ``event``: JSON."""
 
 workers: Final = Table(
     "workers",
@@ -111,7 +111,7 @@ workers: Final = Table(
 )
 
 task_starts: Final = bodies_by_name("task_starts")
-"""``body``: TaskStarts."""
+"""``body``: JSON of TaskStarts."""
 
 schedules: Final = bodies_by_name("schedules")
-"""``body``: the whole ScheduleState."""
+"""``body``: JSON of ScheduleState."""

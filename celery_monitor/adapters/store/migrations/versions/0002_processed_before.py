@@ -1,4 +1,4 @@
-"""Tasks of a worker's earlier runs, so that a host's total does not fall."""
+"""Stores the number of tasks of a worker's earlier runs, so that a host's total does not decrease."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Failures of a class are found without reading all of them, and a store is known from another one."""
+"""Adds an index of failures by exception class, and an identity that distinguishes stores."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Which series are given up first where there are too many."""
+"""Stores the order in which series are merged if there are too many."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""The worker of a task under way, and the runs of its id on other workers."""
+"""Stores the worker of an unfinished task, and runs of the same task ID on other workers."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Task events that wait for the name of their task."""
+"""Stores task events whose task name is not known yet."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What is most important is sent first."""
+"""Adds priorities to the outbox."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0006"
 
 
 def upgrade() -> None:
-    # 1: what waits now may be the first page of its incident.
+    # 1, because a pending row may be the first page of its incident.
     op.add_column("outbox", sa.Column("priority", sa.BigInteger, nullable=False, server_default=sa.text("1")))
     op.add_column("outbox", sa.Column("at", sa.Double, nullable=False, server_default=sa.text("0")))
     op.execute("UPDATE outbox SET at = created_at")

@@ -1,4 +1,4 @@
-"""Workers whose clocks are wrong, and workers that send no heartbeats."""
+"""Stores workers' clock offsets, and which workers send no heartbeats."""
 
 import sqlalchemy as sa
 from alembic import op

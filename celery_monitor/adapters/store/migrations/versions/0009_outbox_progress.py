@@ -1,4 +1,4 @@
-"""What became of a mail is known for each of its recipients."""
+"""Stores the outcome of a mail for each of its recipients."""
 
 import sqlalchemy as sa
 from alembic import op

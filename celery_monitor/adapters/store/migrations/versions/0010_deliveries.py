@@ -1,4 +1,4 @@
-"""What became of an incident is known for each channel. Until now there was one channel of incidents."""
+"""Stores the delivery of an incident on each channel. Earlier versions had one channel for incidents."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0009"
 
 _SORTED = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _ONLY = "pagerduty"
-"""The channel that every incident went to."""
+"""The only channel for incidents of earlier versions."""
 
 
 def upgrade() -> None:
@@ -30,7 +30,7 @@ def upgrade() -> None:
 
 
 def _known() -> sa.Insert:
-    """A row for each incident that was sent, or is to be. What waits comes before what was given up of it."""
+    """A delivery for each incident that was sent or waits to be sent. A pending row determines its state."""
     incidents = sa.table("incidents", *map(sa.column, ("key", "delivered_at", "delivered_count", "delivery_error")))
     outbox = sa.table("outbox", *map(sa.column, ("key", "channel", "action", "state", "attempts", "id")))
     rows = outbox.c.key == incidents.c.key, outbox.c.channel == _ONLY, outbox.c.action != "report"

@@ -1,4 +1,4 @@
-"""Who leads, for how long, and the last envelope whose effect is committed."""
+"""Stores the leader, the end of its lease, and the position of the last committed message."""
 
 import sqlalchemy as sa
 from alembic import op

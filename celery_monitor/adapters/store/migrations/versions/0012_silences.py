@@ -1,4 +1,4 @@
-"""Silences: failures that are not to page for some time."""
+"""Stores silences."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Which fleet's counts these are, so that another fleet on the same database does not take them for its own."""
+"""Stores the name of the fleet, so that another fleet in the same database does not use its tables."""
 
 import sqlalchemy as sa
 from alembic import op

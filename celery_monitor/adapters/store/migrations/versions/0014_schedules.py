@@ -1,4 +1,4 @@
-"""Schedules: when each was due, and when it ran."""
+"""Stores when each schedule was due and when it ran."""
 
 import sqlalchemy as sa
 from alembic import op

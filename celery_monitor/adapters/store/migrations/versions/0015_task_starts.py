@@ -1,4 +1,4 @@
-"""The newest starts of each task, out of which regular tasks are found."""
+"""Stores the newest starts of each task, to find tasks that run regularly."""
 
 import sqlalchemy as sa
 from alembic import op

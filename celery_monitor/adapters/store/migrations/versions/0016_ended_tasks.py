@@ -1,4 +1,4 @@
-"""The newest tasks that have ended, and what is shown of those under way."""
+"""Stores the newest ended tasks, and more details of unfinished ones."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Where the page of these counts is, for the monitors of other fleets in the same database."""
+"""Stores the URL of the fleet's page, for the monitors of other fleets in the same database."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Sums of all tasks by bucket, and indexes of what fails and of what failures are sorted by."""
+"""Stores the sums of all tasks by bucket, and adds indexes of failing buckets and for sorting failures."""
 
 import sqlalchemy as sa
 from alembic import op

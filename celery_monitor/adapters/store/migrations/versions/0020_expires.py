@@ -1,4 +1,4 @@
-"""The time from which a task is not begun any more."""
+"""Stores the time at which a task expires."""
 
 import sqlalchemy as sa
 from alembic import op

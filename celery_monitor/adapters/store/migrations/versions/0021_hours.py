@@ -1,4 +1,4 @@
-"""Run times and waiting times by hour, and lengths of queues by quarter of an hour."""
+"""Stores run and wait times by hour, and lengths of queues by quarter of an hour."""
 
 import sqlalchemy as sa
 from alembic import op

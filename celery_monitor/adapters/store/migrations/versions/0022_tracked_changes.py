@@ -1,4 +1,4 @@
-"""Changes of the tasks under way as a journal, and ended tasks without an index of their ids."""
+"""Adds the journal of unfinished tasks, and drops the index of ended tasks by ID."""
 
 import sqlalchemy as sa
 from alembic import op

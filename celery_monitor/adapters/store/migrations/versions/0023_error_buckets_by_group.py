@@ -1,4 +1,4 @@
-"""An index by which failures of long periods are added up by error group; on SQLite, see ``Sql.without_index``."""
+"""Adds an index for sums of failures by error group over long periods, on SQLite: see ``Sql.without_index``."""
 
 from alembic import op
 
