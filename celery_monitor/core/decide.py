@@ -180,6 +180,18 @@ class Decider:
             entry.dirty |= entry.succeeded_at <= entry.last_at < at
             entry.succeeded_at = max(entry.succeeded_at, at)
 
+    def clock_set_back(self, seconds: float, now: float) -> None:
+        """The machine's clock was set back by ``seconds`` to ``now``.
+
+        Otherwise, no incident from before would be refreshed or resolved until the clock shows its last time again, and
+        its tasks would be part of a storm until then.
+        """
+        for entry in self._open.values():
+            entry.clock_set_back(seconds, now)
+        self._recovery.clock_set_back(seconds, now)
+        self._storms.clear()
+        self.episodes.clear_storms()
+
     @property
     def pages(self) -> bool:
         """Whether the next ``take`` returns notifications."""

@@ -97,6 +97,10 @@ class Episodes:
             if entry.reason is Reason.STORM_JOINED:
                 live.storm = self._storms.get((entry.condition, entry.rule.route, entry.severity))
 
+    def clear_storms(self) -> None:
+        """Start counting again which subjects have failed recently. Open storms stay open."""
+        self._detectors.clear()
+
     def live(self, on: Condition) -> list[Incident]:
         """The unresolved incidents of this condition, from which its judge continues after a start."""
         entries = (

@@ -147,6 +147,15 @@ class OpenIncident(msgspec.Struct, gc=False):
     revised: bool = False
     """Whether its text has changed since it was sent."""
 
+    def clock_set_back(self, seconds: float, now: float) -> None:
+        """The machine's clock was set back to ``now``: times that it showed before are not in the future."""
+        if max(self.last_at, self.succeeded_at, self.sent_at) <= now:
+            return
+        self.opened_at, self.first_at = self.opened_at - seconds, self.first_at - seconds
+        self.last_at, self.sent_at = self.last_at - seconds, self.sent_at - seconds
+        self.succeeded_at -= seconds if self.succeeded_at else 0.0
+        self.dirty = True
+
     @property
     def has_unsent(self) -> bool:
         """Whether there are changes that were not sent yet."""

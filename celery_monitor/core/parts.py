@@ -18,6 +18,7 @@ from celery_monitor.core.queues import Queues
 from celery_monitor.core.schedules.judge import ScheduleJudge
 from celery_monitor.core.silences import Silences
 from celery_monitor.core.start_history import StartHistory
+from celery_monitor.core.stream_clock import MAX_TICK_GAP
 from celery_monitor.core.text import OTHER
 from celery_monitor.core.track import Tracker
 from celery_monitor.core.transitions import KINDS
@@ -89,6 +90,8 @@ class Parts:
         self.decider.restore(restored.incidents, now)
         alive_at = restored.counters.get(CounterName.ALIVE_AT)
         self.conditions.restore(self.decider.episodes.live)
+        if alive_at is not None and alive_at - now > MAX_TICK_GAP:
+            self.decider.clock_set_back(alive_at - now, now)
         if alive_at is not None:
             self.conditions.note_downtime(alive_at, now)
             self.note_downtime(alive_at, now)

@@ -37,6 +37,15 @@ class RecoveryTracker:
         """Record a success of the task."""
         self._succeeded[task] = max(at, self._succeeded.get(task, at))
 
+    def clock_set_back(self, seconds: float, now: float) -> None:
+        """As OpenIncident.clock_set_back."""
+        for task in {*self._failed, *self._succeeded}:
+            if max(self._failed.get(task, 0.0), self._succeeded.get(task, 0.0)) > now:
+                for times in (self._failed, self._succeeded):
+                    if task in times:
+                        times[task] -= seconds
+        self._others -= seconds if self._others > now else 0.0
+
     def is_quiet(self, task: str, since: float) -> bool:
         """Whether the task has not failed after ``since``."""
         return self._failed.get(task, self._others) <= since

@@ -82,6 +82,10 @@ class StormDetector:
             self._prune(level, recent.at)
         return len(levels[0].tasks) > self._max_tasks
 
+    def clear(self) -> None:
+        """Forget all tasks."""
+        self._levels.clear()
+
     def tasks(self, route: str, severity: Severity) -> Mapping[str, RecentFailures]:
         """The tasks that count towards the storm, by name."""
         return self._levels_of(route)[_SEVERITIES.index(severity)].tasks

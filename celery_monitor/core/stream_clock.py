@@ -45,6 +45,11 @@ class StreamClock:
         if abs(self.now - timestamp) < LIVE_LAG:
             self._probed_at = self.now
 
+    def set_back(self, now: float) -> float:
+        """Seconds by which the machine's clock was set back since the last tick; 0 if it was not."""
+        back = self._ticked - now
+        return back if back > MAX_TICK_GAP else 0.0
+
     def tick(self, now: float) -> tuple[float, float]:
         """Let time pass. Returns the seconds since the last call, and how many of them had no messages."""
         self.now = now

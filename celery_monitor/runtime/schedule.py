@@ -87,7 +87,10 @@ class ReportSchedule:
     def _claim(self, date: dt.date, due_at: float, now: float) -> bool:
         """Queue the report of a day; False if it has to wait."""
         # Counters are stored per quarter of an hour, at its last update, so they may be that much newer.
-        if self._first and (self._new or not self._reader.counters(due_at + BUCKET_SECONDS)):
+        # Before the first report, or if the clock was set back, an older day may be due.
+        may_precede = self._first or (self._claimed is not None and date < self._claimed)
+        is_new = self._first and self._new
+        if may_precede and (is_new or not self._reader.counters(due_at + BUCKET_SECONDS)):
             return True  # a new monitor did not exist when this was due, so it missed nothing
         end = day_bounds(date, self._zone)[1]
         if not self._may_claim(end, now):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from celery_monitor.core.clock_skew import ClockSkew
-from celery_monitor.core.model import Changes, Delivery, Restored, Worker
+from celery_monitor.core.model import Changes, Delivery, Incident, Restored, Worker
 from celery_monitor.core.monitor import LIVE_FOR, PROBE, Limits, Monitor
 from celery_monitor.core.rules import Policy, Rule
 from tests.builders import NOON, body, pass_time, raw
@@ -273,3 +273,63 @@ def test_old_events_show_no_worker_that_is_gone() -> None:
     of = watching(now=NOON + HOUR)
     hear(of, NOON + HOUR, raw("started", "u1", NOON), raw("failed", "u1", NOON + 1, exception="ValueError()"))
     assert of.snapshot().workers == []
+
+
+class Turning:
+    """A monitor whose turns are a second apart, with a worker that is well."""
+
+    def __init__(self, restored: Restored | None, now: float) -> None:
+        policy = Policy(fleet="shop", default=Rule(to=("oncall",)), resolve_on_success=True, resolve_after=300.0)
+        self.of = Monitor(replace(Limits(), prober=PROBER, policy=policy), restored or Restored(), now)
+        self.of.connected(acknowledges=True)
+        self.now, self.sent, self.incidents = now, list[tuple[str, str]](), dict[str, Incident]()
+
+    def turn(self, seconds: int, *events: dict[str, object]) -> None:
+        """Events of now, then so many seconds without any."""
+        hear(self.of, self.now, *(one | {"timestamp": self.now} for one in events))
+        for _ in range(seconds):
+            self.now += 1
+            probe(self.of, self.now)
+            hear(self.of, self.now, beat(self.now))
+            self.of.tick(self.now)
+            changes = self.of.take(self.now)
+            if changes is not None:
+                self.sent += [(row.key, str(row.action)) for row in changes.outbox]
+                self.incidents |= {one.key: one for one in changes.incidents}
+
+
+@pytest.mark.parametrize("back", [600.0, HOUR, 48 * HOUR])
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("first", [False, True])
+def test_the_clock_of_the_monitor_is_set_back(back: float, *, restarted: bool, first: bool) -> None:
+    """An open incident is resolved as soon as its task is well for long enough, also if it was so ``first``."""
+    shop = Turning(None, NOON)
+    shop.turn(60)
+    shop.turn(60, *failure(NOON))
+    (opened,) = shop.sent
+    well = [raw("received", "u2", name="shop.pay"), raw("succeeded", "u2", runtime=0.1)]
+    shop.turn(30, *(well if first else ()))
+    if restarted:
+        known = Restored(incidents=[*shop.incidents.values()], counters={"alive_at": shop.now})
+        shop = Turning(known, shop.now - back)
+    shop.sent.clear()
+    shop.now = NOON + 150 - back
+    shop.turn(30)
+    shop.turn(150, *(() if first else well))
+    assert shop.sent == []
+    shop.turn(120)
+    assert shop.sent == [(opened[0], "resolve")]
+    assert shop.incidents[opened[0]].last_at == pytest.approx(NOON + 60 - back, abs=2)
+
+
+def test_a_storm_does_not_last_until_the_clock_shows_its_time_again() -> None:
+    """A task that fails after the clock was set back has an incident of its own."""
+    shop = Turning(None, NOON)
+    for number in range(30):
+        shop.turn(1, raw("received", f"u{number}", name=f"t{number}"), raw("failed", f"u{number}"))
+    assert len(shop.sent) < 30
+    shop.sent.clear()
+    shop.now -= 2 * HOUR
+    shop.turn(900)
+    shop.turn(5, raw("received", "last", name="shop.pay"), raw("failed", "last"))
+    assert ("shop.pay/2023-11-15T10Z", "trigger") in shop.sent

@@ -190,6 +190,22 @@ def test_a_new_monitor_reports_nothing_from_before_its_time() -> None:
     assert claims.dates == ["2026-11-23"]
 
 
+@pytest.mark.parametrize("new", [False, True])
+@pytest.mark.parametrize("back", ["2026-11-24T07:30", "2026-11-20T12:00"])
+def test_a_clock_that_is_set_back_reports_no_day_from_before_its_time(back: str, *, new: bool) -> None:
+    """Nor the same day again; and the next one is not left out."""
+    claims = Claims(since=at("2026-11-23T15:00"))
+    running = ReportSchedule(claims, claims, "email", "0 8 * * *", dt.UTC, new=new)  # type: ignore[arg-type]
+    running.run_once(at("2026-11-23T15:00"))
+    running.run_once(at("2026-11-24T08:00"))
+    running.run_once(at(back))
+    running.run_once(at(back) + 60)
+    assert claims.dates == ["2026-11-23"]
+    for day in ("24", "25"):
+        running.run_once(at(f"2026-11-{day}T08:00:01"))
+    assert claims.dates == ["2026-11-23", "2026-11-24"]
+
+
 def test_a_new_monitor_is_new_though_it_has_counted_already() -> None:
     """Its first counts may be stored before the schedule is asked for the first time."""
     claims = Claims()
