@@ -161,10 +161,6 @@ class Pages:
             summary = await self._queries(partial(self._sources.report, date, now))
             await self._queries(partial(self._sources.report_part, summary, "./", 1))
 
-    async def prepare_queues(self, pause: float) -> None:
-        """See QueuePages.prepare. Raises as a call of Queries."""
-        await self._queues.prepare(pause)
-
     async def prepare_days(self, pause: float) -> None:
         """See that what tasks did on earlier days is known, the newest first, with a pause in seconds after each.
 

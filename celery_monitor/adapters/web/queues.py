@@ -1,6 +1,5 @@
 """Queues: all of them, and one with its tasks, times, workers and incidents. As pages and as JSON."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,17 +21,13 @@ from celery_monitor.adapters.web.queue_history import QueueHistory
 from celery_monitor.adapters.web.render import page
 from celery_monitor.adapters.web.sorting import SortColumn, numbered, order
 from celery_monitor.adapters.web.sources import Sources
-from celery_monitor.adapters.web.trends import DAY_HOURS, HOUR, SPANS, WEEK_HOURS, Window
+from celery_monitor.adapters.web.trends import DAY_HOURS, HOUR, SPANS, Window
 from celery_monitor.core import paging
-from celery_monitor.core.model import FAILED, SUCCEEDED, QueueStats, Snapshot, Worker
+from celery_monitor.core.model import QueueStats, Snapshot, Worker
 from celery_monitor.ports import TaskRow
 from celery_monitor.settings.units import DAY
 
 FIELDS: Final = ("span", "sort", "page")
-PREPARED: Final = 8
-"""Queues whose pages are prepared: those with the most executed tasks."""
-PREPARED_TASKS: Final = 500
-"""Of a queue with more tasks the first page takes longer, and not the start of the daemon."""
 _OPEN: Final = 10
 """Open incidents that are listed."""
 _DEFAULT_SORT: Final = "executed"
@@ -155,20 +150,6 @@ class QueuePages:
                 "hours": [curves.hour_view(row) for row in hours.times],
             }
         )
-
-    async def prepare(self, pause: float) -> None:
-        """Read the last week of the queues with the most executed tasks, with a pause in seconds after each.
-
-        With one hour more: seven days that do not begin with an hour touch it.
-
-        Raises as a call of Queries.
-        """
-        now = self._sources.clock.now()
-        states = [state for state in await self._all() if 0 < len(state.tasks) <= PREPARED_TASKS]
-        states.sort(key=lambda state: -sum(row.counts[SUCCEEDED] + row.counts[FAILED] for row in state.tasks))
-        for state in states[:PREPARED]:
-            await self._queries(partial(self._history.of(state.stats.name), trends.window(now, WEEK_HOURS + 1), now))
-            await asyncio.sleep(pause)
 
     async def _all(self) -> list[QueueView]:
         """All queues that are known, in any order."""

@@ -1,6 +1,5 @@
 """Queues: the list, and one of them as a page and as JSON."""
 
-import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -10,9 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from celery_monitor.adapters.web.parameters import stored_text
-from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.queue_history import CACHED_FOR, MAX_CACHED, QueueHistory
-from celery_monitor.adapters.web.queues import PREPARED, PREPARED_TASKS, QueuePages
 from celery_monitor.adapters.web.trends import HOUR, window
 from celery_monitor.core.model import (
     COUNTS,
@@ -229,15 +226,3 @@ def test_hours_of_a_queue_are_read_once() -> None:
     for number in range(MAX_CACHED):
         asked(f"other-{number}")
     assert asked("a", NOW + CACHED_FOR + 5)[1] == ("times", "a", week.first + CACHED_FOR)
-
-
-def test_the_largest_queues_are_prepared(fleet: Fleet, commit: Commit) -> None:
-    """Those with the most runs, and none with so many tasks that it would hold up the start."""
-    buckets = [bucket("a", f"queue-{number}", succeeded=100 + number) for number in range(PREPARED + 1)]
-    buckets += [bucket(f"task-{number}", "huge", succeeded=9) for number in range(PREPARED_TASKS + 1)]
-    commit(Changes(now=NOW, sequence=2, buckets=buckets))
-    queries = Queries()
-    pages = QueuePages(fleet.sources(), queries)
-    asyncio.run(pages.prepare(0.0))
-    queries.stop()
-    assert list(pages._history._cached) == [f"queue-{number}" for number in range(PREPARED, 0, -1)]

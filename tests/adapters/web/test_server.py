@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from celery_monitor.adapters.web import Site, WebServer, connection, queries
 from celery_monitor.core.summary import Summary
 from celery_monitor.errors import ConfigError, PortUnavailableError, StoreUnavailableError
-from celery_monitor.ports import HealthReport
+from celery_monitor.ports import HealthReport, Reader
 from celery_monitor.settings.web import WebSettings
 from tests.adapters.web.conftest import Serve, Served, served
 from tests.adapters.web.fleet import NOW, Fleet
@@ -266,6 +267,29 @@ def test_earlier_days_are_prepared(fleet: Fleet, monkeypatch: pytest.MonkeyPatch
     today = datetime.fromtimestamp(NOW, UTC).date()
     back = [(today - day).days for day in asked]
     assert back[:12] == [0, 1, 2, 0, 0, 1, 2, 3, 0, 1, 2, 3]
+
+
+def test_only_what_is_cheap_is_prepared(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hours of a queue take half a second to read: not before somebody asks. Days come one at a time."""
+    monkeypatch.setattr("celery_monitor.adapters.web.site.PREPARE_AFTER", (0.0, 60.0))
+    asked, prepared, made = set[str](), list[date](), fleet.sources()
+
+    class Noting:
+        def __getattr__(self, name: str) -> Any:
+            asked.add(name)
+            return getattr(made.reader, name)
+
+    def prepare(day: date, _: float) -> bool:
+        prepared.append(day)
+        return True
+
+    site = Site(WebSettings(), replace(made, reader=cast("Reader", Noting()), prepare_report=prepare))
+    with served(WebServer(site, host="127.0.0.1", port=0)) as one:
+        wait_until(lambda: bool(prepared))
+        assert "queue_hours" not in asked
+        assert one.get("/queues/billing").status_code == 200
+        assert "queue_hours" in asked
+        assert len(prepared) == 1
 
 
 def test_a_fault_of_ours_is_told_without_details(site: Served, fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
