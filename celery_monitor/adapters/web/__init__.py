@@ -1,38 +1,38 @@
-"""HTTP by Starlette on uvicorn: metrics, probes, the API and the page.
+"""The HTTP server, with Starlette on uvicorn: metrics, probes, the API and the web pages.
 
-Nothing here writes to the store, and no client can make the daemon wait: connections are bounded and timed, store
-queries run in a small pool of their own, and metrics and probes need neither.
+Only silences are written to the store. No client can block the daemon: connections are bounded and have timeouts, store
+queries run in a small thread pool, and metrics and probes need neither.
 
-    server.py      the listening socket and the serving loop
-    connection.py  deadlines and bounds of one connection
-    site.py        what is served from what; routes
-    scrape.py      /metrics, rendered once for all who wait
-    guard.py       who may go on; security headers (policies.py)
+    server.py      the listening socket and the server loop
+    connection.py  timeouts and limits of one connection
+    site.py        the application and its routes
+    scrape.py      /metrics, rendered once for all waiting clients
+    guard.py       authentication of requests, and security headers (policies.py)
     access.py      the ways to sign in: basic.py, auth_proxy.py, and sessions.py by sign_in.py
-    audience.py    who a path is for
-    people.py      who is signed in, and their role
-    signing.py     texts in cookies that nobody else can have written
-    destination.py where a browser goes to sign in, and back
-    origin.py      whether a request comes from a page of this site
+    audience.py    whether a path is for programs or for people
+    people.py      the signed-in person and their role
+    signing.py     signed texts for cookies
+    destination.py redirects to the sign-in and back
+    origin.py      checks that a request comes from a page of this site
     fleets.py      the other fleets in the same database
-    door.py        the pages in front of the sign-in
-    queries.py     the store's queries, in threads
-    parameters.py  query parameters, checked
+    door.py        the pages before the sign-in
+    queries.py     queries on the store, in threads
+    parameters.py  validation of query parameters
     api.py         /api/v1
     views.py       values as JSON
     openapi/       the description of /api/v1
-    pages.py       the overview and what belongs to no other; the page's routes
-    listings.py    the pages with a form: tasks, failures, incidents
-    runs.py        what runs now, and a task by its ID
-    workers.py     workers, and what runs on one
-    details.py     the pages of one thing: a task, a failure, an incident
-    render.py      templates, and what all pages have in common
-    status.py      the two states on top of every page
-    trends.py      counts by hour, as they are drawn
-    charts.py      pictures as SVG
-    diagnosis.py   an incident in sentences
-    tracebacks.py  a traceback, with the application's frames set apart
-    search.py      names found by a part of them
+    pages.py       the overview, reports and static files; the routes of all pages
+    listings.py    the lists with a form: tasks, failures, incidents
+    runs.py        running, waiting and ended tasks, and a task by its ID
+    workers.py     workers, and the tasks that run on one
+    details.py     pages of a single task, failure or incident
+    render.py      template rendering
+    status.py      the two states at the top of every page
+    trends.py      counts by hour for charts
+    charts.py      charts as SVG
+    diagnosis.py   sentences about an incident
+    tracebacks.py  separates the application's frames in a traceback
+    search.py      finds names by a part of them
 """
 
 from celery_monitor.adapters.web.server import WebServer

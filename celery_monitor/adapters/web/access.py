@@ -1,4 +1,4 @@
-"""Who may see what: the ways to sign in, in the order in which they are asked."""
+"""Access control: tries the ways to sign in, in order."""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -20,7 +20,7 @@ _DOORS: Final = frozenset({SIGN_IN, CALLBACK, SIGN_OUT})
 
 
 class Access:
-    """Decides about requests. Without any way to sign in configured, everybody may see everything."""
+    """Decides about requests. If no way to sign in is configured, everybody may read everything."""
 
     def __init__(self, settings: WebSettings, sessions: Sessions, clients: Clients, now: Callable[[], float]) -> None:
         self._sessions = sessions
@@ -35,21 +35,21 @@ class Access:
 
     @property
     def denials(self) -> Mapping[str, int]:
-        """Requests that were refused, by the reason."""
+        """Number of refused requests by reason."""
         return {**self._refused, "header": self._proxy.ignored if self._proxy is not None else 0}
 
     @property
     def schemes(self) -> tuple[str, ...]:
-        """How programs can sign in, as the API's description names it; none where nobody has to."""
+        """The security schemes of the API's description; empty if no sign-in is required."""
         ways = {"password": self._basic is not None, "session": self.oidc, "proxy": self._proxy is not None}
         return tuple(name for name, configured in ways.items() if configured)
 
     def count(self, reason: RefusedReason) -> None:
-        """A sign-in failed."""
+        """Count a failed sign-in."""
         self._refused[reason] += 1
 
     def person(self, scope: Scope) -> Person | Refused | None:
-        """Who makes a request, or the answer to who may not go on; None for anybody where that is enough."""
+        """The person who makes a request, or the refusal; None if the path needs no sign-in."""
         path = scope["path"]
         if self.open or path in OPEN_PATHS or (self.oidc and path in _DOORS):
             return None
@@ -61,7 +61,7 @@ class Access:
         return person
 
     def _authenticate(self, scope: Scope, headers: Headers) -> Person | Refused | None:
-        """None: nobody is named. The proxy first: it may send the name as a Basic header, too."""
+        """The person or the refusal; None without credentials. The proxy first, as it may also send a Basic header."""
         person = None if self._proxy is None else self._proxy.person(scope, headers)
         if person is not None:
             return person
@@ -73,7 +73,7 @@ class Access:
         return None
 
     def _nobody(self, path: str) -> Refused:
-        # Where people sign in by the provider, a browser must not ask them for a password.
+        # If users sign in with the provider, the browser must not ask for a password.
         headers = CHALLENGE if self._basic is not None and (for_program(path) or not self.oidc) else {}
         if self.oidc:
             return Refused(401, "Sign in to see this page.", headers, retry=True)

@@ -1,4 +1,4 @@
-"""``/api/v1``: what is counted and stored, as JSON."""
+"""The JSON API, ``/api/v1``."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,21 +27,21 @@ from celery_monitor.settings.units import DAY
 T = TypeVar("T")
 
 ERRORS_SINCE: Final = 7 * DAY
-"""Of a task's error groups, unless another time is asked for."""
+"""Default period of a task's error groups, in seconds."""
 FAILURE_FILTERS: Final = ("task", "exception", "since", "until")
 
 
 class Api:
-    """The endpoints. All answer with JSON, lists with ``items`` and the cursor of the ``next`` page."""
+    """The endpoints. All return JSON; lists have ``items`` and ``next``, the cursor of the next page."""
 
     def __init__(self, sources: Sources, queries: Queries, *, schemes: tuple[str, ...]) -> None:
-        """``schemes``: how one can sign in, which the description then says."""
+        """``schemes``: security schemes for the OpenAPI description."""
         self._sources = sources
         self._schemes = schemes
         self._queries = queries
 
     def routes(self) -> list[Route]:
-        """All of them, as in ``openapi``."""
+        """The routes of the endpoints, as described in ``openapi``."""
         return [
             Route(INDEX, self.index),
             Route(f"{INDEX}/", self.index),
@@ -59,14 +59,14 @@ class Api:
         ]
 
     async def index(self, request: Request) -> Response:
-        """What there is."""
+        """The list of endpoints."""
         self._query(request)
         listed = {path: operation for path, operation in OPERATIONS.items() if path != INDEX}
         resources = [{"href": path, "about": operation.about} for path, operation in listed.items()]
         return answer({"resources": resources, "description": "/openapi.json"})
 
     async def summary(self, request: Request) -> Response:
-        """The fleet at a glance."""
+        """An overview of the fleet."""
         since = self._query(request, "since").time("since")
         return answer(await self._queries(partial(overview, self._sources, since, seen=True)))
 
@@ -88,7 +88,7 @@ class Api:
         return _items(page, views.task)
 
     async def task(self, request: Request) -> Response:
-        """One task, with its queues and its errors."""
+        """One task, with its queues and error groups."""
         name = stored_text(_path_parameter(request, "name"))
         since = self._query(request, "since").time("since")
         reader, now = self._sources.reader, self._sources.clock.now()
@@ -109,7 +109,7 @@ class Api:
         )
 
     async def queue_lengths(self, request: Request) -> Response:
-        """Lengths of queues by hour."""
+        """Queue lengths by hour."""
         query, now = self._query(request, "limit", "cursor", "queue", "since", "until"), self._sources.clock.now()
         since, until = query.span()
         queue = query.name("queue")
@@ -134,7 +134,7 @@ class Api:
         return _items(page, views.failure)
 
     async def failure(self, request: Request) -> Response:
-        """All kept failures of a task ID."""
+        """All stored failures of a task ID."""
         uuid = stored_text(_path_parameter(request, "uuid"))
         self._query(request)
         failures: list[Failure] = await self._queries(partial(self._sources.reader.failure, uuid))
@@ -158,7 +158,7 @@ class Api:
         return answer(views.incident_in_full(*incident))
 
     async def outbox(self, request: Request) -> Response:
-        """Notifications that wait or were given up, oldest first."""
+        """Pending and failed notifications, oldest first."""
         query = self._query(request, "limit", "cursor", "since", "until", "dead")
         since, until = query.span()
         page = await self._queries(
@@ -174,14 +174,14 @@ class Api:
         return _items(page, views.outbox_item)
 
     async def report(self, request: Request) -> Response:
-        """A day's summary, as in the mail."""
+        """The summary of a day, as in the mail."""
         self._query(request)
         now = self._sources.clock.now()
         date = day(request.path_params["date"], now=now, zone=self._sources.zone)
         return answer(summary_to_dict(await self._queries(partial(self._sources.report, date, now))))
 
     async def openapi(self, request: Request) -> Response:
-        """The description of all this."""
+        """The OpenAPI description."""
         self._query(request)
         return answer(document(schemes=self._schemes))
 
@@ -202,14 +202,14 @@ def _failure_filter(query: Parameters) -> FailureFilter:
 
 
 def current(snapshot: Callable[[], Snapshot | None]) -> Snapshot:
-    """The state of now. Raises StoreUnavailableError while the monitor starts."""
+    """The current snapshot. Raises StoreUnavailableError while the monitor starts."""
     current_snapshot = snapshot()
     if current_snapshot is None:
         raise StoreUnavailableError("the monitor is starting: the store has not been read yet")
     return current_snapshot
 
 
-def answer(value: Any, status: int = 200) -> Response:  # noqa: ANN401 - whatever JSON can hold
+def answer(value: Any, status: int = 200) -> Response:  # noqa: ANN401 - any JSON value
     """A value as JSON."""
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
@@ -220,7 +220,7 @@ def refusal(status: int, error: str) -> Response:
 
 
 def _path_parameter(request: Request, parameter: str) -> str:
-    """What the path names. An empty name is the list's address with a slash too many, whatever it asks for."""
+    """A parameter of the path. An empty one, the list's address with an extra slash, is an error."""
     name: str = request.path_params[parameter]
     if not name:
         raise HTTPException(404, f"no {parameter} is given")

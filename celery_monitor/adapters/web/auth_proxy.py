@@ -1,7 +1,7 @@
-"""Sign-in by a proxy in front, which names the person in a header.
+"""Sign-in by a proxy in front of the monitor, which sends the user name in a header.
 
-Only a connection from one of the configured addresses counts. A header that came twice may be the client's own beside
-the proxy's, so it names nobody.
+The header is accepted only from the configured addresses. If it occurs twice, one may come from the client, so it is
+ignored.
 """
 
 import ipaddress
@@ -23,7 +23,7 @@ NO_GROUP: Final = (
 )
 
 _LOG_EVERY: Final = 60.0
-"""Seconds between two lines: whoever sends headers must not fill the log."""
+"""Minimum seconds between two log lines, so that clients cannot fill the log."""
 
 _log = structlog.get_logger()
 
@@ -35,11 +35,11 @@ class AuthProxy:
         self._settings = settings
         self._roles = roles
         self.ignored = 0
-        """Requests with the header from elsewhere, or with headers that cannot be trusted."""
+        """Number of requests with untrusted headers."""
         self._quiet_until = -math.inf
 
     def person(self, scope: Scope, headers: Headers) -> Person | Refused | None:
-        """Who asks, by the proxy; None when it names nobody, or when it is not the proxy that asks."""
+        """The person named by the proxy, or the refusal; None if no person is named or the headers are not trusted."""
         users = headers.getlist(self._settings.user_header)
         groups = headers.getlist(self._settings.groups_header)
         if not any(map(str.strip, (*users, *groups))):
@@ -78,6 +78,6 @@ class AuthProxy:
 
 
 def _text(value: str) -> str | None:
-    """A header's value as text; None of an empty one, and of one with what is not to be shown."""
+    """A header's value as text; None if it is empty or contains unprintable characters."""
     text = value.encode("latin-1", "replace").decode("utf-8", "replace").strip()
     return text if text and text.isprintable() and "\N{REPLACEMENT CHARACTER}" not in text else None

@@ -1,4 +1,4 @@
-"""HTTP Basic: one user with one password."""
+"""HTTP Basic authentication with one user and password."""
 
 import base64
 import binascii
@@ -24,15 +24,15 @@ _log = structlog.get_logger()
 
 
 class Clients:
-    """Who asks, and how often each has failed to sign in."""
+    """Identifies clients and throttles those with too many failed sign-ins."""
 
     def __init__(self, proxies: Sequence[Network]) -> None:
-        """``proxies``: whose ``X-Forwarded-For`` tells who the client is."""
+        """``proxies``: networks of proxies whose ``X-Forwarded-For`` is trusted."""
         self._proxies = proxies
         self._throttle = Throttle()
 
     def wait(self, scope: Scope) -> Refused | None:
-        """The answer to a client that failed too often; None for others."""
+        """The refusal for a client with too many failed sign-ins; None for others."""
         wait = self._throttle.wait(self.address_of(scope), monotonic())
         if not wait:
             return None
@@ -40,13 +40,13 @@ class Clients:
         return Refused(429, message, {"retry-after": str(math.ceil(wait))}, reason="throttled")
 
     def failed(self, scope: Scope) -> None:
-        """A sign-in of this client failed."""
+        """Count a failed sign-in of the client."""
         client = self.address_of(scope)
         if self._throttle.failed(client, monotonic()):
             _log.warning("Too many failed sign-ins; the client must wait", client=client, failures=MAX_FAILURES)
 
     def address_of(self, scope: Scope) -> str:
-        """The address of who asks."""
+        """The client's address."""
         peer, _ = scope.get("client") or ("unknown", 0)
         return client_of(peer, ",".join(Headers(scope=scope).getlist("x-forwarded-for")), self._proxies)
 
@@ -54,7 +54,7 @@ class Clients:
 class Basic:
     """Checks user name and password.
 
-    ``password`` is asked for each request, because its file may change; while it gives None nobody is let in.
+    ``password`` is called for each request, because its file may change; while it returns None, nobody can sign in.
     """
 
     def __init__(self, username: str, password: Callable[[], str | None], clients: Clients) -> None:
@@ -63,7 +63,7 @@ class Basic:
         self._clients = clients
 
     def person(self, scope: Scope, authorization: str) -> Person | Refused:
-        """Who asks, by the header ``Authorization``."""
+        """The person with the credentials in the header ``Authorization``, or the refusal."""
         if (denied := self._clients.wait(scope)) is not None:
             return denied
         credentials = _given(authorization)
@@ -76,7 +76,7 @@ class Basic:
 
     def _knows(self, credentials: bytes) -> bool:
         password = self._password()
-        # Over the whole of both: the time taken must not tell which of the two is wrong, or where.
+        # Both are compared together in constant time, so that the time does not reveal which of them is wrong.
         return password is not None and hmac.compare_digest(credentials, f"{self._username}:{password}".encode())
 
 

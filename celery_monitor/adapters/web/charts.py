@@ -1,8 +1,8 @@
-"""Pictures over time as inline SVG: pure functions of numbers, each with its text for who cannot see it.
+"""Charts as inline SVG: pure functions of numbers, each with a text alternative.
 
-Colours come from the style sheet by classes, because the content security policy allows no styles in the document.
-The pictures have no text: they are stretched to the width that there is, and text beside them keeps its size. A pointer
-over a bar shows its title.
+Colours come from classes in the style sheet, because the content security policy forbids inline styles. The charts
+contain no text, because they are stretched to the available width, which would distort it. Hovering over a bar shows
+its title.
 """
 
 from collections.abc import Sequence
@@ -14,36 +14,36 @@ from markupsafe import Markup, escape
 _WIDTH: Final = 720
 _HEIGHT: Final = 100
 _LEAST: Final = 2.0
-"""Height of the smallest bar that is not nothing."""
+"""Height of the smallest nonzero bar."""
 _SPARK_WIDTH: Final = 96
 _SPARK_HEIGHT: Final = 20
 _AXIS: Final = f'<path class="axis" d="M0 {_HEIGHT}H{_WIDTH}"/>'
 _TRACES: Final = ("first", "second", "third")
-"""Classes of the lines of a picture."""
+"""CSS classes of the lines of a chart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One span of time of a strip."""
+    """One time span of a bar chart."""
 
     title: str
-    """When, and how much, for the pointer."""
+    """Time and values, shown on hover."""
     runs: int
     failed: int
     marked: bool = False
-    """Shown on another ground: the time that the page is about."""
+    """Whether it is highlighted, because the page is about this time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One span of time of a line; ``value`` is None where nothing was measured."""
+    """One time span of a line chart; ``value`` is None if nothing was measured."""
 
     title: str
     value: float | None
 
 
 def strip(bars: Sequence[Bar], description: str) -> Markup:
-    """Executed runs by time, with the failed part of each below in red. ``description``: the picture in words."""
+    """A bar chart of runs by time, with the failed part of each bar in red. ``description``: text alternative."""
     if not bars:
         return Markup()
     step = _WIDTH / len(bars)
@@ -60,7 +60,7 @@ def strip(bars: Sequence[Bar], description: str) -> Markup:
 
 
 def spark(bars: Sequence[tuple[int, int]], description: str) -> Markup:
-    """The same for a row of a table: (runs, failed) each. Nothing when there are none."""
+    """A small bar chart of (runs, failed) for a table row. Empty if there are no runs."""
     peak = max((max(pair) for pair in bars), default=0)
     if not peak:
         return Markup()
@@ -79,7 +79,7 @@ def spark(bars: Sequence[tuple[int, int]], description: str) -> Markup:
 
 
 def line(points: Sequence[Point], description: str) -> Markup:
-    """One value over time, from 0. Gaps stay gaps; nothing when nothing was measured."""
+    """A line chart of one value, from 0, with gaps for missing values. Empty if nothing was measured."""
     known = [point.value for point in points if point.value is not None]
     if not known:
         return Markup()
@@ -90,7 +90,7 @@ def line(points: Sequence[Point], description: str) -> Markup:
 
 
 def lines(curves: Sequence[Sequence[Point]], titles: Sequence[str], description: str) -> Markup:
-    """Up to three values over time on one scale from 0, one ``titles`` for each span of time."""
+    """A line chart of up to three values on one scale from 0, with a title for each time span."""
     known = [point.value for curve in curves for point in curve if point.value is not None]
     if not known:
         return Markup()
@@ -111,14 +111,14 @@ def _path(points: Sequence[Point], step: float, peak: float) -> str:
             pen = "M"
             continue
         x, y = number * step + step / 2, _HEIGHT - point.value / peak * (_HEIGHT - 6)
-        # A value between two gaps is a short line: a point would not be seen.
+        # A single value between two gaps is drawn as a short line, as a point would be invisible.
         path.append(f"{pen}{x:.0f} {y:.1f}" + (f"h{min(step / 2, 3):.1f}" if pen == "M" else ""))
         pen = "L"
     return "".join(path)
 
 
 def _picture(kind: str, wide: int, tall: int, description: str, parts: Sequence[str]) -> Markup:
-    """Of parts that are markup: all that is text in them is escaped."""
+    """The SVG of ``parts``, which are markup with escaped texts."""
     return Markup(  # noqa: S704 - see above; Markup.format took half of a page's time
         f'<svg class="{kind}" viewBox="0 0 {wide} {tall}" preserveAspectRatio="none" role="img" '
         f'aria-label="{escape(description)}">{"".join(parts)}</svg>'
@@ -134,7 +134,7 @@ def _ground(bars: Sequence[Bar], step: float) -> str:
 
 
 def _hit(title: str, number: int, step: float) -> str:
-    """What a pointer over one span of time finds."""
+    """The invisible area that shows the title on hover."""
     shape = f'<rect class="hit" x="{number * step:.1f}" y="0" width="{step:.1f}" height="{_HEIGHT}"/>'
     return f"<g><title>{escape(title)}</title>{shape}</g>"
 

@@ -1,4 +1,4 @@
-"""Pages and their files, packed for who can unpack them: a page of a hundred rows is a tenth of its size then."""
+"""Compresses pages and static files for clients that accept gzip: a page of a hundred rows shrinks to a tenth."""
 
 from typing import Final
 
@@ -7,14 +7,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 _LEAST: Final = 1_000
-"""Bytes from which it is worth it."""
+"""Minimum size in bytes for compression."""
 _LEVEL: Final = 2
 _GZIP_WINDOW: Final = 31
-"""zlib's way to ask for gzip's format."""
+"""zlib's window size that selects the gzip format."""
 
 
 def packed(request: Request, response: Response) -> Response:
-    """The same answer, with its body packed where the client takes that. Only for bodies that are complete."""
+    """The same answer, compressed if the client accepts that. Only for complete bodies."""
     body = bytes(response.body)
     response.headers["vary"] = "accept-encoding"
     if len(body) < _LEAST or not _takes_gzip(request):

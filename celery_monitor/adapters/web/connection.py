@@ -1,11 +1,11 @@
-"""Deadlines and bounds of a connection, which uvicorn leaves to a proxy in front of it.
+"""Timeouts and limits of a connection, which uvicorn leaves to a proxy.
 
-Each connection has exactly one timer, and it waits for one of three things: a complete request, an answer that is
-given and taken, or the next request. Whoever needs longer is cut off. When there are too many connections, the one
-that has waited longest goes, so that a newcomer (a scrape, a probe) always gets in.
+Each connection has one timer, for one of three things: receiving a complete request, sending the answer, or waiting for
+the next request. When it expires, the connection is reset. If there are too many connections, the one that has waited
+longest is closed, so that a new one (a scrape, a probe) is always accepted.
 
-What is no request, and what is too large for one, is answered and then no more than heard out for a moment: a
-connection that is closed with something unread is reset, and the client would never see why.
+An invalid or too large request is answered, and then the connection stays open for a moment and ignores further data:
+closing a connection with unread data resets it, and the client would not see the answer.
 """
 
 import asyncio
@@ -19,24 +19,24 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 REQUEST_SECONDS: Final = 10.0
-"""For a client to send a request, from the connection or from the request's first byte."""
+"""Time for a client to send a request, from the connection or from the request's first byte."""
 RESPONSE_SECONDS: Final = 60.0
-"""For us to answer and for the client to take it."""
+"""Time to create an answer and for the client to receive it."""
 IDLE_SECONDS: Final = 90.0
-"""Between two requests: longer than the usual scrape intervals, because Prometheus keeps its connection."""
+"""Time between two requests: longer than usual scrape intervals, because Prometheus keeps its connection open."""
 LINGER_SECONDS: Final = 2.0
-"""For a client that was refused to stop sending and read why."""
+"""Time for a refused client to stop sending and to read the answer."""
 MAX_HEAD_BYTES: Final = 16 * 1024
-"""Of a request: its first line and its headers."""
+"""Maximum size of the request line and headers."""
 MAX_CONNECTIONS: Final = 200
 MIN_CONNECTIONS: Final = 8
 RESERVED_FILES: Final = 48
-"""Open files that are kept for the broker, the store, pages and mails, whatever comes to the web server."""
+"""Open files that are reserved for the broker, the store and notifications."""
 MAX_STALLED: Final = 8
-"""Clients that are behind in reading. Each may hold an exposition of some megabytes."""
+"""Maximum number of clients that read too slowly. Each may keep an answer of several megabytes in memory."""
 
 _RESET: Final = struct.pack("ii", 1, 0)
-"""To linger for 0 seconds."""
+"""SO_LINGER with 0 seconds."""
 
 
 def _refusal(status: bytes, text: str) -> bytes:
@@ -53,23 +53,23 @@ _TOO_LARGE: Final = _refusal(
 
 
 def max_connections() -> int:
-    """How many clients may be connected at once, as far as the process's limit of open files has room for them."""
+    """Maximum number of connected clients, within the process's limit of open files."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     room = MAX_CONNECTIONS if files == resource.RLIM_INFINITY else files - RESERVED_FILES
     return min(MAX_CONNECTIONS, max(MIN_CONNECTIONS, room))
 
 
 class _Requests(h11.Connection):
-    """Reads requests with a bound on a whole head: h11's own bound is on what is incomplete after a read."""
+    """Limits the size of a complete request head; h11 itself only limits incomplete ones."""
 
     too_large = False
-    """It is why there was an error."""
+    """Whether the error was caused by the size."""
 
     def __init__(self) -> None:
         super().__init__(h11.SERVER, MAX_HEAD_BYTES)
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """As in h11. Raises RemoteProtocolError."""
+        """Like h11's. Raises RemoteProtocolError."""
         if self.their_state is not h11.IDLE:
             return super().next_event()
         before = self._waiting()
@@ -84,7 +84,7 @@ class _Requests(h11.Connection):
         return event
 
     def _waiting(self) -> int:
-        """How much was received and is not read, in bytes."""
+        """Bytes that were received but not parsed yet."""
         return len(self.trailing_data[0])
 
 
@@ -93,23 +93,23 @@ class Connection(H11Protocol):
 
     _requests: _Requests
     _refused = False
-    """It was told that it sent no request, and is heard out."""
+    """Whether its request was refused, so that further data is ignored."""
     _timer: asyncio.TimerHandle | None = None
     _limit: float = 0.0
-    """Of what it waits for now, in seconds."""
+    """The present timeout in seconds."""
     since: float = 0.0
-    """When it began to wait, in the loop's time."""
+    """Loop time at which the present wait began."""
     stalled_since: float = 0.0
-    """When the client fell behind in reading."""
+    """Loop time at which the client stopped reading fast enough."""
 
     @property
     def answering(self) -> bool:
-        """A request is complete and its answer is not."""
-        # uvicorn has no cycle before the first request, whatever its annotation says.
+        """Whether a complete request has not been answered completely."""
+        # In spite of its annotation, uvicorn's cycle is None before the first request.
         return bool(self.cycle) and not self.cycle.response_complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has come: make room for it if need be."""
+        """A client has connected; close another connection if there are too many."""
         super().connection_made(transport)
         self.conn = self._requests = _Requests()
         self._wait(REQUEST_SECONDS)
@@ -118,13 +118,13 @@ class Connection(H11Protocol):
             min(others, key=lambda connection: (connection.answering, connection.since)).cut()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is over."""
+        """The connection is closed."""
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """A part of a request, or of something that should be one."""
+        """Process received data, valid or not."""
         if self._refused:
             return
         answering = self.answering
@@ -135,7 +135,7 @@ class Connection(H11Protocol):
             self._wait(REQUEST_SECONDS)
 
     def send_400_response(self, msg: str) -> None:
-        """What came is no request, or too large: say so if an answer can still be given, and hear the client out."""
+        """The request is invalid or too large: answer if still possible, and ignore further data."""
         del msg
         self._refused = True
         self._unset_keepalive_if_required()
@@ -143,7 +143,7 @@ class Connection(H11Protocol):
             self.cut()
             return
         if self.answering:
-            self.cycle.disconnected = True  # what the application will say goes nowhere
+            self.cycle.disconnected = True  # the application's answer is discarded
             self.cycle.message_event.set()
         if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             self.transport.write(_TOO_LARGE if self._requests.too_large else _NO_REQUEST)
@@ -152,21 +152,21 @@ class Connection(H11Protocol):
         self._wait(LINGER_SECONDS)
 
     def shutdown(self) -> None:
-        """The server stops."""
+        """Close the connection because the server stops."""
         if self._refused:
             self.transport.close()
         else:
             super().shutdown()
 
     def on_response_complete(self) -> None:
-        """An answer is given, though perhaps not taken; the next request may be here already."""
+        """The answer was written, though perhaps not received yet; the next request may have arrived already."""
         self._wait(REQUEST_SECONDS if self.transport.is_closing() else IDLE_SECONDS)
         super().on_response_complete()
         if self.answering:
             self._wait(RESPONSE_SECONDS)
 
     def pause_writing(self) -> None:
-        """The client does not read as fast as we write."""
+        """The client does not read fast enough."""
         super().pause_writing()
         self.stalled_since = self.loop.time()
         stalled = [connection for connection in self._open() if connection.flow.write_paused]
@@ -174,12 +174,12 @@ class Connection(H11Protocol):
             min(stalled, key=lambda connection: connection.stalled_since).cut()
 
     def cut(self) -> None:
-        """End it now, by a reset: else the kernel would go on offering megabytes to a client that does not read."""
+        """Close it with a reset, because the kernel would keep megabytes for a client that does not read."""
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
     def _open(self) -> "list[Connection]":
-        # Those that were aborted stay in the set until the loop's next turn.
+        # Aborted connections stay in the set until the loop's next iteration.
         return [
             connection
             for connection in self.connections

@@ -1,4 +1,4 @@
-"""Run times, waiting times and queue lengths by hour as they are drawn, told and listed."""
+"""Runtimes, waiting times and queue lengths by hour for charts, descriptions and tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from celery_monitor.ports import Reader
 
 SHARES: Final = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 _DRAWN: Final = 3
-"""Queues in one picture."""
+"""Number of queues in one chart."""
 _LISTED: Final = 50
-"""Queues whose lengths are read: those that the overview shows first."""
+"""Number of queues whose lengths are read: the first ones on the overview."""
 Estimate = tuple[float, bool]
-"""Seconds, and whether it is more than that: beyond the last bound of the histogram."""
+"""(seconds, whether the value is above the last bound of the histogram and the seconds are that bound)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One line of a picture."""
+    """One line of a chart."""
 
     name: str
     points: tuple[Point, ...]
@@ -33,13 +33,13 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """A picture of some values by hour."""
+    """A chart of values by hour."""
 
     title: str
     period: str
     curves: tuple[Curve, ...]
     titles: tuple[str, ...]
-    """Of each hour."""
+    """The title of each hour."""
     description: str
     marks: tuple[Mark, ...]
     peak: float
@@ -47,7 +47,7 @@ class Curves:
 
 @dataclass(frozen=True, slots=True)
 class TimesRow:
-    """An hour in the table below the pictures."""
+    """An hour in the table below the charts."""
 
     at: str
     runs: int
@@ -57,7 +57,7 @@ class TimesRow:
 
 
 def estimates(histogram: Histogram) -> dict[str, Estimate]:
-    """The percentiles, as Prometheus's histogram_quantile estimates them; {} of nothing."""
+    """Percentiles, estimated like Prometheus's histogram_quantile; {} without observations."""
     total = sum(histogram.counts)
     return {name: _estimate(histogram, share * total) for name, share in SHARES} if total else {}
 
@@ -88,7 +88,7 @@ def length_view(row: QueueLengthRow) -> views.Json:
 
 
 def times(rows: Sequence[HourRow], span: Window, zone: tzinfo) -> list[Curves]:
-    """Of a task: run times, and waiting times in the queue; those that were measured."""
+    """Charts of the runtimes and of the waiting times in the queue, as far as they were measured."""
     made = (
         _percentiles("Run time", {row.start: estimates(row.runtime) for row in rows}, span, zone),
         _percentiles("Waiting time in the queue", {row.start: estimates(row.wait) for row in rows}, span, zone),
@@ -97,7 +97,7 @@ def times(rows: Sequence[HourRow], span: Window, zone: tzinfo) -> list[Curves]:
 
 
 def table_rows(rows: Iterable[HourRow]) -> list[TimesRow]:
-    """The same in figures, the newest hour first."""
+    """The same as table rows, newest hour first."""
     return [
         TimesRow(
             at=str(views.time(row.start)),
@@ -145,15 +145,15 @@ class QueueTrends:
     """Lengths of queues by hour."""
 
     curves: Curves | None
-    """Of the longest ones."""
+    """The chart of the longest queues."""
     sparks: Mapping[str, Sequence[tuple[int, int]]]
-    """Queue → its greatest length in each of the last 24 hours."""
+    """Queue → its maximum length in each of the last 24 hours."""
     longest: Mapping[str, int]
-    """Queue → its greatest length in these."""
+    """Queue → its maximum length in the last 24 hours."""
 
 
 def queue_trends(reader: Reader, queues: Sequence[str], span: Window, now: float, zone: tzinfo) -> QueueTrends:
-    """Of the first of these queues. Asks the store."""
+    """Trends of the first of these queues. Queries the store."""
     day = window(now, DAY_HOURS)
     lengths = _by_queue(reader, queues[:_LISTED], day)
     longest = {queue: max(row.longest for row in rows.values()) for queue, rows in lengths.items()}
@@ -167,7 +167,7 @@ def queue_trends(reader: Reader, queues: Sequence[str], span: Window, now: float
 
 
 def queue_lengths(reader: Reader, queue: str, span: Window, zone: tzinfo) -> Curves | None:
-    """The lengths of one queue; None when none are known. Asks the store."""
+    """The lengths of one queue; None if none are known. Queries the store."""
     rows = _by_queue(reader, [queue], span).get(queue)
     return _lengths({queue: rows}, span, zone) if rows else None
 

@@ -1,4 +1,4 @@
-"""Where a browser goes to sign in, and afterwards: never to another site."""
+"""Redirects to the sign-in and back, never to another site."""
 
 from typing import Final
 from urllib.parse import quote
@@ -16,7 +16,7 @@ _NEVER: Final = frozenset(' "<>\\')
 
 
 def following(request: Request) -> str:
-    """Where the person goes after signing in: ``next``, if it is a path of this site."""
+    """The path to go to after the sign-in: ``next``, if it is a path of this site."""
     path = request.query_params.get("next", "/")
     plain = path.isascii() and path.isprintable() and _NEVER.isdisjoint(path)
     ours = path.startswith("/") and not path.startswith(("//", SIGN_IN, SIGN_OUT))
@@ -24,7 +24,7 @@ def following(request: Request) -> str:
 
 
 def here(scope: Scope) -> str:
-    """The address of a request as ``next`` for the query of the sign-in; of a form, which has none, the overview."""
+    """The address of a request as ``next`` for the sign-in; for a form, which cannot be repeated, the overview."""
     if scope["method"] not in {"GET", "HEAD"}:
         return "/"
     query = scope["query_string"].decode("ascii", "replace")
@@ -33,10 +33,10 @@ def here(scope: Scope) -> str:
 
 
 def redirects(request: Request) -> bool:
-    """Whether a browser asks for a whole page, so that it can be led to the sign-in."""
+    """Whether a browser requests a complete page, so that it can be redirected to the sign-in."""
     return request.method == "GET" and request.headers.get("sec-fetch-mode", "navigate") == "navigate"
 
 
 def to_sign_in(request: Request) -> Response:
-    """To the sign-in, and back here from it."""
+    """Redirect to the sign-in, which returns here."""
     return RedirectResponse(f"{root(request)}{SIGN_IN[1:]}?next={here(request.scope)}", 303)

@@ -1,4 +1,4 @@
-"""Pages of one thing: a task, the failures of a task ID, an incident."""
+"""Pages of a task, of the failures of a task ID, and of an incident."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -27,11 +27,11 @@ from celery_monitor.ports import FailureFilter, Reader
 _RECENT: Final = 20
 _GROUPS: Final = 20
 _EARLIER: Final = 8
-"""Earlier incidents of the same task that are listed."""
+"""Number of other incidents of the same task that are listed."""
 _SEARCHED: Final = 1000
-"""Incidents among which they are looked for, the newest: no index knows their tasks."""
+"""Number of the newest incidents that are searched for them, as there is no index on tasks."""
 _TASKS: Final = 50
-"""Tasks of a storm whose runs are drawn."""
+"""Maximum number of a storm's tasks whose runs are shown in the chart."""
 QUANTILES: Final = (0.5, 0.95, 0.99)
 
 
@@ -43,7 +43,7 @@ class Details:
         self._queries = queries
 
     def routes(self) -> list[Route]:
-        """All of them."""
+        """The routes of the endpoints."""
         return [
             Route("/tasks/{name:any}", self.task),
             Route("/failures/{uuid:any}", self.failure),
@@ -51,7 +51,7 @@ class Details:
         ]
 
     async def task(self, request: Request) -> Response:
-        """One task: how it does, over time and by queue, and why it fails."""
+        """One task: its counts over time and by queue, and its errors."""
         name, reader, now = stored_text(request.path_params["name"]), self._sources.reader, self._sources.clock.now()
         rows = (await self._queries(partial(reader.tasks, limit=1000, name=name))).rows
         if not rows:
@@ -101,7 +101,7 @@ class Details:
         return page(request, self._sources, "failure.html", uuid=uuid, failures=items)
 
     async def incident(self, request: Request) -> Response:
-        """One incident: what fails, since when, how much, why, whether it gets better, and who was told."""
+        """One incident: what fails, since when, how often, why, whether it gets better, and who was notified."""
         key, reader, now = stored_text(request.path_params["key"]), self._sources.reader, self._sources.clock.now()
         row_and_groups = await self._queries(partial(incidents.find, reader, key))
         if row_and_groups is None:
@@ -140,7 +140,7 @@ class Details:
         )
 
     def _earlier(self, incident: Incident) -> tuple[list[dict[str, Any]], int]:
-        """Other incidents of the same task, newest first, and how many more there are among those searched."""
+        """Other incidents of the same task, newest first, and the number of further ones among those searched."""
         rows = self._sources.reader.incidents(limit=_SEARCHED).rows
         same: list[IncidentRow] = [
             row for row in rows if row.incident.key != incident.key and row.incident.task == incident.task
@@ -153,7 +153,7 @@ class Details:
 
 
 def _history(reader: Reader, incident: Incident, since: float, until: float, step: int) -> list[HistoryRow]:
-    """Runs of what an incident is about, each span once: of its tasks, or of its queue."""
+    """The history of the incident's tasks, summed, or of its queue."""
     names = [name for name in (incident.tasks or {incident.task: 1}) if name not in {OTHER, ""}][:_TASKS]
     if incident.condition in diagnosis.OF_QUEUES:
         return reader.history(since, until, step=step, queue=incident.subject) if incident.subject else []
@@ -167,7 +167,7 @@ def _history(reader: Reader, incident: Incident, since: float, until: float, ste
 
 
 def _quantiles(snapshot: Snapshot | None, name: str) -> dict[str, list[float | None]]:
-    """Of run time and waiting time since counting began, of all queues and workers together; {} for none."""
+    """Quantiles of runtime and waiting time since counting began, over all queues and workers; {} if none."""
     series = [item for item in snapshot.series if item.key.name == name] if snapshot else []
     quantiles = {}
     for field in ("runtime", "wait"):
@@ -178,7 +178,7 @@ def _quantiles(snapshot: Snapshot | None, name: str) -> dict[str, list[float | N
 
 
 def _merged(histograms: Sequence[Histogram]) -> Histogram | None:
-    """Those with the bounds of the last one: older ones are of other settings."""
+    """The sum of the histograms with the bounds of the last one: others are from older settings."""
     if not histograms:
         return None
     same = [histogram for histogram in histograms if histogram.bounds == histograms[-1].bounds]

@@ -1,4 +1,4 @@
-"""What an incident's page says in sentences: is it getting better, and what to do next. Pure."""
+"""Sentences for an incident's page: whether it is getting better, and what to do next. Pure functions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from celery_monitor.core.model import BUCKET_SECONDS, FAILED, SUCCEEDED, Conditi
 from celery_monitor.core.text import OTHER
 
 SPAN: Final = 2 * BUCKET_SECONDS
-"""What is compared: these seconds, and as many before them."""
+"""Length in seconds of the two compared periods: the latest one and the one before."""
 _MANY: Final = 5
-"""Failures that make a place where all of them were worth saying."""
+"""Minimum number of failures for which a common worker is worth mentioning."""
 OF_QUEUES: Final = frozenset({Condition.BACKLOG, Condition.NO_WORKER})
 """Conditions whose subject is a queue."""
 _BETTER: Final = 0.5
-"""A share of failures that is less than this part of the one before is a trend."""
+"""A failure rate below this fraction of the earlier one is a trend."""
 
 HINTS: Final[Mapping[str, str]] = {
     "WorkerLostError": "Its process was killed, usually for running out of memory: check the memory limit of "
@@ -30,12 +30,12 @@ HINTS: Final[Mapping[str, str]] = {
     "ConnectionError": "A server did not answer or dropped the connection: check that server first.",
     "ConnectionRefusedError": "Nothing listens at the address it connects to: check that server first.",
 }
-"""What exceptions whose class says where to look ask for."""
+"""Advice for exceptions whose class indicates where to look."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Whether it is getting better. ``tone`` is good, bad or quiet."""
+    """Whether the incident is getting better. ``tone``: good, bad or quiet."""
 
     tone: str
     text: str
@@ -44,7 +44,7 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something to do; with a link, ``link`` is from the root or whole."""
+    """A recommended step. ``link`` is relative to the root, or absolute."""
 
     text: str
     link: str = ""
@@ -53,7 +53,7 @@ class Step:
 
 
 def outlook(incident: Incident, rows: Sequence[HistoryRow], now: float) -> Outlook:
-    """``rows``: of the incident's tasks since ``compared_since``."""
+    """Compare recent with earlier runs. ``rows``: history of the incident's tasks since ``compared_since``."""
     if incident.condition is not Condition.FAILURE:
         return _of_condition(incident, now)
     begin = recent_since(now)
@@ -75,7 +75,7 @@ def outlook(incident: Incident, rows: Sequence[HistoryRow], now: float) -> Outlo
 
 
 def _compared(now: float | None, then: float | None) -> tuple[str, str]:
-    """Tone and sentence; "" when there is nothing to compare with."""
+    """Tone and sentence; "" if there is nothing to compare with."""
     if now is None or not then:
         return "bad", ""
     shares = f"{percent(now)} of its runs fail now, {percent(then)} before."
@@ -92,17 +92,17 @@ def _of_condition(incident: Incident, now: float) -> Outlook:
 
 
 def recent_since(now: float) -> int:
-    """Where the newer part begins: the bucket of now counts, however young it is."""
+    """Start of the recent period. It includes the present, incomplete bucket."""
     return int(now) // BUCKET_SECONDS * BUCKET_SECONDS - BUCKET_SECONDS
 
 
 def compared_since(now: float) -> int:
-    """Where the older part begins."""
+    """Start of the earlier period."""
     return recent_since(now) - SPAN
 
 
 def next_steps(incident: Incident, *, is_notified: bool, workers: int, operator: bool = False) -> list[Step]:
-    """``is_notified``: somebody was notified. ``workers``: how many are up. ``operator``: the reader may silence."""
+    """Recommended steps. ``workers``: number of workers that are up. ``operator``: the viewer may add silences."""
     steps = []
     if incident.runbook_url:
         steps.append(Step("Follow the runbook:", incident.runbook_url, incident.runbook_url, external=True))
@@ -131,7 +131,7 @@ def next_steps(incident: Incident, *, is_notified: bool, workers: int, operator:
 
 
 def _can_be_silenced(one: Incident) -> bool:
-    """The form of the silences separates several names by spaces."""
+    """Whether the silences form can represent the task, as the form separates names by spaces."""
     return bool(one.task) and not one.is_storm and len(one.task.split()) == 1 and one.task != OTHER
 
 

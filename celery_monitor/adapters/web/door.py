@@ -1,4 +1,4 @@
-"""The pages in front of the sign-in: they look like the others, and tell nothing of the fleet."""
+"""The pages before the sign-in: they look like the others but reveal nothing about the fleet."""
 
 from typing import Final
 
@@ -19,7 +19,7 @@ _TITLES: Final = {
 
 
 def refusal(request: Request, denied: Refused, *, back: str = "/") -> Response:
-    """The answer to somebody who may not go on. ``back``: where a sign-in leads to."""
+    """The page for a refused request. ``back``: the address to return to after a sign-in."""
     title = _TITLES.get(denied.status, "Not allowed")
     response = page(request, title, denied.message, status=denied.status, back=back if denied.retry else None)
     response.headers.update(denied.headers)
@@ -27,6 +27,6 @@ def refusal(request: Request, denied: Refused, *, back: str = "/") -> Response:
 
 
 def page(request: Request, title: str, message: str, *, status: int = 200, back: str | None = "/") -> Response:
-    """One sentence, and a way to sign in unless ``back`` is None."""
+    """A page with a message, and a sign-in link unless ``back`` is None."""
     sign_in = None if back is None else f"{SIGN_IN[1:]}?next={back}"
     return bare(request, "door.html", status, title=title, message=message, sign_in=sign_in)

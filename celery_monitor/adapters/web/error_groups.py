@@ -1,4 +1,4 @@
-"""Errors of all tasks: which exception hits which tasks, since when and how often. As a page and as JSON."""
+"""Error groups of all tasks, by place in the code or by exception, as a page and as JSON."""
 
 import math
 from collections import Counter
@@ -28,25 +28,25 @@ FIELDS: Final = ("task", "exception", "since", "until", "state", "by", "sort", "
 FILTERS: Final = ("task", "exception", "since", "until")
 PER_PAGE: Final = 50
 TASKS: Final = 3
-"""Tasks of an exception that are named in the list."""
+"""Number of tasks that the list names for each exception."""
 LISTED: Final = 100
-"""Names that a field offers while one types."""
+"""Number of names that a field suggests."""
 BY: Final = {"": "By place in the code", "exception": "By exception"}
 STATES: Final = {"": "All", "new": "New"}
 NEW_FOR: Final = DAY
-"""Seconds for which an error group is new; also after counting began, when every group is seen for the first time."""
+"""Seconds for which an error group is new. In this time after counting began, no group is new."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExceptionRow:
-    """An exception class with the failures of all tasks that it hit."""
+    """An exception class with the failures of all its tasks."""
 
     exception: str
     count: int
     first_at: float
     last_at: float
     tasks: Sequence[tuple[str, int]]
-    """Name and failures, most failures first."""
+    """(task name, failures), most failures first."""
 
 
 Row = TypeVar("Row", GroupRow, ExceptionRow)
@@ -76,11 +76,11 @@ class ErrorPages:
         self._queries = queries
 
     def routes(self) -> list[Route]:
-        """All of them."""
+        """The routes of the endpoints."""
         return [Route("/errors", self.errors), Route("/api/v1/errors", self.errors_as_json)]
 
     async def errors(self, request: Request) -> Response:
-        """Error groups with failures in the period, or the exception classes of them, by the fields of a form."""
+        """Error groups with failures in the period, or their exception classes, filtered by a form."""
         given = {name: request.query_params.get(name, "") for name in FIELDS}
         columns = EXCEPTION_COLUMNS if given["by"] == "exception" else GROUP_COLUMNS
         ordering = order(given["sort"] or _DEFAULT, columns)
@@ -141,17 +141,17 @@ class ErrorPages:
         return answer({"items": [views.error(row) for row in items], "next": visible.next})
 
     def _period(self, since: float | None, until: float | None) -> _Period:
-        """Failures are counted by quarters of an hour: the one in which it begins counts whole."""
+        """The period, extended to the start of a quarter of an hour, because failures are counted by quarters."""
         now = self._sources.clock.now()
         begin = (until or now) - DAY if since is None else since
         return _Period(begin // BUCKET_SECONDS * BUCKET_SECONDS, now if until is None else until)
 
     async def _groups(self, period: _Period) -> list[GroupRow]:
-        """Without samples: those of a page are asked for when it is known which these are."""
+        """All groups without samples, which are queried later for the visible page only."""
         return await self._queries(partial(self._sources.reader.groups, period.since, period.until, samples=0))
 
     async def _new_since(self, period: _Period) -> float:
-        """First failure from which on a group is new at the end of the period; infinite where nothing is counted."""
+        """A group is new at the end of the period if its first failure is after this time; infinite without counts."""
         began = await self._queries(self._sources.reader.counted_since)
         end = min(period.until, self._sources.clock.now())
         return math.inf if began is None else max(began + NEW_FOR, end - NEW_FOR)
@@ -171,12 +171,12 @@ def _position(row: GroupRow) -> tuple[int, float, str]:
 
 
 def _is_called(exception: str, name: str) -> bool:
-    """Whether a class has this name, short or whole."""
+    """Whether a class has this short or full name."""
     return exception == name or exception.endswith(f".{name}")
 
 
 def _filter(given: Mapping[str, str], new_since: float) -> Callable[[GroupRow], bool]:
-    """What was typed in full is that name, else a part of it."""
+    """A predicate for the form's filters: a text matches equal names and names that contain it."""
     task, exception, new = stored_text(given["task"]), stored_text(given["exception"]), given["state"] == "new"
     in_task, in_exception = matcher(task), matcher(exception)
 
@@ -191,7 +191,7 @@ def _filter(given: Mapping[str, str], new_since: float) -> Callable[[GroupRow], 
 
 
 def _by_exception(groups: Sequence[GroupRow]) -> Sequence[ExceptionRow]:
-    """The groups of each class together."""
+    """The groups merged by exception class."""
     by_class: dict[str, list[GroupRow]] = {}
     for row in groups:
         by_class.setdefault(row.exception, []).append(row)
@@ -208,7 +208,7 @@ def _by_exception(groups: Sequence[GroupRow]) -> Sequence[ExceptionRow]:
 def _part(
     rows: Sequence[Row], ordering: Order, given: Mapping[str, str], view: Callable[[Row], object]
 ) -> dict[str, Any]:
-    """What a page shows of the rows."""
+    """The template values for one page of rows."""
     ordered = sorted(rows, key=lambda row: (-row.count, row.exception))
     ordered.sort(key=ordering.column.key, reverse=ordering.down)
     number, pages = numbered(given["page"], len(ordered), PER_PAGE)

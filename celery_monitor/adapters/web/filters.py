@@ -1,4 +1,4 @@
-"""How the page writes numbers, times and names."""
+"""Formats numbers, times and names for the page."""
 
 import re
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ NONE: Final = "\N{EN DASH}"
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
 _TENTHS_BELOW: Final = 10.0
-"""Seconds between two times whose tenths tell nothing."""
+"""Durations from this many seconds on are shown without tenths."""
 _INSIDE_FIGURE: Final = re.compile(
     r"(?<=\d) (?=(?:ms|s|min|h|days?|%)(?!\w))|(?<=<) (?=\d)|(?<=\d h) (?=\d+ min)|(?<=\d min) (?=\d+ s)"
 )
-"""Where a line must not break: before a unit, and between the parts of a duration."""
+"""Places where a line must not break: before a unit, and between the parts of a duration."""
 _DIRECTIONS: Final = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""With them ``gnp.ksat`` is read as ``task.png``."""
+"""Bidirectional control characters, which could display ``gnp.ksat`` as ``task.png``."""
 _UNITS: Final = ((86_400, "day", "days"), (3600, "h", "h"), (60, "min", "min"), (1, "s", "s"))
 
 _FORMS: Final = {"": "%Y-%m-%d %H:%M:%S", "minutes": "%Y-%m-%d %H:%M", "clock": "%H:%M", "day": "%m-%d"}
@@ -47,7 +47,7 @@ def number(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """``2.5 %``; a rate that is not 0 never looks like it."""
+    """``2.5 %``; a small rate above 0 is shown as ``< 0.1 %``."""
     if value is None:
         return NONE
     if 0 < value < 0.001:  # noqa: PLR2004 - what one decimal can show
@@ -70,27 +70,27 @@ def seconds(value: float | None) -> str:
 
 
 def elapsed(value: float) -> str:
-    """How long ago something was: as ``seconds``, in whole ones."""
+    """Like ``seconds``, but in whole seconds: for ages."""
     return f"{value:.0f} s" if round(value) < _MINUTE else seconds(value)
 
 
 @pass_context
 def time(context: Context, text: str | None, form: str = "") -> Markup | str:
-    """A time of the API as ``2026-11-23 14:05:09 UTC``, in the page's zone; the script turns it into the viewer's.
+    """An API time as ``2026-11-23 14:05:09 UTC`` in the page's zone; the script converts it to the viewer's zone.
 
-    ``form``: minutes (no seconds), clock (``14:05`` alone) or day (``11-23`` alone), where the zone is told beside.
+    ``form``: minutes (without seconds), clock (only ``14:05``) or day (only ``11-23``), if the zone is shown nearby.
     """
     if text is None:
         return NONE
     moment = datetime.fromisoformat(text).astimezone(context["zone"])
     shown, zone = escape(moment.strftime(_FORMS[form])), f"<span> {escape(moment.tzname() or '')}</span>"
     kind, zone = (f' data-form="{escape(form)}"', zone if form == "minutes" else "") if form else ("", zone)
-    # Not by Markup.format, which takes ten times as long: a page can have hundreds.
+    # Without Markup.format, which takes ten times as long: a page can have hundreds of times.
     return Markup(f'<time datetime="{escape(text)}"{kind}>{shown}{zone}</time>')  # noqa: S704 - all of it is escaped
 
 
 def ago(text: str | None, now: str) -> str:
-    """How long a time of the API is ago: ``2 min ago``; ``in 2 min`` where clocks differ, "" for none."""
+    """The age of an API time: ``2 min ago``; ``in 2 min`` if clocks differ, "" for None."""
     if text is None:
         return ""
     seconds = (datetime.fromisoformat(now) - datetime.fromisoformat(text)).total_seconds()
@@ -103,26 +103,26 @@ def ago(text: str | None, now: str) -> str:
 
 
 def address(path: str, **parameters: str | None) -> str:
-    """A path with a query of the parameters that are given."""
+    """A path with a query string of the parameters that are not None."""
     given = {name: value for name, value in parameters.items() if value is not None}
     return f"{path}?{urlencode(given, quote_via=quote, errors='replace')}" if given else path
 
 
 def query(given: Mapping[str, str], **changes: str | None) -> str:
-    """A query of the parameters that are not empty, with these changes: what a link on a filtered list leads to."""
+    """A query string of the nonempty parameters with changes, for links on a filtered list."""
     merged = {name: value for name, value in {**given, **changes}.items() if value}
     return f"?{urlencode(merged, quote_via=quote, errors='replace')}"
 
 
 def days(value: float) -> str:
-    """A period of the settings: ``30 days`` or ``12 h``."""
+    """A period in days or hours: ``30 days``, ``12 h``."""
     if value >= 2 * _UNITS[0][0]:
         return f"{value / _UNITS[0][0]:.3g} days"
     return f"{value / _HOUR:.3g} h"
 
 
 def duration(begin: str | None, end: str | None) -> str:
-    """How long it was from one time of the API to another, in words; "" when it cannot be told."""
+    """The duration between two API times; "" if one of them is None."""
     if begin is None or end is None:
         return ""
     took = max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds())
@@ -130,23 +130,23 @@ def duration(begin: str | None, end: str | None) -> str:
 
 
 def reason(value: str) -> str:
-    """What a reason means."""
+    """The explanation of a reason."""
     return REASONS.get(value, "")
 
 
 def path(name: str) -> str:
-    """A name as a part of a path, whatever it holds."""
+    """A name as an escaped part of a path."""
     return quote(name, safe="", errors="replace")
 
 
 def with_break_points(name: str) -> Markup:
-    """A name that breaks where its parts begin. Characters that would turn its direction around are made visible."""
+    """A name that may break before its parts. Bidirectional control characters are made visible."""
     shown = _DIRECTIONS.sub("\N{REPLACEMENT CHARACTER}", name)
     return Markup(re.sub(r"([._/])(?=\w)", r"\1<wbr>", str(escape(shown))))  # noqa: S704 - escaped first
 
 
 def unbroken(text: str) -> str:
-    """A text of the page with its figures in one piece, as ``3 min 20 s`` or ``2.5 %``."""
+    """A text in which quantities such as ``3 min 20 s`` or ``2.5 %`` are not broken across lines."""
     return _INSIDE_FIGURE.sub("\N{NO-BREAK SPACE}", text)
 
 

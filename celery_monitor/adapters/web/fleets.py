@@ -1,4 +1,4 @@
-"""The other fleets in the same database: a list that is asked for now and then, beside the pages that show it."""
+"""The list of the other fleets in the same database, for the pages. It is queried periodically in the background."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from celery_monitor.settings.section import is_http_url
 
 CACHE_SECONDS: Final = 60.0
 PATIENCE_SECONDS: Final = 0.3
-"""That a page waits for the list; then it goes without, and the next one has it."""
+"""Time that a page waits for the list. After that it is shown without the list, and the next page has it."""
 _MAX_NAME: Final = 100
 _KEY: Final = "celery_monitor.fleets"
 
@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 
 
 class Fleets:
-    """Puts the list into each request of an application."""
+    """Adds the list to each request of an application."""
 
     def __init__(self, app: ASGIApp, sources: Sources, queries: Queries) -> None:
         self._app = app
@@ -51,7 +51,7 @@ class Fleets:
         except MonitorError as exc:
             _log.debug("Cannot list the other fleets of the database", problem=str(exc))
             return
-        # Whoever writes there is not us.
+        # Other programs write these entries, so they are not trusted.
         self._known = [
             OtherFleet(printable(fleet.name, _MAX_NAME), fleet.url.rstrip("/") + "/")
             for fleet in fleets
@@ -60,6 +60,6 @@ class Fleets:
 
 
 def fleets_of(scope: Scope) -> Sequence[OtherFleet]:
-    """The list, as a request has it."""
+    """The list in a request's scope."""
     fleets: Sequence[OtherFleet] = scope.get(_KEY, ())
     return fleets

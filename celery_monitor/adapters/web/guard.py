@@ -1,4 +1,4 @@
-"""Lets in who may see the page, and sets the headers that keep a browser from doing what the page does not need."""
+"""Authenticates requests and adds the security headers."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from celery_monitor.adapters.web.refused import Refused
 
 
 class Guard:
-    """Asks who it is, and sets the headers. ``refusal`` makes the answer to who may not go on."""
+    """ASGI middleware. ``refusal`` creates the answer to a refused request."""
 
     def __init__(self, app: ASGIApp, access: Access, refusal: Callable[[Scope, Refused], Response]) -> None:
         self.access = access

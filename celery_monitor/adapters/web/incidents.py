@@ -1,4 +1,4 @@
-"""Incidents by pages and filters, which the Reader's query has not, and one incident with its error groups."""
+"""Lists of incidents with filters that the Reader does not support, and one incident with its error groups."""
 
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -32,10 +32,10 @@ from celery_monitor.settings.units import DAY
 
 _CHUNK_SIZE: Final = 500
 _MAX_TASKS: Final = 20
-"""Of a storm, whose error groups are looked up: one query for each."""
+"""Maximum number of a storm's tasks whose error groups are queried, with one query each."""
 MAX_GROUPS: Final = 50
 _OPEN: Final = 3
-"""Open incidents of a task that its page names."""
+"""Number of open incidents that a task's page shows."""
 
 FILTERS: Final = ("task", "exception", "state", "key", "condition", "since", "until")
 
@@ -52,7 +52,7 @@ COLUMNS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class IncidentFilter:
-    """What incidents to list; None means any. ``task`` and ``exception`` tell whether a name is meant."""
+    """The incidents to list; None means any. ``task`` and ``exception`` are predicates on names."""
 
     task: Callable[[str], bool] | None
     exception: Callable[[str], bool] | None
@@ -65,7 +65,7 @@ class IncidentFilter:
     limit: int
 
     def matches(self, outline: IncidentOutline) -> bool:
-        """Whether an incident of the time and the key is one of them: a storm is one of all its tasks."""
+        """Whether an incident matches the filters on names and condition. A storm matches by any of its tasks."""
         return (self.task is None or self.task(outline.task) or any(map(self.task, outline.tasks))) and (
             (self.exception is None or any(map(self.exception, outline.exceptions)))
             and (self.condition is None or self.condition == outline.condition)
@@ -75,9 +75,10 @@ class IncidentFilter:
 def filter_of(
     query: Parameters, names: Sequence[str] | None = None, kinds: Sequence[str] | None = None
 ) -> IncidentFilter:
-    """What a request asks for. Raises ParameterError.
+    """The filter in a request. Raises ParameterError.
 
-    With ``names`` and ``kinds``, the known tasks and exceptions, a part of a name finds what is called so.
+    With ``names`` and ``kinds``, the known tasks and exceptions, a text that is not a known name matches names that
+    contain it.
     """
     since, until = query.span()
     return IncidentFilter(
@@ -105,7 +106,7 @@ def _state(query: Parameters) -> IncidentState | None:
 
 
 def list_item(row: IncidentRow) -> Json:
-    """An incident in a list, with what the page says in words."""
+    """An incident in a list, with texts for the page."""
     value = row.incident
     return incident(row) | {
         "last_failure": last_failure(value),
@@ -115,14 +116,14 @@ def list_item(row: IncidentRow) -> Json:
 
 
 def are_sent(channels: Sequence[ChannelInfo]) -> bool:
-    """Whether incidents are sent to anybody."""
+    """Whether incidents are sent to any channel."""
     return any(channel.configured for channel in channels if channel.incidents)
 
 
 def last_failure(value: Incident) -> str:
-    """What the last failure said, with its class: a KeyError's message alone is no more than a name.
+    """The message of the last failure with its class, because a KeyError's message alone is just a name.
 
-    Of another condition, its headline.
+    For another condition, its headline.
     """
     if value.condition is not Condition.FAILURE:
         return headline(replace(value, fleet=""))
@@ -133,7 +134,7 @@ def last_failure(value: Incident) -> str:
 
 
 def _last_class(value: Incident) -> str:
-    """Of several classes that which the end of the last traceback names; "" when it names none of them."""
+    """The class of the last failure: the one that the end of the last traceback names; "" if it names none."""
     if len(value.exceptions) == 1:
         return next(iter(value.exceptions))
     for line in reversed(value.traceback.splitlines()):
@@ -144,7 +145,7 @@ def _last_class(value: Incident) -> str:
 
 
 def headline_of(value: Incident) -> str:
-    """What failed and how often, or what else is wrong."""
+    """The headline for the page: what failed and how often, or the condition that holds."""
     if value.condition is not Condition.FAILURE:
         return headline(replace(value, fleet=""))
     if value.is_storm:
@@ -153,19 +154,19 @@ def headline_of(value: Incident) -> str:
 
 
 def failures_of(value: Incident) -> str:
-    """The address of an incident's failures, from the root.
+    """The address of an incident's failures, relative to the root.
 
-    Those of other tasks are left out unless it is about several.
+    Failures of other tasks are excluded unless the incident has several tasks.
     """
     task = value.task if value.task != STORM and len(value.tasks) < 2 else None  # noqa: PLR2004 - several
-    # Times are given in whole milliseconds, and the end is not part of the time.
+    # Times have a resolution of a millisecond, and ``until`` is exclusive.
     return address("failures", task=task, since=time(value.first_at), until=time(value.last_at + 0.001))
 
 
 def find(reader: Reader, key: str) -> tuple[IncidentRow, list[GroupRow]] | None:
-    """The incident of a key with the error groups of its tasks, most failures first; None when it is not stored.
+    """An incident with the error groups of its tasks, most failures first; None if it is not stored.
 
-    Groups are counted by quarters of an hour, so that failures shortly before the first one may be among them.
+    Groups are counted by quarters of an hour, so they may include failures shortly before the first one.
     """
     rows = reader.incidents(limit=1, key=key).rows
     if not rows:
@@ -185,7 +186,7 @@ def find(reader: Reader, key: str) -> tuple[IncidentRow, list[GroupRow]] | None:
 
 
 def unknown(retention: float) -> str:
-    """What is said of a key that is not stored. ``retention`` is in seconds."""
+    """Message for an unknown key. ``retention`` in seconds."""
     return (
         "no incident with this key is stored: incidents are deleted after the retention "
         f"(store.retention, {retention / DAY:.3g} days)"
@@ -193,9 +194,9 @@ def unknown(retention: float) -> str:
 
 
 def page(reader: Reader, criteria: IncidentFilter, at_most: float = math.inf) -> Page[IncidentRow]:
-    """The incidents that a filter asks for, newest first. Raises InvalidCursorError.
+    """A page of the matching incidents, newest first. Raises InvalidCursorError.
 
-    ``at_most``: how many are read for it, for a filter that no index knows. The next page goes on from there then.
+    ``at_most``: maximum number of incidents that are read for a filter without index. The next page continues there.
     """
     outlines: list[IncidentOutline] = []
     cursor, read = criteria.cursor, 0
@@ -212,7 +213,7 @@ def page(reader: Reader, criteria: IncidentFilter, at_most: float = math.inf) ->
 
 
 def open_of(reader: Reader, task: str) -> Sequence[IncidentRow]:
-    """Open incidents of a task, its storms included, newest first: at most some, of the newest that are open."""
+    """The newest open incidents of a task, including storms; only the newest open incidents are searched."""
     criteria = IncidentFilter(
         task=task.__eq__,
         exception=None,
@@ -228,7 +229,7 @@ def open_of(reader: Reader, task: str) -> Sequence[IncidentRow]:
 
 
 def open_in(reader: Reader, queue: str, tasks: Collection[str]) -> list[IncidentRow]:
-    """Open incidents of a queue, and those of its ``tasks`` that name it, newest first: of the newest that are open."""
+    """Open incidents of a queue, and those of its ``tasks`` in it, newest first; only the newest are searched."""
 
     def may_be_one(outline: IncidentOutline) -> bool:
         return _is_about(outline, queue) or any(task in tasks for task in outline.tasks or (outline.task,))
@@ -243,14 +244,14 @@ def _is_about(value: Incident | IncidentOutline, queue: str) -> bool:
 
 
 def is_default(ordering: Order) -> bool:
-    """Newest first: the order that the store knows."""
+    """Whether the order is newest first, which the store supports."""
     return ordering.column.name == COLUMNS[0].name and ordering.down
 
 
 def in_order(
     reader: Reader, criteria: IncidentFilter, ordering: Order, number: str, at_most: int
 ) -> tuple[Page[IncidentRow], int, int]:
-    """A page of the newest ``at_most`` incidents, sorted by a column; its number, and how many pages there are."""
+    """A page of the newest ``at_most`` incidents sorted by a column, its number, and the number of pages."""
     outlines = [outline for outline in _outlines(reader, criteria, at_most, None).rows if criteria.matches(outline)]
     if ordering.column.name == "sent":
         sent_at = reader.delivered()
@@ -268,7 +269,7 @@ def _outlines(reader: Reader, criteria: IncidentFilter, limit: int, cursor: str 
 
 
 def _rows(reader: Reader, outlines: Sequence[IncidentOutline]) -> list[IncidentRow]:
-    """The incidents in full, in the same order. One that was deleted meanwhile is missing."""
+    """The complete incidents in the same order, without those that were deleted meanwhile."""
     if not outlines:
         return []
     by_key = {

@@ -1,4 +1,4 @@
-"""The listening sockets: on one address, on all addresses of a name, or on all of both families."""
+"""Creates the listening sockets: on one address, on all addresses of a name, or on all addresses of the machine."""
 
 import errno
 import socket
@@ -11,18 +11,18 @@ _NO_SUCH_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, err
 
 
 def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
-    """Sockets that listen on ``port`` of ``host``; with port 0 all of them on the same free one.
+    """Sockets that listen on ``port`` of ``host``; with port 0, all on the same free port.
 
-    ``::`` takes both families where the machine has both, else the one that it has. Of a name's addresses, those that
-    the machine does not have are left out: ``localhost`` is often two.
+    ``::`` means IPv6 and IPv4, as far as the machine supports them. Addresses of a name that the machine does not have
+    are skipped: ``localhost`` often has two.
 
     Raises:
-        OSError: No address can be listened on, or another program has one of them.
+        OSError: No address can be listened on, or another program uses one of them.
     """
     sockets = [_everywhere(port, backlog)] if host == ANY_ADDRESS else _of_host(host, port, backlog)
     for listener in sockets:
-        # Connections inherit it. asyncio sets it for sockets that say TCP, which those of create_server do not; without
-        # it, each answer waits up to 40 ms for the client's acknowledgement of its headers.
+        # Connections inherit the option. asyncio sets it only for sockets with an explicit protocol, which those of
+        # create_server do not have; without it, each answer waits up to 40 ms for the acknowledgement of its headers.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sockets
 

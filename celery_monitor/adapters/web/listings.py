@@ -1,4 +1,4 @@
-"""Pages with a form: tasks, failures and incidents, found by what people type. All of it is in the address."""
+"""Lists with a filter form: tasks, failures and incidents. The address contains all filters."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,11 +29,11 @@ INCIDENT_FIELDS: Final = ("task", "exception", "state", "key", "condition", "sin
 TASK_FIELDS: Final = ("q", "state", "sort", "page")
 PER_PAGE: Final = 50
 MAX_TASKS: Final = 20_000
-"""Tasks and queues that are read for a list: more than metrics.max_task_names usually lets in."""
+"""Maximum number of (task, queue) rows that a list reads: usually more than metrics.max_task_names allows."""
 MAX_INCIDENTS: Final = 3_000
-"""Incidents that are read for a page of those with a name or a class."""
+"""Maximum number of incidents that are read for a page filtered by task or exception."""
 LISTED: Final = 100
-"""Names that a field offers while one types."""
+"""Number of names that a field suggests."""
 STATES: Final = {"": "All", "failing": "Failed in the last 24 h", "failed": "Ever failed", "clean": "Never failed"}
 
 
@@ -70,7 +70,7 @@ FAILURE_COLUMNS: Final = (
     SortColumn("reason", "Incident", down=False),
     SortColumn("uuid", "Task ID", down=False),
 )
-"""Names as in FailureFilter.sort."""
+"""Columns of the list of failures; names as in FailureFilter.sort."""
 
 
 class Listings:
@@ -81,7 +81,7 @@ class Listings:
         self._queries = queries
 
     def routes(self) -> list[Route]:
-        """All of them."""
+        """The routes of the endpoints."""
         return [
             Route("/tasks", self.tasks),
             Route("/failures", self.failures),
@@ -89,7 +89,7 @@ class Listings:
         ]
 
     async def tasks(self, request: Request) -> Response:
-        """All tasks, by a part of their names, sorted by any column."""
+        """All tasks, filtered by a part of their names and sorted by any column."""
         form_values = _given(request, TASK_FIELDS)
         reader, now = self._sources.reader, self._sources.clock.now()
         page_of_tasks = await self._queries(partial(reader.tasks, limit=MAX_TASKS))
@@ -97,7 +97,7 @@ class Listings:
         names = sorted({row.name for row in all_rows})
         matching_names = set(find(form_values["q"], names)) if form_values["q"] else None
         if matching_names is not None and len(matching_names) == 1 and form_values["q"] in matching_names:
-            # Typed in full: nothing is left to choose.
+            # The full name was typed: go to its page.
             return RedirectResponse(f"tasks/{path(form_values['q'])}", 303)
         if (
             form_values["q"].strip()
@@ -131,12 +131,12 @@ class Listings:
         )
 
     async def _id_in(self, text: str) -> str | None:
-        """The task ID that was typed. Of a UUID nothing need be known: its page says why."""
+        """The typed task ID: a known one or any UUID; the page of an unknown UUID gives the possible reasons."""
         task_id: str | None = await self._queries(partial(known_as, self._sources, text))
         return text.strip() if task_id is None and is_uuid(text) else task_id
 
     async def failures(self, request: Request) -> Response:
-        """Failures, by the fields of a form."""
+        """Failures, filtered by a form."""
         form_values = _given(request, FAILURE_FIELDS)
         ordering = order(form_values["sort"], FAILURE_COLUMNS)
         names, kinds = await self._queries(partial(_names, self._sources.reader))
@@ -162,7 +162,7 @@ class Listings:
         )
 
     async def incidents(self, request: Request) -> Response:
-        """Incidents, newest first, by the fields of a form."""
+        """Incidents, newest first, filtered by a form."""
         form_values = _given(request, INCIDENT_FIELDS)
         ordering = order(form_values["sort"], incidents.COLUMNS)
         number, pages = 0, 0
@@ -201,7 +201,7 @@ class Listings:
         )
 
     def _parameters(self, request: Request, *names: str) -> Parameters:
-        # Mail and chat programs add parameters of their own to the links that people follow.
+        # Not strict, because mail and chat programs add their own parameters to links.
         return Parameters(request, names, now=self._sources.clock.now(), strict=False)
 
     def _list(
@@ -216,7 +216,7 @@ class Listings:
         found: bool,
         **values: Any,  # noqa: ANN401 - of any template
     ) -> Response:
-        """A page whose form stays as it was filled in, with what is wrong beside its field."""
+        """A page whose form keeps its values, with an error next to its field."""
         field, _, message = str(problem).partition(": ") if problem else ("", "", "")
         suggested = [] if found or not form_values["task"] else suggestions(form_values["task"], names)
         return page(
@@ -234,19 +234,19 @@ class Listings:
 
 
 def _given(request: Request, fields: Sequence[str]) -> dict[str, str]:
-    """What was typed, as it was typed."""
+    """The form values, unchanged."""
     return {name: request.query_params.get(name, "") for name in fields}
 
 
 def _names(reader: Reader) -> tuple[list[str], list[str]]:
-    """Names of all tasks, those that failed last first, and classes of all kept failures."""
+    """Names of all tasks, those that failed most recently first, and the classes of all stored failures."""
     rows = reader.tasks(limit=MAX_TASKS).rows
     last = sorted(rows, key=lambda row: -(row.last_failure_at or 0.0))
     return list(dict.fromkeys(row.name for row in last)), reader.exceptions()
 
 
 def _filter_of(query: Parameters, names: Sequence[str], kinds: Sequence[str]) -> FailureFilter:
-    """What the fields ask for; of names that are typed in part, those that are known."""
+    """The filter for the fields. A part of a name is replaced by the known names that contain it."""
     since, until = query.span()
     task, exception = query.name("task"), query.name("exception")
     criteria = FailureFilter(
@@ -254,7 +254,7 @@ def _filter_of(query: Parameters, names: Sequence[str], kinds: Sequence[str]) ->
     )
     if task is not None:
         matching = find(task, names)
-        # A failure may be kept for longer than its task is counted.
+        # A failure may be stored for longer than its task's counts.
         exact = len(matching) == 1 or not matching
         criteria = (
             replace(criteria, task=(matching or [task])[0]) if exact else replace(criteria, tasks=matching[:MAX_NAMES])

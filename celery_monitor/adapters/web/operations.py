@@ -1,9 +1,9 @@
-"""What a person changes here: silences. As JSON for programs, and as forms of the page.
+"""Changes by users, which are limited to silences, as JSON for programs and as forms on the page; and schedules.
 
-Only for operators (``people.py``): where nobody has to sign in, whoever can merely reach the port may not hold back
-pages. A browser adds its credentials to requests that other sites make, so those are refused: a program's request has
-to be JSON, which no form of another site can send, and what a browser says of the request's origin (``origin.py``) has
-to be this site.
+Only operators (``people.py``) may change something. If no sign-in is configured nobody may, because everybody who can
+reach the port could hold back pages. Browsers send credentials also with requests that other sites cause, so those are
+refused: a program's request must be JSON, which a form of another site cannot send, and the origin that a browser
+sends (``origin.py``) must be this site.
 """
 
 import secrets
@@ -32,7 +32,7 @@ from celery_monitor.errors import TooManySilencesError
 from celery_monitor.settings.units import duration
 
 MAX_BODY: Final = 64 << 10
-"""Bytes of a request that changes something."""
+"""Maximum size in bytes of a request that changes something."""
 OFF: Final = (
     "silences can be changed here only if sign-in is configured: set web.username and web.password, or use "
     "celery-monitor silence add"
@@ -56,13 +56,13 @@ class Operations:
     """The endpoints of silences and schedules."""
 
     def __init__(self, sources: Sources, queries: Queries, external_url: str | None) -> None:
-        """``external_url``: under which people see the page, if it is known."""
+        """``external_url``: the URL of the page for users, if configured."""
         self._sources = sources
         self._queries = queries
         self._external_url = external_url
 
     def routes(self) -> list[Route]:
-        """All of them."""
+        """The routes of the endpoints."""
         return [
             Route("/api/v1/silences", self.silences, methods=["GET"]),
             Route("/api/v1/silences", self.add, methods=["POST"]),
@@ -75,14 +75,14 @@ class Operations:
         ]
 
     async def silences(self, request: Request) -> Response:
-        """Those that have not ended, or those that have."""
+        """Silences that have not ended, or ended ones."""
         query = Parameters(request, ("ended",), now=self._now)
         book = self._sources.silences
         silences = await self._queries(partial(book.ended if query.flag("ended") else book.current, self._now))
         return answer({"items": [views.silence(silence, self._now) for silence in silences], "next": None})
 
     async def add(self, request: Request) -> Response:
-        """A new silence, as JSON."""
+        """Add a silence from JSON."""
         person = self._permit(request, _JSON)
         try:
             silence_request = msgspec.json.decode(await _body(request), type=SilenceRequest)
@@ -94,17 +94,17 @@ class Operations:
         return answer(views.silence(silence, self._now), 201)
 
     async def end(self, request: Request) -> Response:
-        """End one now."""
+        """End a silence now."""
         self._permit(request, None)
         return answer(views.silence(await self._end(request), self._now))
 
     async def page(self, request: Request) -> Response:
-        """Silences, for people; with a form where somebody is signed in. ``match`` fills in its tasks."""
+        """The page of silences, with a form for operators. ``match`` fills in its tasks."""
         match = request.query_params.get("match", "")[:1000]
         return await self._shown(request, {"match": match, "queues": "", "for": "1h", "reason": ""}, None)
 
     async def add_by_form(self, request: Request) -> Response:
-        """A new silence; a mistake keeps what was written."""
+        """Add a silence from the form; on an error the form keeps its values."""
         person = self._permit(request, _FORM)
         values = await _form(request)
         globs, queues = values.get("match", "").split(), values.get("queues", "").split()
@@ -116,18 +116,18 @@ class Operations:
         return RedirectResponse(f"{root(request)}silences", 303)
 
     async def end_by_form(self, request: Request) -> Response:
-        """End one now; one that has ended meanwhile is as good."""
+        """End a silence now; it is not an error if it has ended already."""
         self._permit(request, _FORM)
         await self._queries(partial(self._sources.silences.end, request.path_params["id"], self._now))
         return RedirectResponse(f"{root(request)}silences", 303)
 
     async def schedules(self, request: Request) -> Response:
-        """What was due, and what ran."""
+        """Schedules, with expected starts and runs."""
         Parameters(request, (), now=self._now)
         return answer({"items": self._schedules(), "next": None})
 
     async def schedules_page(self, request: Request) -> Response:
-        """The same, for people."""
+        """The page of schedules."""
         return page(request, self._sources, "schedules.html", schedules=self._schedules(), refresh=True)
 
     def _schedules(self) -> list[views.Json]:
@@ -173,7 +173,7 @@ class Operations:
         return silence
 
     def _permit(self, request: Request, media_type: str | None) -> Person:
-        """Who changes something. Raises HTTPException for whoever may not."""
+        """The person who changes something. Raises HTTPException if the change is not permitted."""
         person = person_of(request.scope)
         if person is None or not may_change(person):
             raise HTTPException(HTTPStatus.FORBIDDEN, OFF if person is None else VIEWER)
@@ -192,7 +192,7 @@ class Operations:
 
 
 async def _body(request: Request) -> bytes:
-    """Raises HTTPException for a long one."""
+    """The body of a request. Raises HTTPException if it is too long."""
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)

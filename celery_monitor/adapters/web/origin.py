@@ -1,4 +1,4 @@
-"""Whether a request comes from a page of this site: a browser adds its credentials to those of other sites, too."""
+"""Checks that a request comes from a page of this site: browsers send credentials for other sites' requests too."""
 
 from typing import Final
 from urllib.parse import urlsplit
@@ -11,10 +11,10 @@ _SAME: Final = frozenset({"same-origin", "none"})
 
 
 def of_this_site(headers: Headers, external_url: str | None, *, form: bool) -> bool:
-    """As far as the browser says. A ``form`` has to say it; a program's request may say nothing.
+    """Whether the browser says that a page of this site made the request. Without that, a ``form`` is refused.
 
-    Behind a proxy that changes ``Host``, the page's origin is that of ``external_url``. Only ``Origin`` tells it where
-    the page is not served by HTTPS: browsers send ``Sec-Fetch-Site`` to trustworthy origins only.
+    Behind a proxy that changes ``Host``, the page's origin is that of ``external_url``. Without HTTPS only ``Origin``
+    is available: browsers send ``Sec-Fetch-Site`` only to trustworthy origins.
     """
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None:
@@ -27,7 +27,7 @@ def of_this_site(headers: Headers, external_url: str | None, *, form: bool) -> b
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None] | None:
-    """Scheme, host and port; None for what cannot be read."""
+    """Scheme, host and port; None if the URL is invalid."""
     try:
         parts = urlsplit(url)
         return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)

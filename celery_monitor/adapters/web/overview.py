@@ -1,4 +1,4 @@
-"""The fleet at a glance, for ``/api/v1/summary`` and the first page."""
+"""The overview of the fleet, for ``/api/v1/summary`` and the first page."""
 
 from itertools import groupby
 from operator import attrgetter
@@ -13,19 +13,19 @@ from celery_monitor.settings.units import DAY
 SINCE: Final = DAY
 WORST: Final = 10
 AHEAD: Final = DAY
-"""How far the clock of an event may be ahead."""
+"""Seconds by which an event's clock may be ahead."""
 _MAX_TASKS: Final = 100_000
-"""Tasks and queues that are added up: more than metrics.max_task_names lets in."""
+"""Maximum number of (task, queue) rows: more than metrics.max_task_names allows."""
 
 
 def overview(sources: Sources, since: float | None, *, seen: bool = False) -> views.Json:
-    """Counts since a time (a day ago: None), the worst tasks, and the state of now. Asks the store.
+    """Counts since a time (None: a day ago), the worst tasks, and the current state. Queries the store.
 
-    ``seen``: also how many tasks ran at all, which takes longer than all else.
+    ``seen``: also the number of tasks that ran, which takes longer than everything else.
     """
     now, reader = sources.clock.now(), sources.reader
     since = now - SINCE if since is None else since
-    # The bucket that the time is in counts whole.
+    # The bucket that contains the time is included completely.
     begin, end = max(0.0, since // BUCKET_SECONDS * BUCKET_SECONDS), max(now, since) + AHEAD
     failures = reader.failed(begin, end)
     failing = sorted(failures, key=lambda name: (-failures[name], name))
@@ -67,7 +67,7 @@ def _seen(reader: Reader, begin: float, end: float) -> int:
 
 
 def store(sources: Sources, now: float, rolled_back: float) -> views.Json:
-    """Whether the store has space, what it gave up since the process began, and whether it came back older today."""
+    """The space of the store, the rows dropped since the process started, and whether it was rolled back today."""
     space = sources.space()
     return {
         "bytes": space.used,
@@ -80,7 +80,7 @@ def store(sources: Sources, now: float, rolled_back: float) -> views.Json:
 
 
 def outbox(sources: Sources) -> list[views.Json]:
-    """How each channel's notifications stand."""
+    """The state of each channel's notifications."""
     pending, dead, unknown = sources.outbox.pending(), sources.outbox.given_up(), sources.outbox.unknown()
     return [
         {
@@ -101,6 +101,6 @@ def failed(rows: list[TaskRow]) -> int:
 
 
 def rate(rows: list[TaskRow]) -> float | None:
-    """Failed by executed (succeeded and failed); None when nothing was executed."""
+    """Failed divided by executed (succeeded plus failed); None if nothing was executed."""
     executed = sum(row.counts[FAILED] + row.counts[SUCCEEDED] for row in rows)
     return failed(rows) / executed if executed else None

@@ -1,4 +1,4 @@
-"""The page: what is counted and stored, for people. HTML that works without its script; nothing from elsewhere."""
+"""The web pages. The HTML works without the script and loads nothing from other sites."""
 
 import asyncio
 import datetime as dt
@@ -34,9 +34,9 @@ from celery_monitor.core.summary import Summary
 from celery_monitor.settings.units import DAY
 
 _REPORT_POLICY: Final = PAGE_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
-"""A report is the mail's, whose styles are inside of it, as mail programs want it."""
+"""A report is the HTML of the mail, which contains its styles because mail programs require that."""
 _OPEN: Final = 10
-"""Open incidents on the overview."""
+"""Number of open incidents on the overview."""
 _ERRORS: Final[Mapping[int, str]] = {
     400: "Invalid address",
     403: "Not allowed",
@@ -44,14 +44,14 @@ _ERRORS: Final[Mapping[int, str]] = {
     500: "Internal error",
     503: "Temporarily unavailable",
 }
-"""Headings by status."""
+"""Status → heading."""
 _NO_PAGE: Final = "There is no page at this address."
 _REPORT_SHARED_FOR: Final = 5.0
-"""Seconds for which a report is not made anew."""
+"""Seconds for which a report is reused."""
 _REPORTS_SHARED: Final = 4
-"""Days; one can be megabytes."""
+"""Number of reports that are kept; one can have megabytes."""
 COMPILE_PAUSE: Final = 0.05
-"""Seconds between two templates: a scrape that comes meanwhile shares the interpreter with one of them at most."""
+"""Seconds between two templates, so that a concurrent scrape is delayed by at most one of them."""
 _ASSET_AGE: Final = "max-age=3600"
 
 
@@ -66,7 +66,7 @@ class Pages:
         self._summaries: dict[dt.date, tuple[float, Summary]] = {}
 
     def routes(self) -> list[Route]:
-        """All of them."""
+        """The routes of the endpoints."""
         return [
             Route("/", self.overview),
             *Listings(self._sources, self._queries).routes(),
@@ -83,7 +83,7 @@ class Pages:
         ]
 
     async def overview(self, request: Request) -> Response:
-        """The fleet at a glance: what fails, and what waits."""
+        """An overview of the fleet: failures, incidents, workers and queues."""
         reader, now = self._sources.reader, self._sources.clock.now()
         summary = await self._queries.shared("overview", partial(overview, self._sources, None))
         span = request.query_params.get("span", "")
@@ -113,12 +113,12 @@ class Pages:
         )
 
     def _running(self) -> int | None:
-        """Tasks that the workers say they run; None before any is known."""
+        """Number of tasks that the workers report as active; None before any worker is known."""
         snapshot = self._sources.snapshot()
         return sum(one.active for one in snapshot.workers if one.up) if snapshot and snapshot.workers else None
 
     async def report(self, request: Request) -> Response:
-        """A day, as in the mail, and the days beside it."""
+        """The report of a day as in the mail, with links to the adjacent days."""
         now, zone = self._sources.clock.now(), self._sources.zone
         date, last = day(request.path_params["date"], now=now, zone=zone), today(now, zone)
         summary = await self._summary(date, now)
@@ -138,7 +138,7 @@ class Pages:
         return response
 
     async def _summary(self, date: dt.date, now: float) -> Summary:
-        """A day; for a moment all who look at it, and at its further pages, see the same."""
+        """The summary of a day. It is reused for a short time, so that all viewers and all of its pages agree."""
         at = self._sources.clock.monotonic()
         fresh = [(day, entry) for day, entry in self._summaries.items() if at - entry[0] < _REPORT_SHARED_FOR]
         self._summaries = dict(fresh[-_REPORTS_SHARED:])
@@ -148,9 +148,9 @@ class Pages:
         return self._summaries[date][1]
 
     async def prepare(self) -> None:
-        """Make what people look at first: templates are compiled then, and the counts of earlier days known.
+        """Compile the templates and read the counts of earlier days for the first pages.
 
-        The first person would wait for it three times as long as the others. Raises as a call of Queries.
+        Otherwise the first visitor would wait three times as long. Raises the errors of Queries.
         """
         now, zone = self._sources.clock.now(), self._sources.zone
         for name in COMPILED:
@@ -162,9 +162,9 @@ class Pages:
             await self._queries(partial(self._sources.report_part, summary, "./", 1))
 
     async def prepare_days(self, pause: float) -> None:
-        """See that what tasks did on earlier days is known, the newest first, with a pause in seconds after each.
+        """Read the tasks' counts of earlier days, newest first, with a pause in seconds after each day.
 
-        Of a large fleet it is a third of what a report takes. Days that are known are only compared with the store.
+        For a large fleet this is a third of the time of a report. Known days are only compared with the store.
         """
         now, zone = self._sources.clock.now(), self._sources.zone
         for back in range(int(self._sources.retention // DAY) + 1):
@@ -174,9 +174,9 @@ class Pages:
             await asyncio.sleep(pause)
 
     def refusal(self, request: Request, status: int, text: str) -> Response:
-        """An error as a page. What the store cannot tell now is asked again."""
+        """An error as a page. If the store is unavailable, the page refreshes itself."""
         refresh = status == HTTPStatus.SERVICE_UNAVAILABLE
-        # Starlette's own texts are the names of the statuses, which say nothing to a person.
+        # Starlette's own texts are the names of the statuses, which do not help a person.
         phrase = HTTPStatus(status).phrase
         title = _ERRORS.get(status, phrase)
         sentence = _NO_PAGE if text == phrase and status == HTTPStatus.NOT_FOUND else f"{text[:1].upper()}{text[1:]}"

@@ -1,4 +1,4 @@
-"""Parameters of queries and paths, checked: what is wrong is answered with the parameter's name."""
+"""Validates parameters of queries and paths. Errors name the parameter."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -14,7 +14,7 @@ from celery_monitor.settings.units import duration
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
 FIRST_DAY: Final = date(2000, 1, 1)
-"""Before any Celery: days that far back are slips, and calendars end."""
+"""Earlier than any Celery event: earlier days are mistakes."""
 ONE_DAY: Final = timedelta(days=1)
 _MAX_TEXT: Final = 2000
 
@@ -22,15 +22,15 @@ _ago: Final = duration()
 _day: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _day_and_zone: Final = re.compile(rf"({_day.pattern})([ +-])(\d\d:?\d\d)")
 _lost_plus: Final = re.compile(r"(.{10}[T ]\S+) (\d\d:?\d\d)")
-"""An unescaped + of a zone arrives as a space."""
+"""A time with an unescaped + in its zone, which arrives as a space."""
 
 
 class ParameterError(Exception):
-    """Invalid parameter; answered with status 400 and this text."""
+    """A parameter is invalid; answered with status 400 and this text."""
 
 
 class _AnyText(PathConvertor):
-    """The rest of a path, whatever it holds: Starlette's own ``path`` ends at a line break."""
+    """The rest of a path, including line breaks, which Starlette's own ``path`` does not match."""
 
     regex = "(?s:.*)"
 
@@ -39,15 +39,15 @@ register_url_convertor("any", _AnyText())
 
 
 def stored_text(name: str) -> str:
-    """A name of a task, queue or worker as the monitor keeps it: with U+FFFD for what cannot be printed."""
+    """The name of a task, queue or worker as it is stored: with U+FFFD for unprintable characters."""
     return printable(name, len(name))
 
 
 class Parameters:
-    """The query of a request: its ``names`` parameters, each once."""
+    """The query parameters ``names`` of a request, each at most once."""
 
     def __init__(self, request: Request, names: Iterable[str], *, now: float, strict: bool = True) -> None:
-        """``now`` is what relative times are counted from; ``strict``: unknown parameters are wrong, not ignored."""
+        """``now``: base of relative times; ``strict``: unknown parameters are errors and not ignored."""
         self._values: dict[str, str] = {}
         self._now = now
         names = tuple(names)
@@ -60,47 +60,47 @@ class Parameters:
                 raise ParameterError(f"{name}: given twice")
             if len(value) > _MAX_TEXT:
                 raise ParameterError(f"{name}: longer than {_MAX_TEXT} characters")
-            # A form sends its empty fields too.
+            # Forms also send empty fields.
             if value:
                 self._values[name] = value
 
     def text(self, name: str) -> str | None:
-        """A text, as the texts of events are kept."""
+        """A text, normalized like the stored texts of events."""
         value = self._values.get(name)
         return None if value is None else storable_text(value)
 
     def name(self, name: str) -> str | None:
-        """A name, as the names of events are kept."""
+        """A name, normalized like the stored names."""
         value = self._values.get(name)
         return None if value is None else stored_text(value)
 
     def choice(self, name: str, choices: Collection[str]) -> str | None:
-        """One of some words; None when it is not given."""
+        """One of ``choices``; None if not given."""
         value = self._values.get(name)
         if value is not None and value not in choices:
             raise ParameterError(f"{name}: must be one of {', '.join(choices)}")
         return value
 
     def flag(self, name: str) -> bool:
-        """Whether it is true; false when it is not given."""
+        """A Boolean; false if not given."""
         value = self._values.get(name, "false")
         if value not in {"true", "false"}:
             raise ParameterError(f"{name}: must be true or false")
         return value == "true"
 
     def limit(self) -> int:
-        """How many items a page has."""
+        """Number of items per page."""
         value = self._values.get("limit", str(DEFAULT_LIMIT))
         if not re.fullmatch("[0-9]{1,6}", value) or not 1 <= int(value) <= MAX_LIMIT:
             raise ParameterError(f"limit: must be a whole number from 1 to {MAX_LIMIT}")
         return int(value)
 
     def cursor(self) -> str | None:
-        """Where the last page ended: ``Page.next``, not yet checked."""
+        """The cursor, ``Page.next`` of the previous page; not validated here."""
         return self._values.get("cursor")
 
     def time(self, name: str) -> float | None:
-        """A time in RFC 3339, a day (its midnight in UTC), or how long ago: ``1h``, ``30m``, ``7d``. Unix seconds."""
+        """Unix seconds from an RFC 3339 time, a date (midnight UTC), or an age such as ``1h``, ``30m``, ``7d``."""
         value = self._values.get(name)
         if value is None:
             return None
@@ -123,7 +123,7 @@ class Parameters:
             ) from exc
 
     def span(self) -> tuple[float | None, float | None]:
-        """``since`` and ``until``, in order."""
+        """``since`` and ``until``; ``since`` must be earlier."""
         since, until = self.time("since"), self.time("until")
         if since is not None and until is not None and since >= until:
             raise ParameterError("since: must be before until")
@@ -131,7 +131,7 @@ class Parameters:
 
 
 def _without_zone(value: str, moment: datetime) -> str:
-    """What is wrong with a time, and what can be written instead. ``moment``: as it was read."""
+    """The error for a time without zone, with a suggestion. ``moment``: the parsed time."""
     zoned = _day_and_zone.fullmatch(value)
     midnight = f"{zoned[1]}T00:00:00{zoned[2].replace(' ', '+')}{zoned[3]}" if zoned else ""
     if zoned and zoned[2] != " ":
@@ -142,7 +142,7 @@ def _without_zone(value: str, moment: datetime) -> str:
 
 
 def day(text: str, *, now: float, zone: tzinfo) -> date:
-    """A day of a path: YYYY-MM-DD, ``today`` or ``yesterday``."""
+    """A day in a path: YYYY-MM-DD, ``today`` or ``yesterday``."""
     last = today(now, zone)
     relative = {"today": last, "yesterday": last - ONE_DAY}
     try:
@@ -155,5 +155,5 @@ def day(text: str, *, now: float, zone: tzinfo) -> date:
 
 
 def today(now: float, zone: tzinfo) -> date:
-    """The last day that there is."""
+    """The present day in the zone."""
     return datetime.fromtimestamp(now, zone).date()

@@ -1,4 +1,4 @@
-"""Who is signed in, and what that person may do."""
+"""The signed-in person and their role."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -8,39 +8,39 @@ from typing import Final
 from starlette.types import Scope
 
 EVERYBODY: Final = "*"
-"""As a group: whoever can sign in."""
+"""The group of everybody who can sign in."""
 MAX_NAME: Final = 255
 _KEY: Final = "celery_monitor.person"
 
 
 class Role(StrEnum):
-    """What a person may do."""
+    """The permissions of a person."""
 
     VIEWER = "viewer"
-    """Read."""
+    """May read."""
     OPERATOR = "operator"
-    """Also change what can be changed."""
+    """May also add and end silences."""
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Who is signed in."""
+    """A signed-in person."""
 
     name: str
     role: Role
     session: bool = False
-    """By a cookie of this site, so that signing out here means something."""
+    """Whether they are signed in by a session cookie, so that they can sign out here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Which groups have which role."""
+    """The groups of each role."""
 
     viewers: Collection[str]
     operators: Collection[str]
 
     def for_groups(self, groups: Iterable[str]) -> Role | None:
-        """The role of somebody in these groups; None for somebody who may see nothing."""
+        """The role of a member of these groups; None without access."""
         all_of_them = {EVERYBODY, *groups}
         if not all_of_them.isdisjoint(self.operators):
             return Role.OPERATOR
@@ -48,16 +48,16 @@ class Roles:
 
 
 def sign(scope: Scope, person: Person) -> None:
-    """Note who makes a request."""
+    """Store the person in the request's scope."""
     scope[_KEY] = person
 
 
 def person_of(scope: Scope) -> Person | None:
-    """Who makes a request; None where nobody has to sign in."""
+    """The person who makes a request; None if no sign-in is required."""
     person = scope.get(_KEY)
     return person if isinstance(person, Person) else None
 
 
 def may_change(person: Person | None) -> bool:
-    """Whether somebody may change what can be changed here. Nobody may where nobody has to sign in."""
+    """Whether the person may make changes. Without configured sign-in, nobody may."""
     return person is not None and person.role is Role.OPERATOR

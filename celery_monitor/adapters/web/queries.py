@@ -1,4 +1,4 @@
-"""Queries on the store, in a few threads of their own: however slow they are, nothing else waits for them."""
+"""Runs queries on the store in a few separate threads, so that slow queries delay nothing else."""
 
 import asyncio
 import time
@@ -11,39 +11,39 @@ from celery_monitor.ports import DEADLINE
 
 THREADS: Final = 4
 QUERY_TIMEOUT_SECONDS: Final = 10.0
-"""From the request on: the store ends what it still reads then."""
+"""Time from the request until the store cancels the query."""
 LATE_SECONDS: Final = 1.0
-"""After which an answer that the store should have ended is no longer waited for: its disk does not answer."""
+"""Additional time after which a query is abandoned that the store should have cancelled, as its disk may hang."""
 
 T = TypeVar("T")
 
 
 class Queries:
-    """Runs calls that block."""
+    """Runs blocking calls."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(THREADS, "query")
         self._shared: dict[Hashable, asyncio.Future[Any]] = {}
 
     async def shared(self, key: Hashable, call: Callable[[], T]) -> T:
-        """What ``call`` returns; whoever asks for the same ``key`` meanwhile gets the same answer.
+        """The result of ``call``, shared with concurrent calls for the same ``key``.
 
-        However many look at a page that stays current, its queries run once at a time. Raises as a call does.
+        So the queries of a refreshing page run once at a time, however many viewers it has. Raises like ``__call__``.
         """
         running = self._shared.get(key)
         if running is None:
             running = self._shared[key] = asyncio.ensure_future(self(call))
             running.add_done_callback(lambda _: self._shared.pop(key, None))
-        # One client that leaves must not take the answer from the others.
+        # A client that disconnects must not cancel the answer for the others.
         result: T = await asyncio.shield(running)
         return result
 
     async def __call__(self, call: Callable[[], T]) -> T:
-        """What ``call`` returns.
+        """The result of ``call``.
 
         Raises:
-            QueryTimeoutError: The store has ended the call after QUERY_TIMEOUT_SECONDS; its thread is free again.
-            StoreUnavailableError: Also when the call did not come back from the store even then.
+            QueryTimeoutError: The store has cancelled the call after QUERY_TIMEOUT_SECONDS; its thread is free again.
+            StoreUnavailableError: Also if the call did not return even then.
         """
         deadline = time.monotonic() + QUERY_TIMEOUT_SECONDS
         future = asyncio.get_running_loop().run_in_executor(self._pool, _until, deadline, call)
@@ -53,7 +53,7 @@ class Queries:
             raise StoreUnavailableError(f"the store did not respond within {QUERY_TIMEOUT_SECONDS:.0f} s") from exc
 
     def stop(self) -> None:
-        """Drop what has not begun."""
+        """Drop calls that have not started."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 

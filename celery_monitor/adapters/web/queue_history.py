@@ -1,7 +1,7 @@
-"""What is shown of queues over time: runs, run times and waiting times by hour, which are costly to read.
+"""Caches the history of queues: runs, runtimes and waiting times by hour, which are expensive to read.
 
-The times of a queue are in the checkpoints of all of its tasks: 125 tasks have 21,000 in a week, which take half a
-second.
+The times of a queue are computed from the checkpoints of all its tasks: 125 tasks have 21,000 in a week, which take
+half a second.
 """
 
 from collections.abc import Sequence
@@ -16,23 +16,23 @@ from celery_monitor.ports import Reader
 MAX_CACHED: Final = 16
 """Queues whose hours are cached. A week takes 300 kB per queue."""
 LATE_HOURS: Final = 2
-"""Times join the hour in which they are read, except those that are read after a pause."""
+"""Times are counted in the hour in which they are read, except after a pause."""
 CACHED_FOR: Final = 6.0 * HOUR
-"""Seconds after which all hours are read again. On a standby an outage of the leader can change hours of the past."""
+"""Seconds after which all hours are read again. On a standby, an outage of the leader can change past hours."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueHours:
-    """What is known of a queue in some hours."""
+    """The history of a queue in a window."""
 
     runs: Sequence[HistoryRow]
     times: Sequence[HourRow]
 
 
 class QueueHistory:
-    """Reads the hours of queues, and keeps those of the queues that were asked for last. For one thread.
+    """Reads and caches the hours of the queues that were requested last. Not thread-safe.
 
-    What ``of`` returns is for any thread.
+    The readers that ``of`` returns are thread-safe.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -40,7 +40,7 @@ class QueueHistory:
         self._cached: dict[str, tuple[HourCache[HistoryRow], HourCache[HourRow]]] = {}
 
     def of(self, queue: str) -> "QueueReader":
-        """Reads the hours of a queue."""
+        """The reader of a queue's hours."""
         reader = self._reader
         found = self._cached.pop(queue, None) or (
             HourCache(partial(reader.history, step=HOUR, queue=queue)),
@@ -54,11 +54,11 @@ class QueueHistory:
 
 @dataclass(frozen=True, slots=True)
 class QueueReader:
-    """Reads what was not yet read."""
+    """Reads the hours of a queue that are not cached."""
 
     runs: HourCache[HistoryRow]
     times: HourCache[HourRow]
 
     def __call__(self, span: Window, now: float) -> QueueHours:
-        """The hours of a window that ends with the hour of now. Asks the store."""
+        """The hours of a window that ends with the current hour. Queries the store."""
         return QueueHours(self.runs.rows(span, now), self.times.rows(span, now))

@@ -1,4 +1,4 @@
-"""Queues: all of them, and one with its tasks, times, workers and incidents. As pages and as JSON."""
+"""Queues, and one queue with its tasks, times, workers and incidents, as pages and as JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,41 +29,41 @@ from celery_monitor.settings.units import DAY
 
 FIELDS: Final = ("span", "sort", "page")
 _OPEN: Final = 10
-"""Open incidents that are listed."""
+"""Maximum number of open incidents that are listed."""
 _DEFAULT_SORT: Final = "executed"
 
 Waits = Mapping[str, tuple[float, int]]
-"""Task → seconds that its runs have waited in the queue, and how many runs these are."""
+"""Task → (total seconds that its runs waited in the queue, number of these runs)."""
 _NEVER: Final = (0.0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class QueueView:
-    """A queue as it is known now."""
+    """The current state of a queue."""
 
     stats: QueueStats
-    """Without length and consumers if the broker has not told them."""
+    """Length and consumers are None if the broker has not reported them."""
     tasks: Sequence[TaskRow]
-    """What was counted in it over the retention."""
+    """Counts of its tasks over the retention period."""
     waits: Waits
-    """Since counting began."""
+    """Waiting times since counting began."""
     workers: Sequence[Worker]
-    """Those that consume it, by name."""
+    """Workers that consume it, by hostname."""
 
     def json(self) -> views.Json:
-        """Without its tasks."""
+        """The queue for the API, without its tasks."""
         return views.queue(self.stats) | views.totals(self.tasks) | {"wait": views.waited(*self.waited())}
 
     def waited(self) -> tuple[float, int]:
-        """Of all tasks."""
+        """(total seconds waited, number of runs) of all tasks."""
         return sum(seconds for seconds, _ in self.waits.values()), sum(count for _, count in self.waits.values())
 
     def task(self, row: TaskRow) -> views.Json:
-        """One of its tasks."""
+        """One of its tasks for the API."""
         return views.task(row) | {"wait": views.waited(*self.waits.get(row.name, _NEVER))}
 
     def mean_wait(self, row: TaskRow) -> float:
-        """Of one task, to sort by."""
+        """The mean wait of a task, as a sort key."""
         seconds, count = self.waits.get(row.name, _NEVER)
         return seconds / count if count else -1.0
 
@@ -77,7 +77,7 @@ class QueuePages:
         self._history = QueueHistory(sources.reader)
 
     def routes(self) -> list[Route]:
-        """All of them."""
+        """The routes of the endpoints."""
         return [
             Route("/queues", _to_workers),
             Route("/queues/{name:any}", self.queue),
@@ -86,7 +86,7 @@ class QueuePages:
         ]
 
     async def queue(self, request: Request) -> Response:
-        """One queue: how much runs and waits in it, over time and by task."""
+        """One queue: runs and waits over time and by task."""
         state, now = await self._known(request), self._sources.clock.now()
         name, reader, zone = state.stats.name, self._sources.reader, self._sources.zone
         given = {field: request.query_params.get(field, "") for field in FIELDS}
@@ -126,7 +126,7 @@ class QueuePages:
         )
 
     async def queues_as_json(self, request: Request) -> Response:
-        """Queues by name, with what was counted in them over the retention."""
+        """Queues by name, with their counts over the retention period."""
         query = Parameters(request, ("limit", "cursor"), now=self._sources.clock.now())
         cursor, limit = query.cursor(), query.limit()
         after = "" if cursor is None else paging.position(cursor, tuple[str])[0]
@@ -136,7 +136,7 @@ class QueuePages:
         return answer({"items": [state.json() for state in listing.rows], "next": listing.next})
 
     async def queue_as_json(self, request: Request) -> Response:
-        """One queue, with its tasks, and its times by hour."""
+        """One queue, with its tasks and its times by hour."""
         now = self._sources.clock.now()
         since = Parameters(request, ("since",), now=now).time("since")
         state = await self._known(request)
@@ -152,7 +152,7 @@ class QueuePages:
         )
 
     async def _all(self) -> list[QueueView]:
-        """All queues that are known, in any order."""
+        """All known queues, in any order."""
         rows = (await self._queries(partial(self._sources.reader.tasks, limit=MAX_TASKS))).rows
         in_order = sorted(rows, key=attrgetter("queue"))
         by_queue = {queue: list(found) for queue, found in groupby(in_order, key=attrgetter("queue"))}
@@ -169,7 +169,7 @@ class QueuePages:
         ]
 
     async def _known(self, request: Request) -> QueueView:
-        """The queue that the path names. Raises HTTPException when it is not known."""
+        """The queue in the path. Raises HTTPException if it is unknown."""
         name = stored_text(request.path_params["name"])
         rows = (await self._queries(partial(self._sources.reader.tasks, limit=MAX_TASKS, queue=name))).rows
         stats, workers = self._stats().get(name), self._consumers().get(name, [])
@@ -179,13 +179,13 @@ class QueuePages:
         return QueueView(stats or QueueStats(name, None, None, 0, 0), rows, waits, workers)
 
     def _stats(self) -> dict[str, QueueStats]:
-        """Queues as the broker told them last, by their names as the store keeps them."""
+        """Queues as last reported by the broker, by their stored names."""
         return {
             stored_text(stats.name): replace(stats, name=stored_text(stats.name)) for stats in self._sources.queues()
         }
 
     def _consumers(self) -> dict[str, list[Worker]]:
-        """By queue: the workers that consume it."""
+        """Queue → the workers that consume it."""
         snapshot, details = self._sources.snapshot(), self._sources.worker_details()
         consumers: dict[str, list[Worker]] = {}
         for worker in sorted(snapshot.workers if snapshot else (), key=attrgetter("hostname")):
@@ -199,18 +199,18 @@ class QueuePages:
 
 
 async def _to_workers(_: Request) -> Response:
-    """Queues are listed below the workers."""
+    """Redirect to the page of workers, which lists the queues."""
     return RedirectResponse("workers#queues")
 
 
 def _since(begin: float, now: float) -> Window:
-    """The hours from a time up to now; none when it has not come."""
+    """The hours from a time up to now; none if the time is in the future."""
     first, current = int(begin // HOUR) * HOUR, int(now // HOUR) * HOUR
     return Window(min(first, current + HOUR), max(0, (current - first) // HOUR + 1))
 
 
 def _waits(snapshot: Snapshot | None, only: str | None = None) -> dict[str, dict[str, tuple[float, int]]]:
-    """By queue, or of one: how long its tasks have waited, on all workers together."""
+    """Queue → the waiting times of its tasks, summed over all workers."""
     waits: dict[str, dict[str, tuple[float, int]]] = {}
     for series in snapshot.series if snapshot else ():
         if only is None or series.key.queue == only:

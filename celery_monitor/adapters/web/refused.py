@@ -1,27 +1,27 @@
-"""The answer to somebody who may not go on."""
+"""The refusal of a request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 RefusedReason = Literal["wrong", "throttled", "header", "group", "answer", "provider"]
-"""Why: see the metric ``monitor_sign_ins_refused``."""
+"""Reasons: see the metric ``monitor_sign_ins_refused``."""
 REASONS: tuple[RefusedReason, ...] = ("wrong", "throttled", "header", "group", "answer", "provider")
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A status, the message for the person, and how the answer goes on."""
+    """Status, message, headers and reason of a refusal."""
 
     status: int
     message: str
     headers: Mapping[str, str] = field(default_factory=dict)
     reason: RefusedReason | None = None
-    """None: nobody tried to sign in, which is not counted."""
+    """None if there was no attempt to sign in, which is not counted."""
     retry: bool = False
-    """Signing in by the provider may help: the page leads there."""
+    """Whether a sign-in with the provider may help, so that the page links to it."""
 
     @property
-    def leads(self) -> bool:
-        """Nobody tried to sign in, so a browser can be led there at once."""
+    def redirectable(self) -> bool:
+        """Whether a browser can be redirected to the sign-in, because there was no attempt yet."""
         return self.retry and self.reason is None

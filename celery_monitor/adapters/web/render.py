@@ -1,4 +1,4 @@
-"""Templates → HTML: what all pages have in common, and how they write values."""
+"""Renders templates, with the values and filters that all pages use."""
 
 from collections.abc import Callable
 from functools import cache
@@ -29,14 +29,14 @@ NAVIGATION: Final = (
     ("/silences", "Silences"),
     ("/reports/today", "Reports"),
 )
-"""Path and name of what every page leads to. The path's first part tells which of them a page belongs to."""
+"""Path and name of each link in the navigation. The first part of a page's path selects the current link."""
 COMPILED: Final = (
     *("base.html", "parts.html", "overview.html", "report.html"),
     *("incident.html", "incidents.html", "failure.html", "failures.html", "task.html", "tasks.html", "queue.html"),
 )
-"""Templates of most pages, and of the page to which a pager leads."""
+"""Templates that are compiled in advance: those of most pages and of the page that a notification links to."""
 REFRESH_SECONDS: Final = 10
-"""Of pages that people leave open, by the script. Without it they stand still: a reload would take what is typed."""
+"""Interval at which the script refreshes pages. Without script they do not refresh, as a reload would lose input."""
 
 
 def page(
@@ -46,7 +46,7 @@ def page(
     status_code: int = 200,
     **values: Any,  # noqa: ANN401 - of any template
 ) -> Response:
-    """A page. ``refresh``: it stays current by itself."""
+    """Render a page. ``refresh``: the script keeps it current."""
     here = request.scope["path"]
     common = {
         "fleet": sources.fleet,
@@ -68,20 +68,20 @@ def page(
 
 
 def bare(request: Request, template: str, status_code: int, **values: Any) -> Response:  # noqa: ANN401 - of any template
-    """A page that shows nothing but its values."""
+    """Render a page without the common header and navigation."""
     html = _templates().get_template(template).render(values, root=root(request))
     return packed(request, HTMLResponse(html, status_code, {"content-security-policy": PAGE_POLICY}))
 
 
 def compile_template(name: str) -> None:
-    """So that the first page of it is as quick as the others; takes 20 ms."""
+    """Compile a template in advance, so that its first page is as fast as the others. Takes 20 ms."""
     _templates().get_template(name)
 
 
 def root(request: Request) -> str:
-    """The way from this address to the overview.
+    """The relative path from this address to the overview.
 
-    All links begin with it: a proxy that people come through may have the site under a path that the proxy strips.
+    All links begin with it, because a proxy may serve the site under a path that it strips.
     """
     return "../" * (request.scope["raw_path"].count(b"/") - 1) or "./"
 

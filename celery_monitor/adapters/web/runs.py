@@ -1,4 +1,4 @@
-"""What runs now, and a task by its ID: as pages and as JSON."""
+"""Running, waiting and ended tasks, and a task by its ID, as pages and as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,9 +36,9 @@ STATES: Final = {
     RunState.LOST: "Lost",
     ALL: "All",
 }
-"""The values of the page's field ``state``, and their names."""
+"""Values of the page's field ``state`` and their labels."""
 ENDED: Final = {name: name.capitalize() for name in OUTCOMES}
-"""The same of runs that have ended."""
+"""The same for ended runs."""
 COLUMNS: Final = (
     SortColumn("ended", "Ended"),
     SortColumn("name", "Task", down=False),
@@ -46,27 +46,27 @@ COLUMNS: Final = (
     SortColumn("runtime", "Run time", numeric=True),
     SortColumn("hostname", "Worker", down=False),
 )
-"""Of what has ended; names as in EndedFilter.sort."""
+"""Columns of the list of ended runs; names as in EndedFilter.sort."""
 PER_PAGE: Final = 50
 SHARED_FOR: Final = 1.0
-"""Seconds for which a list is shown to others, too."""
+"""Seconds for which a list is shared between viewers."""
 _Offset = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
 _MOST: Final = (1 << 63) - 1
 _Number = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
 ANCESTORS: Final = 10
-"""Tasks of a chain that are looked up, from a task upwards."""
+"""Maximum number of ancestors of a task that are looked up."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskOverview:
-    """What is known of a task ID."""
+    """Everything that is known about a task ID."""
 
     runs: Sequence[TaskRun]
-    """Those under way, then those that have ended, the newest first."""
+    """Runs under way, then ended ones, newest first."""
     ancestors: Sequence[tuple[str, TaskRun | None]]
-    """The tasks that it comes from, the root first, with what is known of each."""
+    """Its ancestors in the workflow, root first, each with its run if known."""
     whole: bool
-    """Whether nothing is missing between the root and this task."""
+    """Whether all ancestors from the root to this task are known."""
     children: Sequence[TaskRun]
     failures: Sequence[Failure]
 
@@ -80,7 +80,7 @@ class Runs:
         self._pages: dict[tuple[str, ...], tuple[float, RunPage]] = {}
 
     def routes(self) -> list[Route]:
-        """All of them."""
+        """The routes of the endpoints."""
         return [
             Route("/runs", self.runs),
             Route("/runs/{uuid:any}", self.run),
@@ -89,7 +89,7 @@ class Runs:
         ]
 
     async def runs(self, request: Request) -> Response:
-        """What runs and waits now, the oldest first."""
+        """Running and waiting tasks, oldest first."""
         given = {name: request.query_params.get(name, "") for name in FIELDS}
         if given["state"] in ENDED:
             return await self._ended(request, given)
@@ -124,9 +124,9 @@ class Runs:
         )
 
     async def _ended(self, request: Request, given: dict[str, str]) -> Response:
-        """Runs that have ended, the newest first unless another order is asked for.
+        """Ended runs, newest first unless another order is requested.
 
-        The links to other pages hold the list as it was: more tasks end meanwhile.
+        Links to other pages refer to the same state of the list, although more tasks end meanwhile.
         """
         number, by = page_number(given["page"]), order(given["sort"], COLUMNS)
         newest = _whole_number(request.query_params.get("newest", ""))
@@ -163,7 +163,7 @@ class Runs:
         )
 
     async def _page(self, key: tuple[str, ...], view: TaskView, run_filter: RunFilter) -> RunPage:
-        """Of many people who look at the same list, one a second asks for it."""
+        """The page of a list, queried at most once a second for all viewers."""
         now = self._sources.clock.monotonic()
         self._pages = {each: one for each, one in self._pages.items() if now - one[0] < SHARED_FOR}
         if key not in self._pages:
@@ -204,7 +204,7 @@ class Runs:
         )
 
     async def runs_as_json(self, request: Request) -> Response:
-        """The list, as JSON."""
+        """The list as JSON."""
         known = ("limit", "cursor", "task", "state", "queue", "worker")
         query = Parameters(request, known, now=self._sources.clock.now())
         state = query.choice("state", (*LISTED, *OUTCOMES))
@@ -223,7 +223,7 @@ class Runs:
         )
 
     async def _unfinished_page(self, query: Parameters, state: RunState | None) -> tuple[RunPage, int]:
-        """Tasks under way, and how many of the list come before the next page."""
+        """Tasks under way, and the offset of the next page."""
         limit, cursor, name = query.limit(), query.cursor(), query.name("task")
         run_filter = RunFilter(
             state=state,
@@ -236,7 +236,7 @@ class Runs:
         return await self._queries(partial(self._sources.tasks().page, run_filter)), run_filter.offset + limit
 
     async def _ended_page(self, query: Parameters, stage: Stage | None) -> tuple[RunPage, int]:
-        """The same of what has ended. The cursor holds the list as it was: more tasks end meanwhile."""
+        """The same for ended runs. The cursor refers to the same state of the list, though more tasks end meanwhile."""
         limit, cursor, name = query.limit(), query.cursor(), query.name("task")
         position = None if cursor is None else paging.position(cursor, tuple[_Offset, _Number])
         offset, newest = position or (0, None)
@@ -252,7 +252,7 @@ class Runs:
         return await self._queries(partial(self._sources.reader.ended_runs, run_filter)), offset + limit
 
     async def run_as_json(self, request: Request) -> Response:
-        """A task by its ID, as JSON."""
+        """A task by its ID as JSON."""
         uuid = request.path_params["uuid"]
         Parameters(request, (), now=self._sources.clock.now())
         found = await self._queries(partial(self._find, uuid)) if uuid else None
@@ -273,7 +273,7 @@ class Runs:
         )
 
     def _find(self, uuid: str) -> TaskOverview | None:
-        """Asks memory and the store."""
+        """Find the task in memory and in the store."""
         runs, failures = self._runs(uuid), self._sources.reader.failure(stored_text(uuid))
         if not runs and not failures:
             return None
@@ -286,7 +286,7 @@ class Runs:
         return _merged(self._sources.tasks().find(uuid), self._sources.reader.ended(uuid))
 
     def _ancestors(self, uuid: str, run: TaskRun) -> tuple[list[tuple[str, TaskRun | None]], bool]:
-        """From the root down to the parent, and whether they are all of them."""
+        """The ancestors from the root to the parent, and whether they are complete."""
         found: list[tuple[str, TaskRun | None]] = []
         seen, root, parent = {uuid}, run.root, run.parent
         while parent is not None and parent not in seen and len(found) < ANCESTORS:
@@ -302,17 +302,17 @@ class Runs:
 
 
 def knows(sources: Sources, uuid: str) -> bool:
-    """Whether anything is known of a task ID. Asks the store."""
+    """Whether anything is known about a task ID. Queries the store."""
     return bool(sources.tasks().find(uuid) or sources.reader.ended(uuid) or sources.reader.failure(stored_text(uuid)))
 
 
 def known_as(sources: Sources, text: str) -> str | None:
-    """The task ID that somebody means by a text, None where nothing is known of any. Asks the store."""
+    """The known task ID that a text means; None if there is none. Queries the store."""
     return next((uuid for uuid in ids_in(text) if knows(sources, uuid)), None)
 
 
 def unknown(retention: float) -> str:
-    """Why nothing may be known of a task ID."""
+    """Message for an unknown task ID, with the possible reasons."""
     return (
         "nothing is known about this task ID: the task was never seen, belongs to another fleet, is no longer among "
         f"the newest ended tasks (tracking.max_ended_tasks), or failed more than {days(retention)} ago"
@@ -320,19 +320,19 @@ def unknown(retention: float) -> str:
 
 
 def _merged(live: Sequence[TaskRun], stored: Sequence[TaskRun]) -> list[TaskRun]:
-    """What is in memory is in the store a moment later."""
+    """Runs from memory and from the store without duplicates: ended runs are soon in both."""
     known = {(run.uuid, run.hostname, run.ended_at) for run in live}
     return [*live, *(run for run in stored if (run.uuid, run.hostname, run.ended_at) not in known)]
 
 
 def _whole_number(text: str) -> int | None:
-    """None for what is no number of 64 bits."""
+    """A number of at most 63 bits; None if the text is not one."""
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(_MOST)) else _MOST + 1
     return number if number <= _MOST else None
 
 
 def _state(value: str) -> RunState | None:
-    """Of the page's field; unknown ones are the first."""
+    """The state that the page's field selects; running if the value is unknown."""
     if value == ALL:
         return None
     return RunState(value) if value in LISTED else RunState.RUNNING

@@ -1,4 +1,4 @@
-"""``/metrics``: rendered in a thread of its own, once for all who wait."""
+"""``/metrics``, rendered in a separate thread and once for all waiting clients."""
 
 import asyncio
 from collections.abc import Hashable
@@ -12,10 +12,10 @@ from celery_monitor.ports import Metrics, Scrape
 
 
 class Scrapes:
-    """Answers scrapes. However many ask, one exposition is being rendered and at most one of each format waits.
+    """Answers scrapes. At any time one exposition is being rendered and at most one of each format waits.
 
-    Those who come while one is being rendered share the next one: nobody waits for more than two, and nobody gets
-    numbers that are older than the request.
+    Clients that arrive while one is being rendered share the next one: no client waits for more than two, or gets
+    values older than its request.
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -31,11 +31,11 @@ class Scrapes:
         waiting = self._next.get(encoding_chosen)
         if waiting is None:
             waiting = self._next[encoding_chosen] = asyncio.create_task(self._rendered(encoding_chosen))
-        # One client that leaves must not take the answer from the others.
+        # A client that disconnects must not cancel the answer for the others.
         return _Chunks(await asyncio.shield(waiting))
 
     def stop(self) -> None:
-        """End the thread when its work is done."""
+        """Stop the thread after its current work."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _rendered(self, encoding_chosen: Hashable) -> Scrape:
@@ -45,7 +45,7 @@ class Scrapes:
 
 
 class _Chunks(Response):
-    """A body that is sent in portions: what a slow client has not taken is not copied."""
+    """A body that is sent in chunks, so that unsent data for a slow client is not copied."""
 
     def __init__(self, scrape: Scrape) -> None:
         super().__init__(headers=dict(scrape.headers))

@@ -1,4 +1,4 @@
-"""The listening socket and the serving loop."""
+"""The listening sockets and the server loop."""
 
 import asyncio
 import errno
@@ -15,17 +15,17 @@ from celery_monitor.adapters.web.site import Site
 from celery_monitor.errors import ConfigError, MonitorError, PortUnavailableError, Problem
 
 BACKLOG: Final = 128
-"""Connections that wait to be accepted."""
+"""Maximum number of connections waiting to be accepted."""
 ACCEPTED_AT_ONCE: Final = 2
-"""Before it looks at those that came earlier, and makes the oldest go: each takes one of the open files meanwhile."""
+"""Connections accepted per iteration, before old ones are closed: each of them uses an open file."""
 GRACE_SECONDS: Final = 2
-"""For answers under way when the server stops."""
+"""Time for answers in progress when the server stops."""
 TICK: Final = 0.5
-"""Seconds from one look at the end to the next. Uvicorn's own tenth of a second is a fifth of an idle daemon's work."""
+"""Seconds between two checks of ``stop``. Uvicorn's 0.1 s would be a fifth of an idle daemon's CPU time."""
 
 
 class WebServer:
-    """Serves a site. ``start`` listens, ``serve`` answers until told to stop."""
+    """Serves a site. ``start`` listens, ``serve`` answers until it is stopped."""
 
     def __init__(self, site: Site, *, host: str, port: int) -> None:
         self._site = site
@@ -35,20 +35,20 @@ class WebServer:
 
     @property
     def port(self) -> int:
-        """The port that is listened on, once started."""
+        """The port, after ``start`` the one that was chosen."""
         return self._port
 
     @property
     def sign_ins_refused(self) -> Mapping[str, int]:
-        """Requests of people who were not let in, by the reason."""
+        """Number of refused sign-ins by reason."""
         return self._site.access.denials
 
     def start(self) -> None:
-        """Listen. From here on clients connect, and are answered as soon as ``serve`` runs.
+        """Listen. From now on clients can connect; they are answered when ``serve`` runs.
 
         Raises:
-            PortUnavailableError: Another program has the port, or the name server does not answer.
-            ConfigError: The address can never be listened on.
+            PortUnavailableError: Another program uses the port, or the name server does not answer.
+            ConfigError: It is impossible to listen on the address.
         """
         try:
             self._sockets = listen(self._host, self._port, BACKLOG)
@@ -73,7 +73,7 @@ class WebServer:
     def serve(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         """Answer until ``stop`` is set, then at most GRACE_SECONDS more; ``heartbeat`` is called every TICK.
 
-        May be called again after it failed: it listens anew. Raises as ``start`` then.
+        It may be called again after it failed; it then listens again and raises the errors of ``start``.
         """
         if not self._sockets:
             raise RuntimeError("call start before serve")
@@ -86,7 +86,7 @@ class WebServer:
             ws="none",
             lifespan="off",
             log_config=None,
-            # Whatever a client does wrong is no news to the log.
+            # Errors of clients are not logged.
             log_level="error",
             access_log=False,
             proxy_headers=False,
@@ -98,14 +98,14 @@ class WebServer:
         _UvicornServer(config, stop, heartbeat, self._site.prepare).run(sockets=self._sockets)
 
     def stop(self) -> None:
-        """Listen no more, and drop what waits for the store. ``serve`` ends by its own event."""
+        """Stop listening and drop requests that wait for the store. ``serve`` ends by its own event."""
         for listener in self._sockets:
             listener.close()
         self._site.stop()
 
 
 class _UvicornServer(uvicorn.Server):
-    """Uvicorn's server, stopped by an event, and leaving no connection behind."""
+    """Uvicorn's server, which is stopped by an event and leaves no connections open."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class _UvicornServer(uvicorn.Server):
         heartbeat: Callable[[], None],
         prepare: Callable[[], Coroutine[None, None, None]],
     ) -> None:
-        """``prepare`` runs beside the requests, and is given up when the server stops."""
+        """``prepare`` runs concurrently with requests and is cancelled when the server stops."""
         super().__init__(config)
         self._stop = stop
         self._heartbeat = heartbeat
@@ -125,10 +125,10 @@ class _UvicornServer(uvicorn.Server):
         await super().startup(sockets)
         self._preparing = asyncio.create_task(self._prepare())
         for listener in sockets or []:
-            listener.listen(BACKLOG)  # asyncio's one number for both is how many it accepts at once
+            listener.listen(BACKLOG)  # asyncio uses one number for the backlog and for the connections accepted at once
 
     async def main_loop(self) -> None:
-        while not await self.on_tick(0):  # noqa: ASYNC110 - the end comes from another thread
+        while not await self.on_tick(0):  # noqa: ASYNC110 - the event is set by another thread
             await asyncio.sleep(TICK)
 
     async def on_tick(self, counter: int) -> bool:

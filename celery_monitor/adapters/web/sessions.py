@@ -1,7 +1,7 @@
-"""Cookies: the session of a person who signed in, and what a browser has to bring back from the provider.
+"""Cookies: the session of a signed-in person, and the state of a sign-in at the provider.
 
-Both are signed and hold all that is known. Nothing is kept here, so a session is good on each replica and after a
-restart.
+Both are signed and contain all of their state. Nothing is stored on the server, so a session is valid on each replica
+and after a restart.
 """
 
 import json
@@ -21,33 +21,33 @@ from celery_monitor.settings.sign_in import CALLBACK
 from celery_monitor.settings.web import WebSettings
 
 ATTEMPT_SECONDS: Final = 600.0
-"""For a person to sign in at the provider."""
+"""Time for a person to sign in at the provider."""
 _SLOTS: Final = 8
-"""Sign-ins that one browser can have under way: a restored window asks for all of its tabs at once."""
+"""Maximum number of concurrent sign-ins of a browser: a restored window loads all of its tabs at once."""
 _SESSION: Final = "session"
 _ATTEMPT: Final = "sign-in"
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A sign-in under way. ``next``: the path that the person wanted to see, from the root of the site."""
+    """A sign-in in progress. ``next``: the path that the person requested, from the root of the site."""
 
     secret: SignInAttempt
     next: str
 
 
 class Sessions:
-    """Makes and reads the cookies of the site at ``web.external_url``."""
+    """Creates and reads the cookies of the site at ``web.external_url``."""
 
     def __init__(self, settings: WebSettings, fleet: str) -> None:
         url = urlsplit(settings.external_url or "")
         self.base = (settings.external_url or "").rstrip("/")
-        """Where the site is, without a slash at the end."""
+        """The URL of the site without a trailing slash."""
         self.path = url.path.rstrip("/")
         self._lifetime = settings.session_lifetime
         self._secure = url.scheme == "https"
-        # Browsers take these names only with Secure. __Host- needs the path "/", and no other host can set it.
-        # __Secure- can be set by hosts of the same domain, which could sign a person in as somebody else.
+        # Browsers accept these prefixes only with Secure. __Host- requires the path "/", and no other host can set it.
+        # __Secure- can be set by other hosts of the domain, which could sign a person in as somebody else.
         whole = self._secure and not self.path
         prefix = "__Host-" if whole else "__Secure-" if self._secure else ""
         self._name = f"{prefix}celery_monitor_session"
@@ -67,7 +67,7 @@ class Sessions:
         self._set(response, self._name, "", 0, self.path or "/")
 
     def person(self, cookies: str, now: float) -> Person | None:
-        """Who is signed in, by the header ``Cookie``."""
+        """The signed-in person according to the header ``Cookie``, or None."""
         content = self._read(_SESSION, cookie_parser(cookies).get(self._name), now)
         match content:
             case {"name": str(name), "role": str(role)} if role in set(Role):
@@ -75,14 +75,14 @@ class Sessions:
         return None
 
     def attempt(self, response: Response, attempt: Attempt, now: float) -> None:
-        """Give the browser what it has to bring back."""
+        """Set the cookie with the state of a sign-in."""
         signed = self._signer.sign(
             _ATTEMPT, {"state": attempt.secret.state, "next": attempt.next}, now + ATTEMPT_SECONDS
         )
         self._set(response, self._slot(attempt.secret.state), signed, ATTEMPT_SECONDS, self._attempt_path)
 
     def attempted(self, cookies: str, state: str, now: float) -> Attempt | None:
-        """The sign-in of this state, if it was begun in this browser and not too long ago."""
+        """The sign-in with this state, if it was started in this browser and not too long ago."""
         content = self._read(_ATTEMPT, cookie_parser(cookies).get(self._slot(state)), now)
         match content:
             case {"state": str(known), "next": str(following)} if secrets.compare_digest(
@@ -92,15 +92,15 @@ class Sessions:
         return None
 
     def attempt_ended(self, response: Response, state: str) -> None:
-        """It must not be used again."""
+        """Delete the cookie of the sign-in, so that it cannot be used again."""
         self._set(response, self._slot(state), "", 0, self._attempt_path)
 
     def new_state(self) -> str:
-        """Of a sign-in that begins; its first character tells where the browser keeps it."""
+        """A state for a new sign-in. Its first character selects the cookie."""
         return f"{secrets.randbelow(_SLOTS)}{secrets.token_urlsafe(32)}"
 
     def secret_of(self, state: str) -> SignInAttempt:
-        """Nonce and verifier are derived, so that no cookie has to carry them. Raises ValueError without a key."""
+        """The state with nonce and verifier, which are derived from it. Raises ValueError without a key."""
         nonce, verifier = (self._signer.derive(purpose, state).hex() for purpose in ("nonce", "verifier"))
         return SignInAttempt(state, nonce, verifier)
 

@@ -1,7 +1,7 @@
-"""One answer for all who have the same page open: their browsers ask for it every few seconds.
+"""Shares answers between viewers who have the same page open, as their browsers refresh it every few seconds.
 
-The page's script says how old its answer may be (``cache-control: max-age=3``, RFC 9111, section 5.2.1.1). Whoever
-clicks or reloads is answered with what is known now, after an action of his own above all.
+The page's script requests an answer with a maximum age (``cache-control: max-age=3``, RFC 9111, section 5.2.1.1).
+Clicks and reloads are answered with current data, above all after the user's own action.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from celery_monitor.adapters.web.audience import is_page
 from celery_monitor.adapters.web.people import Person, person_of, sign
 
 OLDEST: Final = 5.0
-"""Seconds for which an answer is kept, whatever a client says."""
+"""Maximum age of an answer in seconds, whatever the client accepts."""
 MAX_ANSWERS: Final = 32
-"""Answers: some 20 kB each."""
+"""Maximum number of cached answers, about 20 kB each."""
 _READING: Final = ("GET", "HEAD")
 _MAX_AGE: Final = re.compile(r"\bmax-age=([1-9]\d{0,3})\b")
 
@@ -28,12 +28,12 @@ _MAX_AGE: Final = re.compile(r"\bmax-age=([1-9]\d{0,3})\b")
 @dataclass(frozen=True, slots=True)
 class _SharedAnswer:
     at: float
-    """By the monotonic clock, when it was begun."""
+    """Monotonic time at which rendering began."""
     made: "asyncio.Task[list[Message]]"
 
 
 class SharedPages:
-    """Answers with what it has, or has the application make it: once at a time."""
+    """Answers from the cache, or lets the application render the page, once at a time."""
 
     def __init__(self, app: ASGIApp, monotonic: Callable[[], float]) -> None:
         self._app = app
@@ -46,10 +46,10 @@ class SharedPages:
         if oldest <= 0:
             await self._app(scope, receive, send)
             if scope["method"] not in _READING:
-                self._answers = {}  # nobody sees a silence that was just added go away again
+                self._answers = {}  # otherwise a silence that was just added could disappear again
             return
         made = self._answer(scope, oldest).made
-        # One client that leaves must not take the answer from the others, nor one error be an error of each.
+        # A client that disconnects must not cancel the answer for the others, and one error must not affect all.
         await asyncio.wait({made})
         if made.cancelled() or made.exception() is not None:
             await self._app(scope, receive, send)
@@ -68,12 +68,12 @@ class SharedPages:
         return found
 
     def _drop(self, key: Hashable, made: "asyncio.Task[list[Message]]") -> None:
-        """Who asks later asks again."""
+        """Drop a failed answer, so that the next request renders the page again."""
         if key in self._answers and self._answers[key].made is made:
             del self._answers[key]
 
     async def _make(self, scope: Scope) -> list[Message]:
-        """The answer, without a name: the script shows that of the person who has opened the page."""
+        """Render the answer without a user name: the script keeps the name of the person who opened the page."""
         messages: list[Message] = []
 
         async def keep(message: Message) -> None:
@@ -87,7 +87,7 @@ class SharedPages:
 
 
 def _oldest(scope: Scope) -> float:
-    """How old the answer may be, in seconds; 0 where it must be of now."""
+    """Maximum acceptable age of the answer in seconds; 0 if it must be current."""
     if scope["method"] != "GET" or not is_page(scope["path"]):
         return 0.0
     found = _MAX_AGE.search(Headers(scope=scope).get("cache-control", ""))
@@ -95,7 +95,7 @@ def _oldest(scope: Scope) -> float:
 
 
 def _key(scope: Scope) -> Hashable:
-    """All that an answer depends on."""
+    """Everything that an answer depends on."""
     person, encodings = person_of(scope), Headers(scope=scope).getlist("accept-encoding")
     return scope["raw_path"], scope["query_string"], person and person.role, tuple(encodings)
 
@@ -108,10 +108,10 @@ def _good(made: "asyncio.Task[list[Message]]") -> bool:
 
 
 def _copied(message: Message) -> Message:
-    """What passes it on adds headers."""
+    """A copy, because outer layers add headers."""
     return {**message, "headers": list(message["headers"])} if "headers" in message else dict(message)
 
 
 async def _nothing() -> Message:
-    """The body of a GET."""
+    """The empty body of a GET request."""
     return {"type": "http.request", "body": b"", "more_body": False}

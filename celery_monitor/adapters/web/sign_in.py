@@ -1,4 +1,4 @@
-"""Sign-in by an OpenID provider: to the provider, back from it, and out."""
+"""Sign-in with an OpenID provider: redirect to the provider, callback, and sign-out."""
 
 import asyncio
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from celery_monitor.settings.sign_in import CALLBACK
 
 THREADS: Final = 4
 PROVIDER_SECONDS: Final = 20.0
-"""For the provider to answer all that is asked of it in one sign-in."""
+"""Timeout for all requests to the provider in one sign-in."""
 _MAX_PARAMETER: Final = 4096
 _NOT_BEGUN: Final = (
     "This sign-in was started in another browser or at another address, or more than ten minutes ago. Open {} and "
@@ -39,10 +39,10 @@ _log = structlog.get_logger()
 
 
 class SignIn:
-    """The endpoints of a sign-in. Requests to the provider run in threads of their own.
+    """The endpoints of the sign-in. Requests to the provider run in separate threads.
 
-    Clients whose codes the provider refuses have to wait. Wrong passwords do not count here, nor do these count there:
-    behind a proxy all people can have one address.
+    Clients whose codes the provider rejects are throttled. This is independent of the throttling for wrong passwords,
+    because all users behind a proxy may have the same address.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class SignIn:
         self._pool = ThreadPoolExecutor(THREADS, "sign-in")
 
     def routes(self) -> list[Route]:
-        """All of them."""
+        """The routes of the endpoints."""
         return [
             Route(SIGN_IN, self.begin),
             Route(CALLBACK, self.complete),
@@ -72,29 +72,29 @@ class SignIn:
         ]
 
     def stop(self) -> None:
-        """Drop what has not begun."""
+        """Drop requests that have not started."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def begin(self, request: Request) -> Response:
-        """To the provider, and remember what the person wanted to see."""
+        """Redirect to the provider and remember the requested page."""
         try:
             attempt = Attempt(self._sessions.secret_of(self._sessions.new_state()), following(request))
             address = await self._ask(partial(self._provider.address, attempt.secret))
         except ProviderUnavailableError as exc:
             return self._unavailable(request, exc)
-        except ValueError:  # the file with the key was taken away
+        except ValueError:  # the file with the key was removed
             return self._unavailable(request, ProviderUnavailableError("the key that signs sessions is missing"))
         response = RedirectResponse(address, 302)
         self._sessions.attempt(response, attempt, self._now())
         return response
 
     async def complete(self, request: Request) -> Response:
-        """Back from the provider, with a code or with an error."""
+        """Handle the callback from the provider, with a code or an error."""
         query = {name: value[:_MAX_PARAMETER] for name, value in request.query_params.items()}
         state = query.get("state", "")
         attempt = self._sessions.attempted(request.headers.get("cookie", ""), state, self._now())
         if attempt is None:
-            # Not held against the address: nothing can be guessed here, and behind a proxy it may be everybody's.
+            # Not counted as a failure of the client: nothing can be guessed here, and users behind a proxy share it.
             message = _NOT_BEGUN.format(self._sessions.base or "the page")
             return self._refuse(request, Refused(400, message, reason="answer", retry=True))
         try:
@@ -126,14 +126,14 @@ class SignIn:
         if role is None:
             _log.warning("Sign-in without a role", user=name, client=self._clients.address_of(request.scope))
             return self._refuse(request, Refused(403, NO_GROUP.format(name), reason="group", retry=True))
-        # The site's own address and a path that begins with a slash: it leads nowhere else.
+        # The site's own URL and a path that begins with a slash, so it cannot lead to another site.
         response = RedirectResponse(f"{self._sessions.base}{attempt.next}", 303)
         self._sessions.begin(response, Person(name, role), self._now())
         _log.info("Signed in", user=name, role=str(role), client=self._clients.address_of(request.scope))
         return response
 
     async def end(self, request: Request) -> Response:
-        """Sign out here. The provider is not asked: other sites of the person's go on."""
+        """Sign out here, but not at the provider, because other sites may use that session."""
         if not of_this_site(request.headers, self._external_url, form=True):
             return self._refuse(request, Refused(403, f"Nothing was changed: {OTHER_SITE}."))
         message = "You are signed out here. If you are still signed in at the provider, one click signs you in again."

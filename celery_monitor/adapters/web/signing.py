@@ -1,7 +1,7 @@
-"""Texts that only this fleet's monitors can have written: for cookies.
+"""Signed texts for cookies, which only this fleet's monitors can create.
 
-A signed text is ``<content>.<signature>``, both in URL-safe base64: JSON with its end (``until``), and HMAC-SHA256 over
-the content and what it is for. The content can be read by whoever has it, and changed by nobody.
+A signed text is ``<content>.<signature>``, both in URL-safe base64: JSON with an expiry time (``until``), and
+HMAC-SHA256 over the content and its purpose. Everybody can read the content, and nobody can change it.
 """
 
 import base64
@@ -13,14 +13,14 @@ from hashlib import sha256
 from typing import Any, Final
 
 MAX_SIGNED: Final = 4096
-"""Characters: browsers keep no longer cookies, and nobody has to read longer ones."""
+"""Maximum length in characters: browsers do not store longer cookies."""
 
 
 class Signer:
-    """Signs and checks. ``secret`` is asked each time, because its file may change; None: nothing is valid.
+    """Signs and verifies. ``secret`` is called each time, because its file may change; with None, nothing is valid.
 
-    Whatever is in ``context`` changes every signature: two fleets, or one with other settings, do not accept each
-    other's.
+    ``context`` is part of every signature: fleets with different contexts or settings do not accept each other's
+    signatures.
     """
 
     def __init__(self, secret: Callable[[], str | None], context: str) -> None:
@@ -28,12 +28,12 @@ class Signer:
         self._context = context.encode()
 
     def sign(self, purpose: str, content: Mapping[str, Any], until: float) -> str:
-        """``content`` as a signed text, valid until a time in Unix seconds. Raises ValueError without a secret."""
+        """``content`` as a signed text, valid until ``until`` in Unix seconds. Raises ValueError without a secret."""
         body = _encoded(json.dumps({**content, "until": until}, separators=(",", ":")).encode())
         return f"{body}.{_encoded(self.derive(purpose, body))}"
 
     def read(self, purpose: str, signed: str, now: float) -> dict[str, Any] | None:
-        """The content; None of whatever is not valid, for any reason."""
+        """The content; None if the text is invalid for any reason."""
         body, _, signature = signed.partition(".")
         if len(signed) > MAX_SIGNED or not signed.isascii():
             return None
@@ -43,10 +43,10 @@ class Signer:
             content = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
         except (ValueError, binascii.Error):
             return None
-        return content if isinstance(content, dict) and _runs(content.get("until"), now) else None
+        return content if isinstance(content, dict) and _is_valid(content.get("until"), now) else None
 
     def derive(self, purpose: str, text: str) -> bytes:
-        """32 bytes that only the holder of the secret can know. Raises ValueError without a secret."""
+        """32 bytes that only holders of the secret can compute. Raises ValueError without a secret."""
         secret = self._secret()
         if not secret:
             raise ValueError("there is no key")
@@ -54,7 +54,7 @@ class Signer:
         return hmac.digest(key, f"{purpose}\0{text}".encode(), sha256)
 
 
-def _runs(until: object, now: float) -> bool:
+def _is_valid(until: object, now: float) -> bool:
     return isinstance(until, int | float) and now < until
 
 

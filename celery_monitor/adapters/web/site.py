@@ -1,4 +1,4 @@
-"""What is served: the routes, and what becomes of errors."""
+"""The ASGI application: routes and error handling."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ from celery_monitor.ports import HealthReport, IdentityProvider
 from celery_monitor.settings.web import WebSettings
 
 PREPARE_AFTER: Final = (10.0, 60.0, 600.0)
-"""Seconds to the first try and between further ones: a daemon that starts has more urgent work, and no store yet."""
+"""Seconds before the first and further attempts: a starting daemon has more urgent work and no store yet."""
 PREPARE_DAYS_EVERY: Final = 3_600.0
 """Seconds: hours and days end."""
 PAUSE: Final = 10.0
@@ -53,10 +53,10 @@ _REFUSED: Final = (
 
 
 class Site:
-    """The ASGI application, with the threads that it needs."""
+    """The ASGI application and the threads that it uses."""
 
     def __init__(self, settings: WebSettings, sources: Sources, provider: IdentityProvider | None = None) -> None:
-        """``provider``: of ``web.oidc``, where that is configured."""
+        """``provider``: the OpenID provider, if ``web.oidc`` is configured."""
         self._scrapes = Scrapes(sources.metrics)
         self._queries = Queries()
         self._pages = Pages(sources, self._queries)
@@ -89,11 +89,11 @@ class Site:
         )
         app.router.redirect_slashes = False
         shared = SharedPages(app, sources.clock.monotonic)
-        # Around all of it, so that errors carry the headers too.
+        # The outermost layer, so that errors have the headers too.
         self.guard = Guard(Fleets(shared, sources, self._queries), self.access, _not_signed_in)
 
     async def prepare(self) -> None:
-        """Do what would make somebody's first request slow, and each hour what is new; without end."""
+        """Prepare what would slow down a first request, then prepare new data every hour. Never returns."""
         for wait in PREPARE_AFTER:
             await asyncio.sleep(wait)
             with contextlib.suppress(StoreUnavailableError, StoreUnusableError):
@@ -108,7 +108,7 @@ class Site:
             await asyncio.sleep(wait)
 
     def stop(self) -> None:
-        """Drop what waits."""
+        """Drop waiting requests and stop the threads."""
         self._scrapes.stop()
         self._queries.stop()
         if self._sign_in is not None:
@@ -126,7 +126,7 @@ class Site:
             case StoreUnavailableError() | StoreUnusableError():
                 status, text, headers = 503, str(exc), {"retry-after": "5"}
             case _:
-                # What it was is in the log, and nowhere else: nobody knows what its text holds.
+                # The error is only logged, because its text may contain anything.
                 status, text = 500, "internal error; see the log"
         response = (
             refusal(status, text) if for_program(request.scope["path"]) else self._pages.refusal(request, status, text)
@@ -136,12 +136,12 @@ class Site:
 
 
 def _without_slash(request: Request) -> str | None:
-    """The address without the slashes at its end; None when there are none. Names of tasks may end with one."""
+    """The relative address without trailing slashes; None if there are none. Names of tasks may end with one."""
     path = request.scope["raw_path"].decode("ascii", "replace")
     if not path.endswith("/"):
         return None
     query = request.url.query
-    # It begins with "../": with two slashes it would name another host.
+    # It begins with "../": an address that begins with two slashes would name another host.
     return f"{root(request)}{path.strip('/')}" + (f"?{query}" if query else "")
 
 
@@ -151,7 +151,7 @@ def _not_signed_in(scope: Scope, denied: Refused) -> Response:
         response.headers.update(denied.headers)
         return response
     request = Request(scope)
-    if denied.leads and redirects(request):
+    if denied.redirectable and redirects(request):
         return to_sign_in(request)
     return door.refusal(request, denied, back=here(scope))
 

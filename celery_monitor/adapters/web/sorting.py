@@ -1,11 +1,11 @@
-"""Sorting a list by a column, as the address says it: ``failed`` or ``-failed``, the other way round."""
+"""Sorting of lists by a column in the address: ``failed``, or ``-failed`` for the reverse order."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 MAX_DIGITS: Final = 6
-"""Of the number of a page."""
+"""Maximum digits of a page number."""
 
 
 def _unsorted(_: object) -> int:
@@ -14,26 +14,26 @@ def _unsorted(_: object) -> int:
 
 @dataclass(frozen=True, slots=True)
 class SortColumn:
-    """A column that a list can be sorted by."""
+    """A column by which a list can be sorted."""
 
     name: str
     title: str
     key: Callable[[Any], Any] = _unsorted
-    """Of a row, ascending; not used where the store sorts."""
+    """Sort key of a row; not used if the store sorts."""
     down: bool = True
-    """Whether the largest is shown first unless the other way is asked for."""
+    """Whether the default order is descending."""
     numeric: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """By what a list is sorted."""
+    """The column and direction by which a list is sorted."""
 
     column: SortColumn
     down: bool
 
     def heads(self, columns: Sequence[SortColumn]) -> list[dict[str, Any]]:
-        """Of each column: its title, whether it is sorted by, and by what its link sorts."""
+        """For each column: its title, whether the list is sorted by it, and the sort parameter of its link."""
         return [
             {
                 "title": sort_column.title,
@@ -48,7 +48,7 @@ class Order:
 
 
 def order(sort: str, columns: Sequence[SortColumn]) -> Order:
-    """What a parameter asks for. What is no column is the first one."""
+    """The order that a parameter selects; by the first column if the parameter is invalid."""
     name = sort.removeprefix("-")
     column = next((sort_column for sort_column in columns if sort_column.name == name), None)
     if column is None:
@@ -57,11 +57,11 @@ def order(sort: str, columns: Sequence[SortColumn]) -> Order:
 
 
 def page_number(text: str) -> int:
-    """Of a page, from 1. What is no number is the first one."""
+    """The page number, from 1; 1 if the parameter is invalid."""
     return max(1, int(text)) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else 1
 
 
 def numbered(text: str, rows: int, size: int) -> tuple[int, int]:
-    """The number of the page and how many there are. What is no number is the first one."""
+    """The page number and the number of pages. An invalid parameter selects the first page."""
     pages = max(1, -(-rows // size))
     return min(page_number(text), pages), pages

@@ -1,4 +1,4 @@
-"""What the web shows, and where it comes from."""
+"""The data sources of the web server."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,7 +47,7 @@ class Waiting(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Given by the composition root. All but ``tasks``, ``reader``, ``outbox`` and ``report`` answer at once."""
+    """Set by the composition root. ``tasks``, ``reader``, ``outbox`` and ``report`` may block; the others do not."""
 
     fleet: str
     clock: Clock
@@ -55,36 +55,36 @@ class Sources:
     livez: Callable[[], HealthReport]
     readyz: Callable[[], HealthReport]
     snapshot: Callable[[], Snapshot | None]
-    """None until the store was read."""
+    """Returns None until the store has been read."""
     queues: Callable[[], Sequence[QueueStats]]
     worker_details: Callable[[], Mapping[str, WorkerDetail]] = dict
-    """By hostname."""
+    """Hostname → details."""
     tasks: Callable[[], TaskView]
     reader: Reader
     outbox: Waiting
     silences: SilenceBook
     mute: Sequence[Mapping[str, Any]] = ()
-    """The windows of ``alerts.mute``, by the names of their settings."""
+    """The windows of ``alerts.mute``, as mappings of their settings."""
     report: Callable[[date, float], Summary]
-    """A day as it is known at a time. Raises StoreUnavailableError."""
+    """(day, now) → summary. Raises StoreUnavailableError."""
     prepare_report: Callable[[date, float], bool] = lambda *_: False
-    """Reads beforehand what the report of a day needs; False: no further day. Raises StoreUnavailableError."""
+    """Reads the data of a day's report in advance; False if there is no earlier day. Raises StoreUnavailableError."""
     report_part: Callable[[Summary, str, int], str]
-    """A day as a part of an HTML document, with its own styles, and links that begin with the given way to the root.
+    """(summary, relative path to the root, page number) → a part of an HTML document with its own styles.
 
-    The number is that of the page, from 1, of a day with long lists.
+    A day with long lists has several pages, numbered from 1.
     """
     channels: Sequence[ChannelInfo]
-    """As they are configured."""
+    """The configured channels."""
     space: Callable[[], StoreSpace] = StoreSpace
-    """How much space the store has."""
+    """The space of the store."""
     retention: float
     """Seconds for which failures and incidents are kept."""
     links: Mapping[str, str] = field(default_factory=dict)
     """Title → template of links to other systems: see ``core.links``."""
     fleets: Callable[[], Sequence[OtherFleet]] | None = None
-    """Asks the store for the other fleets in the same database; None where there can be none."""
+    """Queries the other fleets in the same database; None if there can be none."""
     zone: tzinfo
-    """In which the report's days are counted."""
+    """Time zone of the report's days."""
     notice: str | None = None
-    """A sentence on top of every page."""
+    """A sentence at the top of every page."""

@@ -1,7 +1,7 @@
-"""What stands on top of every page: whether the numbers can be trusted, and whether the fleet is well.
+"""The status at the top of every page: whether the numbers can be trusted, and whether the fleet is healthy.
 
-These are two questions. A monitor that counts perfectly may watch a fleet that burns, and a silent one must not look
-like a quiet fleet.
+These are independent: a monitor that works correctly may watch a failing fleet, and a broken monitor must not look like
+a healthy fleet.
 """
 
 from dataclasses import dataclass, replace
@@ -14,44 +14,44 @@ from celery_monitor.core.model import CounterFamily, Snapshot
 Tone = Literal["good", "bad", "warn", "none"]
 
 _BEHIND_SECONDS: Final = 10.0
-"""A stream lag that people should know of when they read numbers."""
+"""Stream lag in seconds above which the header shows a warning."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeaderState:
-    """One of the two, as it is shown."""
+    """One of the two states."""
 
     tone: Tone
     subject: str
     text: str
     link: str
-    """From the root."""
+    """Relative to the root."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Both, and whether anything was ever heard."""
+    """Both states, and whether anything was ever received."""
 
     numbers: HeaderState
     fleet: HeaderState
     silent: bool
-    """Nothing is wrong, and neither an event nor a worker has ever come."""
+    """The monitor is healthy, but has never received an event."""
 
 
 def status(sources: Sources) -> Status:
-    """As of now, from memory."""
+    """The current status, from memory."""
     snapshot = sources.snapshot()
     silent = snapshot is not None and not snapshot.workers and not _has_events(snapshot)
     numbers, fleet = _numbers(sources, snapshot, silent=silent), _fleet(snapshot, silent=silent)
     if numbers.tone == "bad" and fleet.tone != "none":
-        # Workers that look up, and a quiet fleet, may be what was known an hour ago.
+        # The state of the fleet may be outdated.
         tone: Tone = "none" if fleet.tone == "good" else fleet.tone
         fleet = replace(fleet, tone=tone, text=f"{fleet.text} when last seen")
     return Status(numbers, fleet, silent)
 
 
 def _has_events(snapshot: Snapshot) -> bool:
-    """Whether an event of the fleet has ever been counted: the monitor's own probes are not among them."""
+    """Whether any event of the fleet was ever counted; the monitor's own probes are excluded."""
     events = CounterFamily.EVENTS.of(snapshot.counters)
     return any(count for kind, count in events.items() if not kind.startswith("monitor-"))
 

@@ -1,33 +1,33 @@
-"""Failed sign-ins by client: whoever guesses passwords waits."""
+"""Throttles clients with too many failed sign-ins."""
 
 import ipaddress
 from collections.abc import Sequence
 from typing import Final
 
 MAX_FAILURES: Final = 20
-"""Of one client within WINDOW; a browser with an old password fails three times for a page."""
+"""Maximum failures of one client within WINDOW; a browser with an old password fails three times per page."""
 WINDOW: Final = 60.0
 MAX_CLIENTS: Final = 1_000
-"""Remembered at once; beyond it the one that failed first is forgotten."""
+"""Maximum number of tracked clients; beyond it, the one that failed first is dropped."""
 _IPV6_PREFIX: Final = 64
-"""Bits that tell two clients apart: the rest of an IPv6 address is a client's own to choose."""
+"""Length of the prefix that identifies an IPv6 client: a client can choose the rest of its address."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Throttle:
-    """Knows of each client when its window ends and how often it failed within it. Times are a monotonic clock's."""
+    """Tracks each client's window and its failures in it. Times are monotonic."""
 
     def __init__(self) -> None:
         self._clients: dict[str, tuple[float, int]] = {}
 
     def wait(self, client: str, now: float) -> float:
-        """Seconds until this client may try again; 0 when it may now."""
+        """Seconds until the client may try again; 0 if it may now."""
         ends, failures = self._clients.get(client, (0.0, 0))
         return max(0.0, ends - now) if failures >= MAX_FAILURES else 0.0
 
     def failed(self, client: str, now: float) -> bool:
-        """Note a failure; whether the client has to wait from now on."""
+        """Record a failure. Returns whether the client has just reached the limit."""
         ends, failures = self._clients.pop(client, (0.0, 0))
         if ends <= now:
             ends, failures = now + WINDOW, 0
@@ -38,9 +38,10 @@ class Throttle:
 
 
 def client_of(peer: str, forwarded: str, trusted: Sequence[Network]) -> str:
-    """Who asks: the peer, or whom it names in ``X-Forwarded-For`` where it is a proxy of ours.
+    """The client's address: the peer, or the address in ``X-Forwarded-For`` if the peer is a trusted proxy.
 
-    The header is read from its end, because a client may have written its beginning. An IPv6 client is its /64 network.
+    The header is read from its end, because the client can forge its beginning. An IPv6 client is identified by its
+    /64 network.
     """
     client = peer
     for hop in [peer, *reversed([part.strip() for part in forwarded.split(",")])]:

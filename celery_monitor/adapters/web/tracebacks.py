@@ -1,6 +1,6 @@
-"""A traceback as blocks, with the application's frames set apart from those of libraries.
+"""Splits a traceback into blocks and separates the application's frames from those of libraries.
 
-A reader looks for the place in the application first; Celery's own frames lead to every task.
+A reader looks for the application's frame first; Celery's own frames are the same for every task.
 """
 
 import re
@@ -21,14 +21,14 @@ class Block:
 
     kind: Kind
     lines: tuple[tuple[bool, str], ...]
-    """Whether it only marks columns of the line above (which says nothing where lines are wrapped), and the line."""
+    """(is a line of column markers, which are useless if lines are wrapped; line)."""
 
 
 def blocks(traceback: str, frame: str = "") -> list[Block]:
-    """The whole text, in order: all lines joined by line feeds are the traceback again.
+    """The complete text in order: all lines joined by line feeds are the traceback.
 
-    ``frame``: the place of its error group, ``path/of/app.py:function``, for applications that are installed like a
-    library.
+    ``frame``: the frame of its error group, ``path/of/app.py:function``, for applications that are installed like
+    libraries.
     """
     runs: list[tuple[Kind, list[str]]] = []
     for line in traceback.split("\n"):
@@ -43,7 +43,7 @@ def blocks(traceback: str, frame: str = "") -> list[Block]:
 
 
 def _kind(line: str, frame: str) -> Kind | None:
-    """None for what belongs to the line before."""
+    """The kind of block that the line starts; None if it belongs to the previous line."""
     if match := _FRAME.match(line):
         path, function = match[1].replace("\\", "/"), match[2] or ""
         path_of_frame, _, within = frame.rpartition(":")

@@ -1,4 +1,4 @@
-"""Counts by hour as they are drawn and told: bars, marks below them, and the picture in words."""
+"""Counts by hour for charts: bars, time marks, and a description in words."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,18 +16,18 @@ from celery_monitor.ports import Reader
 HOUR: Final = 3600
 DAY_HOURS: Final = 24
 LATE_HOURS: Final = 3
-"""Events that are older than this are rare: alerts.max_age is two hours."""
+"""Events that arrive later than this are rare: alerts.max_age is two hours."""
 WEEK_HOURS: Final = 7 * 24
 SPANS: Final = {"24h": DAY_HOURS, "7d": WEEK_HOURS}
-"""How far back pictures go, by the parameter ``span``."""
+"""Parameter ``span`` → hours that a chart shows."""
 _MARKS: Final = {DAY_HOURS: (6, "clock"), WEEK_HOURS: (24, "day")}
-"""Hours between two marks, and how they are written."""
+"""Hours of a chart → (hours between two marks, format of the marks)."""
 _PERIODS: Final = {DAY_HOURS: "Last 24 hours", WEEK_HOURS: "Last 7 days"}
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A time below a picture, where its part begins."""
+    """A time mark below a chart."""
 
     at: str
     form: str
@@ -45,21 +45,21 @@ class Trend:
     executed: int
     failed: int
     runtime: tuple[Point, ...]
-    """The mean of each hour."""
+    """The mean runtime of each hour."""
     runtime_description: str
     runtime_peak: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The hours that are shown: the current one is the last."""
+    """The hours that a chart shows; the current one is the last."""
 
     first: int
     hours: int
 
     @property
     def starts(self) -> range:
-        """Unix seconds."""
+        """Start of each hour, in Unix seconds."""
         return range(self.first, self.first + self.hours * HOUR, HOUR)
 
     @property
@@ -75,7 +75,7 @@ def window(now: float, hours: int) -> Window:
 
 
 def trend(rows: Sequence[HistoryRow], span: Window, zone: tzinfo, marked: tuple[float, float] | None = None) -> Trend:
-    """``rows``: of one name. ``marked``: a period that stands out."""
+    """The trend of one name. ``marked``: a period to highlight."""
     by_hour = {row.start: row for row in rows}
     name = hours_of(zone)
     bars, points = [], []
@@ -105,27 +105,27 @@ def trend(rows: Sequence[HistoryRow], span: Window, zone: tzinfo, marked: tuple[
 
 
 class StartingRow(Protocol):
-    """What was counted or measured in an hour."""
+    """A row of counts or measurements of an hour."""
 
     @property
     def start(self) -> int:
-        """Unix seconds."""
+        """Start of the hour, in Unix seconds."""
 
 
 R = TypeVar("R", bound=StartingRow)
 
 
 class HourCache(Generic[R]):
-    """Rows by hour. Hours that are over are read once.
+    """Caches rows by hour. Past hours are read only once.
 
-    What comes late still joins its own time, so an hour is read again until it is ``late`` hours old, and everything
-    once in ``keep`` seconds. For any thread.
+    Late events are counted in their own hour, so an hour is read again until it is ``late`` hours old, and all hours
+    every ``keep`` seconds. Thread-safe.
     """
 
     def __init__(
         self, read: Callable[[float, float], Sequence[R]], *, late: int = LATE_HOURS, keep: float = HOUR
     ) -> None:
-        """``read``: the rows of the hours that start in [since, until), at most one for each."""
+        """``read``: (since, until) → the rows of the hours that start in [since, until), at most one per hour."""
         self._read = read
         self._late = late
         self._keep = keep
@@ -133,7 +133,7 @@ class HourCache(Generic[R]):
         self._since = -math.inf
 
     def rows(self, span: Window, now: float) -> list[R]:
-        """Those of a window that ends with the hour of now. Asks the store."""
+        """The rows of a window that ends with the current hour. Queries the store."""
         cached = dict(self._known) if abs(now - self._since) < self._keep else {}
         settled_until = span.end - self._late * HOUR
         missing = next((start for start in span.starts if start not in cached or start >= settled_until), span.end)
@@ -147,14 +147,14 @@ class HourCache(Generic[R]):
 
 
 class FleetHistory(HourCache[HistoryRow]):
-    """Runs of all tasks by hour: a week of many tasks is 300,000 rows."""
+    """Runs of all tasks by hour: a week of many tasks has 300,000 rows."""
 
     def __init__(self, reader: Reader) -> None:
         super().__init__(partial(reader.history, step=HOUR))
 
 
 def pairs(rows: Sequence[HistoryRow], span: Window) -> list[tuple[int, int]]:
-    """(runs, failed) of each hour of one name."""
+    """(runs, failed) of each hour of one task."""
     by_hour = {row.start: row.counts for row in rows}
     none = (0,) * (max(FAILED, SUCCEEDED) + 1)
     counts = [by_hour.get(start, none) for start in span.starts]
@@ -162,7 +162,7 @@ def pairs(rows: Sequence[HistoryRow], span: Window) -> list[tuple[int, int]]:
 
 
 def sparks(reader: Reader, names: Sequence[str], now: float) -> dict[str, list[tuple[int, int]]]:
-    """Of each of these tasks: (runs, failed) of each of the last 24 hours. Asks the store."""
+    """Task → (runs, failed) of each of the last 24 hours. Queries the store."""
     if not names:
         return {}
     span = window(now, DAY_HOURS)
@@ -174,7 +174,7 @@ def sparks(reader: Reader, names: Sequence[str], now: float) -> dict[str, list[t
 
 
 def period_of(span: Window) -> str:
-    """In words."""
+    """The window in words."""
     return _PERIODS.get(span.hours, f"Last {span.hours} hours")
 
 
@@ -187,13 +187,13 @@ def _description(period: str, bars: Sequence[Bar], executed: int, failed: int) -
 
 
 def marks_of(span: Window) -> tuple[Mark, ...]:
-    """The times below a picture."""
+    """The time marks below a chart."""
     step, form = _MARKS.get(span.hours, (span.hours, "clock"))
     return tuple(Mark(str(time(start)), form) for start in span.starts[::step])
 
 
 def hours_of(zone: tzinfo) -> Callable[[int], str]:
-    """Names an hour by its start: when it begins and ends, in the zone, which is named."""
+    """A function that formats the hour with a given start, with its time zone."""
 
     def name(start: int) -> str:
         begin = datetime.fromtimestamp(start, zone)
@@ -203,7 +203,7 @@ def hours_of(zone: tzinfo) -> Callable[[int], str]:
 
 
 def quantile(histogram: Histogram, share: float) -> float | None:
-    """An estimate, as Prometheus's histogram_quantile gives it; None when it is empty or beyond the last bound."""
+    """An estimate like Prometheus's histogram_quantile; None without observations or if above the last bound."""
     rank, seen = share * sum(histogram.counts), 0
     if not rank:
         return None

@@ -1,4 +1,4 @@
-"""The program's values as JSON: names as in the API, times in RFC 3339 and UTC."""
+"""Converts values to JSON for the API: times are RFC 3339 in UTC."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,12 +29,12 @@ Json = dict[str, Any]
 
 
 def time(seconds: float | None) -> str | None:
-    """Unix seconds as ``2026-11-23T14:05:09.123Z``; None for none, and for what is beyond the calendar."""
+    """Unix seconds as ``2026-11-23T14:05:09.123Z``; None for None and for times out of range."""
     return rfc3339(seconds, "milliseconds")
 
 
 def health(value: HealthReport) -> Json:
-    """A probe's answer."""
+    """The answer of a probe."""
     checks = {name: problem or "ok" for name, problem in value.checks.items()}
     return {
         "status": "ok" if value.ok else "failing",
@@ -55,7 +55,7 @@ def task(row: TaskRow) -> Json:
 
 
 def totals(rows: Sequence[TaskRow]) -> Json:
-    """What tasks have done together."""
+    """The totals of several tasks."""
     failures = [row.last_failure_at for row in rows if row.last_failure_at is not None]
     return {
         "counts": counts([row.counts for row in rows]),
@@ -84,7 +84,7 @@ def failure(item: Failure) -> Json:
 
 
 def failure_in_full(item: Failure) -> Json:
-    """A failure with what is long; the arguments are None unless ``tracking.capture_arguments`` is on."""
+    """A failure with its long fields; the arguments are None unless ``tracking.capture_arguments`` is on."""
     return {**failure(item), "traceback": item.traceback, "args": item.args, "kwargs": item.kwargs}
 
 
@@ -115,7 +115,7 @@ def run(item: TaskRun, now: float) -> Json:
 
 
 def error(row: GroupRow) -> Json:
-    """Failures of one kind at one place."""
+    """An error group."""
     return {
         "group": row.id,
         "task": row.name,
@@ -129,7 +129,7 @@ def error(row: GroupRow) -> Json:
 
 
 def incident(row: IncidentRow) -> Json:
-    """An incident and what became of its page."""
+    """An incident and its deliveries."""
     item = row.incident
     return {
         "key": item.key,
@@ -163,7 +163,7 @@ def incident(row: IncidentRow) -> Json:
 
 
 def incident_in_full(row: IncidentRow, errors: Sequence[GroupRow]) -> Json:
-    """An incident with what is long; the arguments are None unless ``tracking.capture_arguments`` is on."""
+    """An incident with its long fields; the arguments are None unless ``tracking.capture_arguments`` is on."""
     item = row.incident
     return {
         **incident(row),
@@ -176,7 +176,7 @@ def incident_in_full(row: IncidentRow, errors: Sequence[GroupRow]) -> Json:
 
 
 def delivery(item: ChannelDelivery) -> Json:
-    """What became of an incident on one channel."""
+    """The delivery of an incident on one channel."""
     return {
         "channel": item.channel,
         "state": item.state,
@@ -214,12 +214,12 @@ def worker(item: Worker, detail: WorkerDetail | None = None) -> Json:
 
 
 def waited(seconds: float, count: int) -> Json:
-    """How long tasks have waited together."""
+    """The total waiting time of several runs."""
     return {"count": count, "seconds": seconds}
 
 
 def queue(item: QueueStats) -> Json:
-    """A queue as it was found last."""
+    """A queue as last measured."""
     return {
         "name": item.name,
         "length": item.length,
@@ -230,7 +230,7 @@ def queue(item: QueueStats) -> Json:
 
 
 def outbox_item(item: OutboxItem) -> Json:
-    """A notification that waits or was given up."""
+    """A pending or failed notification."""
     return {
         "id": item.id,
         "channel": item.channel,
@@ -246,7 +246,7 @@ def outbox_item(item: OutboxItem) -> Json:
 
 
 def limit(item: Limit) -> Json:
-    """A bound of memory, and what it has cut."""
+    """A bound on memory, with its usage and overflows."""
     return {
         "name": item.name,
         "setting": item.setting,
@@ -271,7 +271,7 @@ def silence(item: Silence, now: float) -> Json:
 
 
 def schedule(item: ScheduleState, counters: Mapping[str, float]) -> Json:
-    """A schedule: what was due, and its newest runs, the newest first."""
+    """A schedule with its expected starts and its runs, newest first."""
     return {
         "name": item.name,
         "task": item.task,

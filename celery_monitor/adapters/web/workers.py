@@ -1,4 +1,4 @@
-"""Workers: all of them, and one with what runs on it. As pages and as JSON."""
+"""The list of workers, and one worker with its tasks, as pages and as JSON."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -30,7 +30,7 @@ COLUMNS: Final = (
     SortColumn("unobserved", "Not observed", lambda one: one["unobserved"], numeric=True),
     SortColumn("software", "Software", lambda one: one["software"], down=False),
 )
-"""Of the list. The first is how it is sorted unless another order is asked for."""
+"""Columns of the list. The first one is the default order."""
 
 
 class WorkerPages:
@@ -41,7 +41,7 @@ class WorkerPages:
         self._queries = queries
 
     def routes(self) -> list[Route]:
-        """All of them."""
+        """The routes of the endpoints."""
         return [
             Route("/workers", self.workers),
             Route("/workers/{hostname:any}", self.worker),
@@ -50,7 +50,7 @@ class WorkerPages:
         ]
 
     async def workers(self, request: Request) -> Response:
-        """Workers and queues, as of now: those that are down first."""
+        """The current workers and queues; workers that are down first."""
         sort = request.query_params.get("sort", "")
         ordering = order(sort, COLUMNS)
         shown = self._shown(
@@ -71,7 +71,7 @@ class WorkerPages:
         )
 
     async def worker(self, request: Request) -> Response:
-        """One worker, and what runs on it."""
+        """One worker and its running tasks."""
         worker = self._known(request)
         criteria = RunFilter(hostname=stored_text(worker.hostname), state=RunState.RUNNING)
         view = self._sources.tasks()
@@ -90,7 +90,7 @@ class WorkerPages:
         )
 
     async def workers_as_json(self, request: Request) -> Response:
-        """Workers by hostname, from memory: the store is not asked."""
+        """Workers by hostname, from memory without a query."""
         query = Parameters(request, ("limit", "cursor"), now=self._sources.clock.now())
         cursor = query.cursor()
         workers = sorted(current(self._sources.snapshot).workers, key=lambda worker: worker.hostname)

@@ -1,6 +1,6 @@
-"""``/openapi.json``: what ``/api/v1`` takes and gives, by resource.
+"""The OpenAPI description of ``/api/v1``, served as ``/openapi.json``, by resource.
 
-A new path is its Operation and its schemas in the module of its resource, and its route in ``api``.
+To add a path, add its Operation and schemas to the module of its resource, and its route to ``api``.
 """
 
 from functools import cache
@@ -18,7 +18,7 @@ _RESOURCES: Final = (overview, tasks, incidents, fleet, silences)
 OPERATIONS: Final[dict[str, Operation]] = {
     path: operation for resource in _RESOURCES for path, operation in resource.OPERATIONS.items()
 }
-"""By path."""
+"""Path → operation."""
 _SCHEMAS: Final[dict[str, Json]] = {
     name: schema for resource in _RESOURCES for name, schema in resource.SCHEMAS.items()
 }
@@ -35,7 +35,7 @@ _SCHEMES: Final[dict[str, Json]] = {
 
 @cache
 def document(*, schemes: tuple[str, ...] = ()) -> Json:
-    """The description in OpenAPI 3.1. ``schemes``: how one can sign in; none where nobody has to."""
+    """The OpenAPI 3.1 description. ``schemes``: security schemes; empty if no sign-in is required."""
     guarded = bool(schemes)
     components: Json = {"securitySchemes": {name: _SCHEMES[name] for name in schemes}} if guarded else {}
     paths: dict[str, Json] = {path: {"get": _operation(path, guarded=guarded)} for path in OPERATIONS}

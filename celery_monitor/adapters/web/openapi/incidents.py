@@ -1,4 +1,4 @@
-"""Incidents, and the notifications of them."""
+"""Incidents and their notifications."""
 
 from typing import Final
 

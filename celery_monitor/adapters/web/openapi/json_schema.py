@@ -1,4 +1,4 @@
-"""The words of JSON Schema that the resources are described with."""
+"""Helpers that build JSON Schemas for the resources."""
 
 from typing import Any, Final
 
@@ -22,22 +22,22 @@ def object_of(**properties: Json) -> Json:
 
 
 def array(item: Json) -> Json:
-    """A list of such items."""
+    """A list of items with this schema."""
     return {"type": "array", "items": item}
 
 
 def ref(name: str) -> Json:
-    """A schema by its name in the document."""
+    """A reference to a schema of the document."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def one_of(values: Any) -> Json:  # noqa: ANN401 - any enumeration of texts
-    """An enumeration of texts."""
+def one_of(values: Any) -> Json:  # noqa: ANN401 - any enumeration of strings
+    """An enumeration of strings."""
     return {"type": "string", "enum": [str(value) for value in values]}
 
 
 def response(text: str, schema: Json) -> Json:
-    """An answer in JSON."""
+    """A JSON response."""
     return {"description": text, "content": {"application/json": {"schema": schema}}}
 
 
@@ -46,4 +46,4 @@ TOTALS: Final[dict[str, Json]] = {
     "runtime": object_of(count=COUNT, seconds=NUMBER),
     "last_failure_at": nullable(TIME),
 }
-"""What tasks did, in one or together."""
+"""Totals of one or several tasks."""

@@ -1,4 +1,4 @@
-"""A path of the API, and what can be asked of it."""
+"""The GET operation of an API path, and its parameters."""
 
 from typing import Final, NamedTuple
 
@@ -9,20 +9,20 @@ from celery_monitor.core.model import Condition, IncidentState
 
 
 class Operation(NamedTuple):
-    """What a path gives to GET."""
+    """The GET operation of a path."""
 
     about: str
     schema: str
     many: bool
-    """It is a list of the schema."""
+    """Whether the answer is a list of the schema."""
     parameters: tuple[str, ...]
-    """Of the query."""
+    """Names of its query parameters."""
 
 
 FILTERS: Final = ("limit", "cursor", "task", "exception", "since", "until")
 
 _ago: Final = "an RFC 3339 time, a date (midnight UTC), or an age: 1h, 30m, 7d"
-# By name; with a path, for that list only.
+# Name → schema; a name with a path applies only to that list.
 PARAMETERS: Final[dict[str, Json]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
     "cursor": {"type": "string", "description": "`next` of the previous page"},

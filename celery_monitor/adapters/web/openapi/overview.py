@@ -1,4 +1,4 @@
-"""The index, the summary of the fleet, health and the report of a day."""
+"""The index, the fleet's summary, health, and the report of a day."""
 
 from typing import Final
 

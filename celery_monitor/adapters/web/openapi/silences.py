@@ -1,4 +1,4 @@
-"""Silences: the one resource that can be changed."""
+"""Silences: the only resource that can be changed."""
 
 from typing import Final
 
@@ -38,7 +38,7 @@ _MAY_NOT: Final = "Not an operator, no sign-in is configured, or the request com
 
 
 def changes(*, guarded: bool) -> dict[str, Json]:
-    """What changes something, by path and method."""
+    """The operations that change something, by path and method."""
     refused = {
         **({"401": response("Not signed in", ref("Error"))} if guarded else {}),
         "403": response(_MAY_NOT, ref("Error")),

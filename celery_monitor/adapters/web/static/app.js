@@ -1,5 +1,5 @@
-// Comfort on top of pages that work without it: times in the viewer's zone, copy buttons, and pages that stay current.
-// Plain script, served as it is; nothing here is needed to read or to reach anything.
+// Optional enhancements: times in the viewer's time zone, copy buttons, and automatic refresh. The pages work without it.
+// Plain JavaScript without a build step.
 "use strict";
 
 (() => {
@@ -12,7 +12,7 @@
   const viewer = new Intl.DateTimeFormat(undefined).resolvedOptions().timeZone || "";
   const abbreviation = new Intl.DateTimeFormat("en-GB", { timeZoneName: "short" });
   const UNITS = [[86400, "day", "days"], [3600, "h", "h"], [60, "min", "min"], [1, "s", "s"]];
-  let skew = 0; // milliseconds that the server's clock is ahead of the viewer's
+  let skew = 0; // milliseconds by which the server's clock is ahead of the viewer's
 
   function zoneOf(moment) {
     const part = abbreviation.formatToParts(moment).find((each) => each.type === "timeZoneName");
@@ -69,7 +69,7 @@
       await navigator.clipboard.writeText(text);
       return true;
     } catch {
-      // Pages that came by plain HTTP have no clipboard but this one.
+      // The clipboard API is not available on pages served by plain HTTP.
       const area = document.createElement("textarea");
       area.value = text;
       area.className = "sr";
@@ -96,7 +96,7 @@
   const FAILURES_BEFORE_SLOWING = 3;
   let failures = 0;
 
-  let pressed = false; // between pressing and releasing, what is under the pointer must stay
+  let pressed = false; // while a pointer button is pressed, the page must not change
   for (const name of ["pointerdown", "keydown"]) document.addEventListener(name, () => { pressed = true; });
   for (const name of ["pointerup", "pointercancel", "keyup", "blur"]) window.addEventListener(name, () => { pressed = false; });
 
@@ -138,7 +138,7 @@
   async function look(main) {
     if (busy(main)) return;
     try {
-      // The server gives all who look at a page now one answer, if it may be as old as this.
+      // This maximum age lets the server share one answer between all viewers of a page.
       const headers = { accept: "text/html", "cache-control": "max-age=3" };
       const answer = await fetch(location.href, { headers, cache: "no-store" });
       const text = await answer.text();
@@ -148,7 +148,7 @@
     } catch {
       failures += 1;
       const live = document.getElementById("live");
-      // A proxy that wants a sign-in again sends a script to another site, which looks the same from here.
+      // A proxy that requires a new sign-in redirects to another site, which causes the same error here.
       if (live) live.textContent = "· not updated: the monitor does not respond, or your session has ended. Reload the page.";
     }
   }
