@@ -1,8 +1,8 @@
-"""Where notifications go: one package for each type of channel, unaware of the others.
+"""Notification channels: one package for each type of channel, independent of the others.
 
-Nothing outside of a channel's package names it, but for the list in ``celery_monitor/channels.py``. The rest of the
-program gets each configured channel as a `Channel`. To add a type, write a package whose ``configured(settings)``
-gives its channels, and whatever they need; it must be quick to import, so what sends is imported when it is used.
+Only the list in ``celery_monitor/channels.py`` refers to a channel's package. The rest of the program gets each
+configured channel as a `Channel`. To add a type, write a package whose ``configured(settings)`` returns its channels.
+The package must be quick to import, so import the code that sends only when it is used.
 """
 
 import datetime as dt
@@ -23,42 +23,42 @@ from celery_monitor.settings import ChannelSettings, SecretSource, Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What a sender may need of the running monitor."""
+    """What the running monitor provides to a sender."""
 
     clock: Clock
     incident: Callable[[str], Incident | None]
-    """An incident by its key, as committed. May raise StoreUnavailableError."""
+    """Returns the committed state of an incident by its key. May raise StoreUnavailableError."""
     summary: Callable[[dt.date, float], Summary]
-    """A date's summary as of a time. May raise StoreUnavailableError."""
+    """Returns the summary of a date as of a given time. May raise StoreUnavailableError."""
     note: Callable[[OutboxItem, str], None]
-    """Keep a text of the sender with the row, to be found in its ``progress``. May raise StoreUnavailableError.
+    """Stores a text of the sender in the row's ``progress``. May raise StoreUnavailableError.
 
-    It raises LeaseLostError once another process sends in the place of this one: nothing may be sent after that. A
-    sender whose receiver does not recognise a repetition keeps with the row what it is about to send, before it does.
+    Raises LeaseLostError once another process has taken over sending: nothing may be sent after that. If the receiver
+    does not recognise duplicates, the sender records what it is about to send before it sends it.
     """
     external_url: str | None
-    """The base of links to the page; None for no links."""
+    """The base URL of links to the page; None for no links."""
     takes_turns: bool = False
-    """Another process may take over at any time: what could not be kept with the row must not be sent."""
+    """Another process may take over at any time: a sender must not send what it could not record in the row."""
 
     @classmethod
     def for_test(cls, clock: Clock) -> "Context":
-        """For a message that tells of no incident."""
+        """The context of a test message, which is about no incident."""
         return cls(clock=clock, incident=_nothing, summary=_no_summary, note=_nowhere, external_url=None)
 
 
 @dataclass(frozen=True, slots=True)
 class TestResult:
-    """What came of a test message, or of a report that is sent again."""
+    """The result of a test message, or of sending a report again."""
 
     text: str
-    """What the receiver answered, for a terminal."""
+    """The receiver's answer, for a terminal."""
     problem: str | None = None
-    """Why it did not reach everybody; None when it did."""
+    """Why the message did not reach every recipient; None if it did."""
 
 
 class CheckState(enum.Enum):
-    """How a channel stands, for `celery-monitor doctor`."""
+    """The state of a channel, for `celery-monitor doctor`."""
 
     OK = "ok"
     OFF = "off"
@@ -69,7 +69,7 @@ class CheckState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What a look at the receiver found. ``text``: and, where it is not well, what to do."""
+    """The result of checking the receiver. ``text`` also says what to do about a problem."""
 
     state: CheckState
     text: str
@@ -79,69 +79,69 @@ class Test(Protocol):
     """Sends one marked test message."""
 
     def __call__(self, fleet: str, clock: Clock, rule: str | None) -> TestResult:
-        """Send it now. ``rule``: by the receiver that this rule of alerts.rules has of its own.
+        """Send it now. ``rule``: to the receiver that is configured for this rule of ``alerts.rules``.
 
-        Raises ConfigError when there is nobody to send to, and DeliveryError when nobody got it.
+        Raises ConfigError if there is no receiver, and DeliveryError if no receiver got the message.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class DailyReport:
-    """The daily report of the channel that carries it: when it is due, and what it looks like."""
+    """The daily report of the channel that sends it: its schedule and its rendering."""
 
     schedule: str
     """A cron expression, in ``timezone``."""
     timezone: str
     html: Callable[[Summary, str | None], str]
-    """A whole document; the base of links to the page, None for no links."""
+    """Renders a whole HTML document. The string is the base URL of links to the page, None for no links."""
     text: Callable[[Summary, str | None], str]
     part: Callable[[Summary, str, int], str]
-    """A part of an HTML document with its own styles; links begin with the given way to the root.
+    """Renders a part of an HTML document, with its own styles. Links begin with the given path to the root.
 
-    The number is that of the page, from 1, of a day with long lists.
+    The number is the page number, from 1, for a day with long lists.
     """
     send_again: Callable[[Summary, str | None], TestResult]
-    """Send a report that a person asks for. Raises DeliveryError when nobody got it."""
+    """Sends a report on request. Raises DeliveryError if no recipient got it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
-    """A configured channel: all that the rest of the program knows of it."""
+    """A configured channel, as the rest of the program sees it."""
 
     name: str
     title: str
-    """As the page shows it."""
+    """The title on the page."""
     routes: frozenset[str]
-    """What it can send: "" is everything, a rule's name the incidents of that rule. Empty: it is switched off."""
+    """The routes that it can send: "" for all incidents, a rule's name for those of that rule. Empty if it is off."""
     summary: str
-    """Whether it is on, and whom it tells, in words."""
+    """A description of whether it is on, and of its recipients."""
     off: str
-    """What is missing when it is off, and what that means."""
+    """If it is off: what is missing, and the consequence."""
     needs: Problem
-    """What is to be set when it is off."""
+    """If it is off: the setting that enables it."""
     timeout: float
-    """Seconds that one attempt takes at most."""
+    """Maximum duration of one attempt, in seconds."""
     sender: Callable[[Context], Sender]
     test: Test
     check: Callable[[], Check]
     secrets: Sequence[SecretSource] = ()
     rate_limit: int | None = None
-    """Requests a minute to one account; None for no limit."""
+    """Maximum number of requests per minute to one account; None for no limit."""
     idempotent: bool = True
-    """The receiver recognises what it has had, so a restart may send it again."""
+    """The receiver recognises duplicates, so a message may be sent again after a restart."""
     repeat: float | None = None
-    """Seconds between two repetitions of what is open; its sender is a RepeatingSender. None: nothing is repeated."""
+    """Seconds between two repetitions of open incidents; the sender is a RepeatingSender. None: nothing is repeated."""
     report: DailyReport | None = None
-    """It carries the daily report and no incidents; None: it carries incidents."""
+    """Set if the channel sends the daily report and no incidents; None if it sends incidents."""
 
     @property
     def configured(self) -> bool:
-        """Whether there is somebody to tell."""
+        """Whether the channel has a receiver."""
         return bool(self.routes)
 
     @property
     def info(self) -> ChannelInfo:
-        """What is shown of it."""
+        """What the page and the commands show of the channel."""
         return ChannelInfo(
             name=self.name,
             title=self.title,
@@ -151,12 +151,12 @@ class Channel:
         )
 
     def require(self) -> None:
-        """Raise ConfigError where it is switched off: a command that is to send by it can do nothing then."""
+        """Raise ConfigError if the channel is off, for a command that has to send through it."""
         if not self.configured:
             raise ConfigError([self.needs])
 
     def sends(self, route: str) -> bool:
-        """Whether it can send the incidents of a route."""
+        """Whether the channel can send the incidents of a route."""
         return "" in self.routes or route in self.routes
 
 
@@ -164,7 +164,7 @@ Entry = TypeVar("Entry", bound=ChannelSettings)
 
 
 class Receiver(Protocol):
-    """Whom an entry of ``channels`` tells."""
+    """The receiver of an entry of ``channels``."""
 
     def sender(self, context: Context) -> Sender:
         """See Channel."""
@@ -193,9 +193,9 @@ def of_entry(
     repeat: float | None = None,
     idempotent: bool = True,
 ) -> Channel:
-    """The channel of an entry of ``channels``, which is always on: its settings require a receiver.
+    """The channel of an entry of ``channels``. It is always on, because its settings require a receiver.
 
-    ``to``: whom it tells, without a secret. Everything else as in Channel.
+    ``to``: the recipients, without secrets. All other arguments are as in Channel.
     """
     return Channel(
         name=entry.name,
@@ -216,7 +216,7 @@ def of_entry(
 
 
 def no_rule(rule: str | None, receiver: str) -> None:
-    """Raise ConfigError for ``--rule`` where no rule can have a receiver of its own. ``receiver``: what it would be."""
+    """Raise ConfigError for ``--rule``, because rules cannot have their own ``receiver`` (the word for the error)."""
     if rule is not None:
         raise ConfigError(
             [
@@ -229,7 +229,7 @@ def no_rule(rule: str | None, receiver: str) -> None:
 
 
 def page_of(base: str | None, key: str) -> str | None:
-    """The incident's page; None without a base, and for a key that no link can hold."""
+    """The URL of the incident's page; None without a base URL, or if the key cannot be part of a link."""
     return f"{base.rstrip('/')}/incidents/{quote(key, safe='')}" if base and text(key) == key else None
 
 
@@ -246,15 +246,15 @@ def _nowhere(_item: OutboxItem, _text: str) -> None:
 
 
 def configured(settings: Settings) -> list[Channel]:
-    """The channels of the settings, those that are switched off included."""
+    """All channels of the settings, including those that are off."""
     return [channel for name in TYPES for channel in package(name).configured(settings)]
 
 
 def of_incidents(channels: Iterable[Channel]) -> list[Channel]:
-    """Those that carry incidents. The first is the one of rules that name none."""
+    """The channels that send incidents. The first is used by rules that name no channel."""
     return [channel for channel in channels if channel.report is None]
 
 
 def of_report(channels: Iterable[Channel]) -> tuple[Channel, DailyReport]:
-    """The one that carries the daily report."""
+    """The channel that sends the daily report."""
     return next((channel, channel.report) for channel in channels if channel.report is not None)

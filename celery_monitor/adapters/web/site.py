@@ -38,7 +38,7 @@ from celery_monitor.settings.web import WebSettings
 PREPARE_AFTER: Final = (10.0, 60.0, 600.0)
 """Seconds before the first and further attempts: a starting daemon has more urgent work and no store yet."""
 PREPARE_DAYS_EVERY: Final = 3_600.0
-"""Seconds: hours and days end."""
+"""Seconds. It is repeated because hours and days end."""
 PAUSE: Final = 10.0
 """Seconds between two days. With 500 tasks, reading a day takes 40 ms of CPU time, and an idle daemon should use less
 than 0.5 % of a core at any time."""

@@ -1,4 +1,4 @@
-"""Incidents as alerts of Prometheus Alertmanager, by its API v2."""
+"""Sends incidents as alerts to Prometheus Alertmanager, through its API v2."""
 
 from celery_monitor.adapters.channels.alertmanager.channel import configured
 from celery_monitor.adapters.channels.alertmanager.settings import AlertmanagerEntry

@@ -1,4 +1,4 @@
-"""The channels of type alertmanager, all of which are entries of ``channels``."""
+"""The channels of type alertmanager. All are entries of ``channels``."""
 
 import secrets
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from celery_monitor.adapters.channels.alertmanager.send import Alertmanagers
 
 _TEST_LASTS: Final = 60.0
-"""Seconds that the test alert fires."""
+"""How long the test alert fires, in seconds."""
 _READY: Final = "/-/ready"
 _GOOD: Final = 200
 
 
 def configured(settings: Settings) -> list[Channel]:
-    """One for each entry."""
+    """One channel for each entry."""
     return [
         of_entry(
             entry,
@@ -69,7 +69,7 @@ class Cluster:
         )
 
     def check(self) -> Check:
-        """Each says that it is ready."""
+        """Check that each Alertmanager is ready."""
         from celery_monitor.adapters.http.request import reach  # noqa: PLC0415 - requests is slow to import
 
         wrong = []

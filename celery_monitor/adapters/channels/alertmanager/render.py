@@ -1,6 +1,6 @@
-"""An incident as an alert. Pure: Incident → JSON, of bounded size.
+"""Renders an incident as an alert: JSON of bounded size. Pure.
 
-The labels identify the alert, so they are those that do not change while it is open. Source of the fields:
+The labels identify the alert, so they must not change while the incident is open. Source of the fields:
 https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml
 """
 
@@ -15,8 +15,8 @@ from celery_monitor.core.times import rfc3339
 
 ALERTNAME: Final = "CeleryIncident"
 CLOCK_TOLERANCE: Final = 60.0
-"""Seconds that an end is put back: an Alertmanager whose clock is behind would take it for one to come, and keep the
-later end that it was told before."""
+"""Seconds by which the end of a resolved alert is moved back. An Alertmanager whose clock is behind would see the end
+in the future and keep the later end that it received before."""
 _SUMMARY: Final = 1_024
 _TEXT: Final = 2_000
 
@@ -25,7 +25,7 @@ Labels = Mapping[str, str]
 
 
 def labels_of(incident: Incident, more: Labels) -> dict[str, str]:
-    """What identifies the alert. ``more``: of the settings."""
+    """The labels that identify the alert. ``more``: labels from the settings."""
     own = {
         "alertname": ALERTNAME,
         "condition": str(incident.condition),
@@ -36,12 +36,12 @@ def labels_of(incident: Incident, more: Labels) -> dict[str, str]:
         "subject": line(incident.subject),
         "task": line(incident.task),
     }
-    # To an Alertmanager an empty label is none.
+    # Alertmanager treats an empty label as missing.
     return {name: value for name, value in {**more, **own}.items() if value}
 
 
 def firing(incident: Incident, labels: Labels, ends_at: float, external_url: str | None) -> Alert:
-    """It is open, and ends ``ends_at`` unless it is sent again."""
+    """A firing alert, which ends at ``ends_at`` unless it is sent again."""
     alert: Alert = {
         "labels": dict(labels),
         "annotations": _annotations(incident),
@@ -54,17 +54,17 @@ def firing(incident: Incident, labels: Labels, ends_at: float, external_url: str
 
 
 def resolved(incident: Incident, labels: Labels, at: float, external_url: str | None) -> Alert:
-    """It is over since ``at``."""
+    """An alert that was resolved at ``at``."""
     return firing(incident, labels, max(incident.opened_at, at - CLOCK_TOLERANCE), external_url)
 
 
 def receipt_of(labels: Labels) -> str:
-    """What is kept of a delivery: the labels by which the Alertmanager knows the alert."""
+    """The receipt of a delivery: the labels by which Alertmanager identifies the alert."""
     return json.dumps(dict(labels), sort_keys=True)
 
 
 def labels_from(receipt: str | None) -> dict[str, str] | None:
-    """The labels that a receipt holds; None without a readable one."""
+    """The labels in a receipt; None if there is no readable receipt."""
     try:
         labels = json.loads(receipt or "")
     except ValueError:
@@ -74,7 +74,7 @@ def labels_from(receipt: str | None) -> dict[str, str] | None:
 
 
 def _annotations(incident: Incident) -> dict[str, str]:
-    """The names are those of templates: ``failures``, ``last_failure``."""
+    """The annotations. Templates refer to their names: ``failures``, ``last_failure``."""
     annotations = {label.lower().replace(" ", "_"): value for label, value in overview(incident)}
     values = {
         **{line(name): line(value, _TEXT) for name, value in annotations.items()},

@@ -1,4 +1,4 @@
-"""Outbox rows → alerts to every Alertmanager of a channel, and what their answers mean."""
+"""Sends outbox rows as alerts to every Alertmanager of a channel and interprets the answers."""
 
 import base64
 import json
@@ -28,10 +28,10 @@ from celery_monitor.settings import SecretSource
 
 PATH: Final = "/api/v2/alerts"
 _REFUSED: Final = frozenset({400, 413, 415, 422})
-"""Answers about the alerts themselves."""
+"""Status codes that reject the alerts themselves."""
 
 _REST: Final = 30.0
-"""Seconds for which an Alertmanager that has failed is asked only if no other takes an alert."""
+"""For this many seconds after a failure, an Alertmanager is tried only if no other accepts the alert."""
 
 _log = structlog.get_logger()
 
@@ -39,8 +39,8 @@ _log = structlog.get_logger()
 class Alertmanagers(HttpSender):
     """Sender of a channel of this type.
 
-    An alert is delivered when one of the Alertmanagers has it: they share no alerts, but one that was away gets it with
-    the next repetition, and its copy of an alert that has ended is over after ``hold`` seconds.
+    An alert counts as delivered when one Alertmanager has it. Alertmanagers do not share alerts: one that was down gets
+    the alert with the next repetition, and its copy of a resolved alert ends after ``hold`` seconds.
     """
 
     missing: str = "no Alertmanager is configured"
@@ -60,7 +60,7 @@ class Alertmanagers(HttpSender):
         timeout: float,
         external_url: str | None = None,
     ) -> None:
-        """``hold``: seconds for which an alert fires when it is not sent again."""
+        """``hold``: how long an alert fires if it is not sent again, in seconds."""
         super().__init__(channel=channel, incident=incident, clock=clock, timeout=timeout, external_url=external_url)
         self._urls = urls
         self._failed_at: dict[str, float] = {}
@@ -71,23 +71,23 @@ class Alertmanagers(HttpSender):
         self._password = password
 
     def rate_limit_key(self, item: OutboxItem) -> str | None:
-        """All of them are one account."""
+        """One key: all Alertmanagers share the rate limit."""
         del item
         return self.channel
 
     def send(self, item: OutboxItem) -> Sent:
-        """As ``Sender.send``; one HTTP request to each Alertmanager."""
+        """Like ``Sender.send``. Sends one HTTP request to each Alertmanager."""
         incident = self.incident_of(item)
         labels, labels_before = labels_of(incident, self._labels), labels_from(item.receipt)
         if item.kind is MessageKind.RESOLVED:
             all_labels = labels_before or labels
-            # To all: one that is left out now would keep it firing, beside the others.
+            # Send it to all: an Alertmanager that is left out would keep the alert firing.
             self._failed_at.clear()
             self.post([resolved(incident, all_labels, item.created_at, self.external_url)])
             return Sent(0, item.receipt or receipt_of(all_labels))
         alerts = [self._firing(incident)]
         if labels_before is not None and labels_before != labels:
-            # Its rule has changed: what the Alertmanager knows by other labels is another alert.
+            # The rule has changed: under other labels it is another alert for Alertmanager.
             alerts.append(resolved(incident, labels_before, self.clock.now(), self.external_url))
         self.post(alerts)
         return Sent(incident.count, receipt_of(labels))
@@ -97,13 +97,13 @@ class Alertmanagers(HttpSender):
         self.post([self._firing(incident) for incident in incidents])
 
     def post(self, alerts: Sequence[Alert]) -> list[str]:
-        """Send alerts to all; who took them. Raises a DeliveryError when nobody did."""
+        """Send alerts to all, and return those that accepted them. Raises a DeliveryError if none did."""
         body = json.dumps(alerts, ensure_ascii=False).encode()
         accepted_by: list[str] = []
         failed: list[DeliveryError] = []
         for url in sorted(self._urls, key=self._rests):
             if accepted_by and self._rests(url):
-                continue  # what waits must not wait for its timeout again; the next repetition tells it
+                continue  # do not delay other rows by its timeout again; the next repetition reaches it
             try:
                 self._post(url, body)
             except (RetryableError, RejectedError) as exc:
@@ -113,7 +113,7 @@ class Alertmanagers(HttpSender):
                 accepted_by.append(url)
                 self._failed_at.pop(url, None)
         if not accepted_by:
-            # In doubt it is tried again.
+            # If in doubt, try again.
             raise next((exc for exc in failed if isinstance(exc, RetryableError)), failed[0])
         for problem in failed:
             _log.warning(

@@ -13,7 +13,7 @@ from celery_monitor.settings.units import MINUTE, duration
 
 OWN_LABELS: Final = ("alertname", "condition", "fleet", "incident", "rule", "severity", "subject", "task")
 _REPEATS: Final = 3
-"""Repetitions that must fit into ``resolve_timeout``, so that one lost request resolves nothing."""
+"""Repetitions that must fit into ``resolve_timeout``, so that one lost request does not resolve an alert."""
 _MAX_URLS: Final = 16
 
 
@@ -79,5 +79,5 @@ class AlertmanagerEntry(ChannelSettings):
         return value
 
     def password_source(self) -> SecretSource:
-        """The password, from wherever it comes; None when there is none."""
+        """The source of the password; None if there is no password."""
         return SecretSource(self.password, self.password_file)

@@ -1,7 +1,7 @@
-"""Any of the services that Apprise knows, as one message when an incident opens, and one when it resolves.
+"""Sends messages to any service that Apprise supports: one when an incident opens, and one when it resolves.
 
-Apprise is an optional dependency. It runs in a process of its own, `child`, for each message: it bounds no time, and
-loads more than a hundred services.
+Apprise is an optional dependency. Each message is sent by a separate process, `child`, because Apprise does not limit
+the time that it takes, and loads more than a hundred services.
 """
 
 from celery_monitor.adapters.channels.apprise.channel import configured, problems

@@ -1,4 +1,4 @@
-"""The channels of type apprise, all of which are entries of ``channels``."""
+"""The channels of type apprise. All are entries of ``channels``."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def configured(settings: Settings) -> list[Channel]:
-    """One for each entry."""
+    """One channel for each entry."""
     services = [AppriseService(entry) for entry in entries(settings, AppriseEntry)]
     return [
         of_entry(
@@ -33,7 +33,7 @@ def configured(settings: Settings) -> list[Channel]:
 
 
 def problems(settings: Settings) -> Iterator[Problem]:
-    """Apprise is an optional dependency."""
+    """A problem if Apprise, an optional dependency, is not installed."""
     for number, entry in enumerate(settings.channels):
         if isinstance(entry, AppriseEntry) and find_spec("apprise") is None:
             message = "Apprise is not installed: pip install 'celery-monitor[apprise]' (the container image has it)"
@@ -48,7 +48,7 @@ class AppriseService:
 
     @property
     def scheme(self) -> str:
-        """Which service; the rest of the URL is a secret."""
+        """The scheme of the URL, which names the service. The rest of the URL is secret."""
         return (self.entry.url_source().get() or "").partition("://")[0].lower()
 
     def sender(self, context: Context) -> Sender:
@@ -64,13 +64,13 @@ class AppriseService:
         return TestResult(f"Apprise has sent the test message by {self.scheme}")
 
     def check(self) -> Check:
-        """Apprise knows the URL. Whether the service takes messages, only one tells."""
+        """Check that Apprise accepts the URL. Only a real message shows whether the service accepts messages."""
         from celery_monitor.adapters.channels.apprise.send import Apprise  # noqa: PLC0415 - quick to import otherwise
 
         entry = self.entry
-        look = Apprise(channel=entry.name, url=entry.url_source(), timeout=entry.timeout, incident=lambda _: None)
+        service = Apprise(channel=entry.name, url=entry.url_source(), timeout=entry.timeout, incident=lambda _: None)
         try:
-            look.post({})
+            service.post({})
         except DeliveryError as exc:
             return Check(CheckState.FAIL, f"{exc}: {exc.remedy}" if exc.remedy else str(exc))
         message = f"Apprise supports its {self.scheme} URL: `celery-monitor notify test {entry.name}` sends a message"

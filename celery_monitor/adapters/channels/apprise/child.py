@@ -1,8 +1,8 @@
-"""A process that sends one message by Apprise, or only looks at the URL. It imports nothing of this program.
+"""A process that sends one message through Apprise, or only checks the URL. It imports nothing of this program.
 
-Reads JSON from standard input: ``url``, ``title``, ``body``, ``kind`` (Apprise's type of the message), or ``url`` alone
-for a look. Writes JSON to standard output: ``outcome`` (sent, failed, unknown_url, not_installed, good_url) and
-``told``, what Apprise has logged, which may hold parts of the URL.
+Reads JSON from standard input: ``url``, ``title``, ``body``, ``kind`` (Apprise's type of the message), or only ``url``
+to check it. Writes JSON to standard output: ``outcome`` (sent, failed, unknown_url, not_installed, good_url) and
+``log``, the log output of Apprise, which may contain parts of the URL.
 """
 
 import json
@@ -13,7 +13,7 @@ _LINES = 5
 
 
 class _Collected(logging.Handler):
-    """The last lines."""
+    """Collects the last log messages."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -24,12 +24,12 @@ class _Collected(logging.Handler):
 
 
 def main() -> None:
-    """Send it."""
+    """Send the message, or check the URL."""
     request = json.load(sys.stdin)
     collected = _Collected()
     logging.getLogger("apprise").addHandler(collected)
     outcome = _outcome(request)
-    json.dump({"outcome": outcome, "told": "; ".join(collected.lines)}, sys.stdout)
+    json.dump({"outcome": outcome, "log": "; ".join(collected.lines)}, sys.stdout)
 
 
 def _outcome(request: dict[str, str]) -> str:

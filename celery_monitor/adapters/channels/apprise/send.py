@@ -1,6 +1,6 @@
-"""Outbox rows → messages by Apprise, each in a process that is ended when its time is up.
+"""Sends outbox rows through Apprise, each in a separate process that is killed after a timeout.
 
-Apprise tells whether a message was sent, and not why it was not: all that fails is tried again.
+Apprise reports whether a message was sent, but not why it failed, so every failure is retried.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ _KINDS: Final = {
     Severity.INFO: "info",
 }
 _MENTION: Final = re.compile(r"@(?=\w)|<(?=[!@#/\w])")
-"""What services make mentions, links or markup of."""
+"""Characters that services interpret as mentions, links or markup."""
 
 
 class Apprise:
@@ -54,7 +54,10 @@ class Apprise:
         incident: Callable[[str], Incident | None],
         external_url: str | None = None,
     ) -> None:
-        """``incident`` gives an incident as committed, and may raise StoreUnavailableError; ``timeout`` in seconds."""
+        """``incident`` returns the committed state of an incident and may raise StoreUnavailableError.
+
+        ``timeout`` is in seconds.
+        """
         self.channel = channel
         self._url = url
         self._timeout = timeout
@@ -64,30 +67,30 @@ class Apprise:
         self._stopping = threading.Event()
 
     def rate_limit_key(self, item: OutboxItem) -> str | None:
-        """There is one service. None without its URL."""
+        """One key, because there is one service; None without its URL."""
         del item
         return None if self._url.get() is None else self.channel
 
     def stop(self) -> None:
-        """End a message under way; ``send`` raises InterruptedSendError from now on. From any thread."""
+        """Abort a message in progress; from now on ``send`` raises InterruptedSendError. Thread-safe."""
         self._stopping.set()
         if (process := self._process) is not None:
             process.kill()
 
     def send(self, item: OutboxItem) -> Sent:
-        """As ``Sender.send``. Of what is new: that an incident grew is no message."""
+        """Like ``Sender.send``. Sends nothing for further failures of an open incident."""
         incident, kind = self._incident(item.key), item.kind
         if kind is MessageKind.UPDATED:
             return Sent(0, item.receipt, skipped=True)
         if kind is MessageKind.RESOLVED and item.receipt is None:
-            return Sent(0)  # nobody was told that it had opened
+            return Sent(0)  # no message was sent when it opened
         if incident is None:
             raise RejectedError("its incident is older than store.retention and no longer stored")
         self.post(message_of(incident, kind, self._external_url))
         return Sent(0 if kind is MessageKind.RESOLVED else incident.count, item.receipt or item.event_id)
 
     def post(self, message: Mapping[str, str]) -> None:
-        """Send a message: ``title``, ``body``, ``kind``. Without any, only the URL is looked at.
+        """Send a message: ``title``, ``body``, ``kind``. Without these, only check the URL.
 
         Raises RetryableError, RejectedError or InterruptedSendError.
         """
@@ -107,15 +110,15 @@ class Apprise:
             raise RetryableError(f"Apprise could not send the message{why}")
 
     def _run(self, request: Mapping[str, str]) -> tuple[str, str]:
-        """The outcome, and what was told."""
+        """Run the child process. Returns the outcome and the log output of Apprise."""
         if self._stopping.is_set():
             raise InterruptedSendError(_STOPPING)
-        # -P: what lies beside the file is not what Apprise imports.
+        # -P: Apprise must not import the modules next to this file.
         command = [sys.executable, "-P", str(_CHILD)]
         pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=quiet) as process:  # noqa: S603 - ours
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=quiet) as process:  # noqa: S603 - our own file
             self._process = process
-            if self._stopping.is_set():  # else it would not be ended
+            if self._stopping.is_set():  # otherwise nothing would end it
                 process.kill()
             try:
                 out, _ = process.communicate(json.dumps(request).encode(), self._timeout)
@@ -131,11 +134,11 @@ class Apprise:
             answer = json.loads(out[:_MAX_ANSWER])
         if not isinstance(answer, dict):
             raise RetryableError(f"the process that runs Apprise ended with code {process.returncode}")
-        return str(answer.get("outcome")), str(answer.get("told", ""))
+        return str(answer.get("outcome")), str(answer.get("log", ""))
 
 
 def message_of(incident: Incident, kind: MessageKind, external_url: str | None) -> dict[str, str]:
-    """The message of an incident, in plain text. A task cannot mention anybody in it."""
+    """The message of an incident, in plain text. Text from a task cannot mention anybody."""
     resolved = kind is MessageKind.RESOLVED
     links = [(page_of(external_url, incident.key), "Incident"), (incident.runbook_url, "Runbook")]
     links_text = "\n".join(f"{label}: {url}" for url, label in links if url and len(url) <= _LINK)

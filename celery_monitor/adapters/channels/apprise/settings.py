@@ -13,7 +13,7 @@ from celery_monitor.settings.units import duration
 
 
 def _check(url: str) -> None:
-    """Nothing of the URL is told: all of it is a secret."""
+    """Check the URL. Errors contain no part of it, because all of it is secret."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", url):
         raise ValueError(
             "must be one Apprise URL, like tgram://TOKEN/CHAT_ID; https://appriseit.com lists the services"
@@ -42,5 +42,5 @@ class AppriseEntry(ChannelSettings):
         return check_one_source(value, info, required=True)
 
     def url_source(self) -> SecretSource:
-        """The URL, from wherever it comes."""
+        """The source of the URL."""
         return SecretSource(self.url, self.url_file)

@@ -1,8 +1,8 @@
-"""Mails: the daily report (`render`, `message`, `sender`), and one for each incident (`incident`), by SMTP (`smtp`).
+"""Mail over SMTP (`smtp`): the daily report (`render`, `message`, `sender`) and mails about incidents (`incident`).
 
-Nothing here reads the store or the wall clock: summaries and incidents come from callables, and their time with them.
-`delivery` is what all mails share: who has one, and what becomes of its row. `channel` is what the rest of the program
-sees.
+Nothing here reads the store or the wall clock: callables provide summaries and incidents, including their times.
+`delivery` is common to all mails: it tracks the recipients and decides the outcome of the row. The rest of the program
+uses only `channel`.
 """
 
 from celery_monitor.adapters.channels.email.channel import configured, problems

@@ -1,8 +1,8 @@
-"""What a server's answers mean for a mail, and whose business they are.
+"""Interprets a server's answers: what they mean for the mail, and who has to act.
 
-What concerns the server, the account, or this client (unreachable, no TLS, a wrong password, a name that the server
-does not like, no permission to send) is a RetryableError: a person repairs it, and the mail is not lost meanwhile. What
-the server says of this mail or of its addresses is final when it is a 5xx.
+Errors that concern the server, the account or this client (unreachable, no TLS, a wrong password, a refused EHLO name,
+no permission to send) are RetryableErrors: somebody repairs them, and the mail is not lost meanwhile. A 5xx about this
+mail or its addresses is permanent.
 """
 
 import re
@@ -23,14 +23,14 @@ HELLO_REMEDY: Final = "set email.hello to this machine's fully qualified domain 
 
 _REPLY_WIDTH: Final = 200
 _REPAIRED_BY_A_PERSON: Final = frozenset({500, 502, 503, 504, 530, 534, 535, 538})
-"""Answers to MAIL, RCPT and DATA that concern how this client speaks or logs in, and not what it sends."""
+"""Answers to MAIL, RCPT and DATA that concern this client's protocol or login, and not the mail."""
 _REMEDIES: Final = {
     530: "set email.username and email.password, and email.security to starttls if the server asks for it",
     538: "set email.security to starttls (usually port 587) or tls (usually port 465)",
 }
 """What to do about some of these answers."""
 _NOT_AUTHORIZED: Final = re.compile(rb"\b5\.7\.\d{1,3}\b|\brelay", re.IGNORECASE)
-"""The server does not let this client send (RFC 3463, 3.8; Exim has no such codes): said to each recipient."""
+"""The server does not permit this client to send (RFC 3463, 3.8; Exim has no such codes). Sent for each recipient."""
 _NOT_AUTHORIZED_REMEDY: Final = (
     "allow this machine or the user of email.username to send from email.from to these recipients on the server, "
     "or use another server"
@@ -44,7 +44,7 @@ _WORDING: Final = ServerTerms(
 
 
 class NotAuthorizedError(RetryableError):
-    """The server does not let this client send: somebody has to allow it, or to configure another server."""
+    """The server does not permit this client to send: somebody has to permit it or configure another server."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, remedy=_NOT_AUTHORIZED_REMEDY, needs_repair=True)
@@ -59,17 +59,17 @@ class Refusal:
 
     @classmethod
     def of(cls, code: int, answer: bytes) -> "Refusal":
-        """An answer as it came."""
+        """The refusal of a raw answer."""
         return cls(code, _text(answer))
 
     @property
     def final(self) -> bool:
-        """Trying again is of no use."""
+        """Whether the refusal is permanent."""
         return is_permanent(self.code)
 
     @property
     def concerns_client(self) -> bool:
-        """It may be for this client, and not for the recipient: known when others are accepted, or are not."""
+        """Whether the refusal may concern this client, not the recipient. It does if no other recipient is accepted."""
         return self.final and _NOT_AUTHORIZED.search(self.text.encode()) is not None
 
     def __str__(self) -> str:
@@ -78,7 +78,7 @@ class Refusal:
 
 @contextmanager
 def smtp_errors(server: SmtpServer, hello: str) -> Iterator[None]:
-    """The boundary: whatever smtplib, TLS, the resolver or a server raises becomes a DeliveryError here."""
+    """Convert all errors of smtplib, TLS, the resolver and the server to a DeliveryError."""
     try:
         yield
     except MonitorError:
@@ -112,7 +112,7 @@ def smtp_errors(server: SmtpServer, hello: str) -> Iterator[None]:
         text = shorten(explain(exc) or str(exc), _REPLY_WIDTH) or type(exc).__name__
         raise RetryableError(f"{server}: {text}", remedy=remedy(_fault(exc), _WORDING)) from exc
     except Exception as exc:  # noqa: BLE001 - the boundary: a server can make smtplib raise anything
-        # Without its text and its cause, which may quote the password.
+        # Without the text and the cause, which may quote the password.
         raise RetryableError(f"{server}: {type(exc).__name__}") from None
 
 
@@ -139,7 +139,7 @@ def _fault(exc: BaseException) -> Fault:
 
 
 def concerning_client(code: int, answer: bytes, server: SmtpServer) -> DeliveryError | None:
-    """The error where an answer speaks of how this client speaks, whatever it was an answer to."""
+    """The error if an answer concerns this client's protocol, whichever command it answers; otherwise None."""
     if 400 <= code < 600 and _HELLO.search(answer):  # noqa: PLR2004 - RFC 5321, 4.2.1
         text = f"{server} refused the EHLO name: {quote(code, answer)}; {HELLO_REMEDY}"
         return RetryableError(text, AFTER_LOGIN, remedy=HELLO_REMEDY)
@@ -153,9 +153,9 @@ def concerning_client(code: int, answer: bytes, server: SmtpServer) -> DeliveryE
 def refusal_of(
     action: str, code: int, reply: bytes | str, server: SmtpServer, *, of_client: bool = False
 ) -> DeliveryError:
-    """The error for an answer that is no yes.
+    """The error for a negative answer.
 
-    ``of_client``: the server does not know the mail's content yet, so its policy is about who sends it.
+    ``of_client``: the server does not know the mail's content yet, so a policy error concerns the client.
     """
     answer = reply if isinstance(reply, bytes) else reply.encode("utf-8", "replace")
     if (error := concerning_client(code, answer, server)) is not None:
@@ -167,7 +167,7 @@ def refusal_of(
 
 
 def is_positive(code: int) -> bool:
-    """Whether an answer with this code says yes."""
+    """Whether this code is a positive answer."""
     return 200 <= code < 300  # noqa: PLR2004 - RFC 5321, 4.2.1
 
 

@@ -1,4 +1,4 @@
-"""The channel of the daily report, by the section ``email``, and channels of incidents by the same server."""
+"""The channel of the daily report (section ``email``) and mail channels for incidents, which use the same server."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,13 +34,13 @@ _NEEDS: Final = Problem("email.to", "must be set, together with email.from")
 
 
 def configured(settings: Settings) -> list[Channel]:
-    """That of the section, switched off without recipients, and one for each entry."""
+    """The channel of the section, which is off without recipients, and one for each entry."""
     section = settings.email
     return [_daily(section), *(_of_incidents(section, entry) for entry in entries(settings, EmailEntry))]
 
 
 def problems(settings: Settings) -> Iterator[Problem]:
-    """What the entries lack in the section."""
+    """The settings of the section that the entries need and that are missing."""
     names = [entry.name for entry in entries(settings, EmailEntry)]
     if names and settings.email.from_ is None:
         yield Problem("email.from", f"must be set: {', '.join(names)} in channels sends mail from it")
@@ -61,7 +61,7 @@ def _daily(section: EmailSettings) -> Channel:
         test=mail.test,
         check=mail.check,
         secrets=(section.password_source(),),
-        # A mail may have arrived though its outcome is unknown: a restart is no reason to send it again.
+        # A mail may have arrived although its outcome is unknown, so do not send it again after a restart.
         idempotent=False,
         report=DailyReport(
             schedule=section.schedule,
@@ -89,7 +89,7 @@ def _of_incidents(section: EmailSettings, entry: EmailEntry) -> Channel:
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """The server, and who gets the daily report."""
+    """The server and the recipients of the daily report."""
 
     settings: EmailSettings
 
@@ -113,7 +113,7 @@ class Mail:
         return _test_result(sender.send_again(summary), server_of(self.settings))
 
     def check(self) -> Check:
-        """The server is reached and logged in to as for a mail."""
+        """Connect to the server and log in as for a mail."""
         if not self.settings.to:
             return Check(CheckState.OFF, "email.to is empty: no mail is sent")
         return _check(self.settings, NAME, {f"email.to[{n}]": address for n, address in enumerate(self.settings.to)})
@@ -121,7 +121,7 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class IncidentMail:
-    """The server, and who gets mails about incidents."""
+    """The server and the recipients of mails about incidents."""
 
     section: EmailSettings
     entry: EmailEntry
@@ -146,7 +146,7 @@ class IncidentMail:
         return _test(self.section, fleet, self.entry.to, INCIDENTS)
 
     def check(self) -> Check:
-        """As of the daily report."""
+        """As for the daily report."""
         name = self.entry.name
         return _check(self.section, name, {f"to[{n}] of {name}": address for n, address in enumerate(self.entry.to)})
 
@@ -157,7 +157,7 @@ def _test(section: EmailSettings, fleet: str, to: Sequence[str], content: str) -
 
 
 def _check(section: EmailSettings, name: str, recipients: Mapping[str, str]) -> Check:
-    """``recipients``: the field of each address."""
+    """Check the server. ``recipients``: the field of each address."""
     server = server_of(section)
     try:
         international = check_reachable(server, deadline=_CHECK_DEADLINE)
@@ -176,7 +176,7 @@ def _check(section: EmailSettings, name: str, recipients: Mapping[str, str]) -> 
 
 
 def _beyond_ascii(addresses: Mapping[str, str | None]) -> list[str]:
-    """The fields of addresses that only a server with SMTPUTF8 takes."""
+    """The fields of addresses that require a server with SMTPUTF8."""
     return [
         field
         for field, address in addresses.items()

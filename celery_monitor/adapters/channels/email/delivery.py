@@ -1,7 +1,7 @@
-"""Outbox rows → mails: who has one already, who is to be tried again, and what becomes of the row.
+"""Sends outbox rows as mails: tracks which recipients have a mail or need a retry, and decides the outcome of the row.
 
-A recipient that the server refuses does not stop the others. When it may be tried again the row is retried, for those
-only who do not have the mail yet. Who has it, and for whom that is unknown, is kept in the row (see `progress`).
+A refused recipient does not affect the others. If a refusal is temporary, the row is retried for the recipients that do
+not have the mail yet. The state of each recipient is stored in the row (see `progress`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,30 +30,30 @@ _log: Final = structlog.get_logger()
 
 
 def longest(recipients: int) -> float:
-    """The most seconds that one attempt takes with a server that uses all of its time."""
+    """The maximum duration of one attempt, in seconds, with a server that uses up all timeouts."""
     timeouts = Timeouts()
     return timeouts.connection + timeouts.total + (recipients // BATCH + 2) * timeouts.final
 
 
 class Compose(Protocol):
-    """Makes a mail, the same at each attempt."""
+    """Composes a mail; the same mail at each attempt."""
 
     def __call__(self, refused: Mapping[str, str], *, international: bool) -> bytes:
-        """``refused``: who will not get it, with the server's words. ``international``: it goes out by SMTPUTF8."""
+        """``refused``: permanently refused recipients with the answer. ``international``: it is sent with SMTPUTF8."""
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The mail of a row."""
+    """The mail for a row."""
 
     compose: Compose
     count: int
-    """The failures that it speaks of."""
+    """The number of failures that the mail reports."""
     receipt: str | None = None
 
 
 class MailSender:
-    """Base of a Sender of mails: a subclass makes the mail of a row by ``draft``."""
+    """Base class of senders of mails. A subclass implements ``draft``, which composes the mail for a row."""
 
     missing: str = "no recipient is configured"
 
@@ -67,7 +67,7 @@ class MailSender:
         note: Callable[[OutboxItem, str], None],
         takes_turns: bool = False,
     ) -> None:
-        """``note`` keeps a text with the row, to be found in its ``progress``. ``sender`` and ``to`` are addresses.
+        """``note`` stores a text as the row's ``progress``. ``sender`` and ``to`` are addresses.
 
         ``takes_turns``: as in Context.
         """
@@ -78,19 +78,19 @@ class MailSender:
         self._note = note
         self._takes_turns = takes_turns
         self._progress: dict[int, Progress] = {}
-        """Of rows that were tried and are not done: newer than what the store has, should that not have taken it."""
+        """The progress of unfinished rows. It is newer than the stored progress if the store was unavailable."""
 
     def draft(self, item: OutboxItem) -> Draft | Sent:
-        """The mail of a row, or what is said of one that needs none. Raises as ``Sender.send``."""
+        """The mail for a row, or the result for a row that needs no mail. Raises the errors of ``Sender.send``."""
         raise NotImplementedError
 
     def rate_limit_key(self, item: OutboxItem) -> str | None:
-        """The server; None when there is nobody to write to."""
+        """The server; None if there are no recipients."""
         del item
         return str(self._server) if self._to else None
 
     def stop(self) -> None:
-        """A mail under way is not cut off: nobody would know whether it was delivered."""
+        """Do nothing: aborting a mail in progress would leave its outcome unknown."""
 
     def send(self, item: OutboxItem) -> Sent:
         """Send the mail of the row. See Sender."""
@@ -104,8 +104,8 @@ class MailSender:
         return Sent(draft.count, draft.receipt)
 
     def deliver(self, compose: Compose, recipients: Sequence[str], journal: Progress | None = None) -> SendResult:
-        """Send a mail now. Raises RetryableError or RejectedError when nobody got it."""
-        # Who was refused at an earlier attempt is told as well: each attempt sends the same mail.
+        """Send a mail now. Raises RetryableError or RejectedError if no recipient got it."""
+        # Recipients refused at earlier attempts are included, so that each attempt sends the same mail.
         already_refused = {} if journal is None else journal.refused(self._to)
 
         def make(refused: Mapping[str, Refusal], *, international: bool) -> bytes:
@@ -122,7 +122,7 @@ class MailSender:
         )
 
     def _attempt(self, item: OutboxItem, draft: Draft, progress: Progress) -> DeliveryError | None:
-        """Send it to those who are to be tried now; why somebody of them is to be tried again, or never."""
+        """Send the mail to the pending recipients. Returns the error if some of them do not have it."""
         pending = progress.pending(self._to)
         if not pending:
             return None
@@ -155,7 +155,7 @@ class MailSender:
         return error
 
     def _conclude(self, progress: Progress, error: DeliveryError | None) -> None:
-        """Raise what is to become of the row; nothing when it is done."""
+        """Raise the error that decides the outcome of the row; return if the row is done."""
         to = self._to
         if still_open := progress.open(to):
             why = f": {error}" if error is not None else ": the monitor stopped before it received the response"
@@ -197,7 +197,7 @@ class MailSender:
 
 
 def required(sender: str | None, to: Sequence[str]) -> str:
-    """The sender's address. Raises RejectedError where there is none, or nobody to write to."""
+    """The sender's address. Raises RejectedError if there is no sender or no recipient."""
     if sender is None or not to:
         raise RejectedError("cannot send mail: set email.from and email.to")
     return sender

@@ -1,4 +1,4 @@
-"""The outbox's rows of a channel of incidents by mail: one mail when an incident opens, and one when it resolves."""
+"""Sends the outbox rows of a mail channel for incidents: one mail when an incident opens, and one when it resolves."""
 
 import hashlib
 import re
@@ -17,14 +17,14 @@ from celery_monitor.errors import RejectedError
 from celery_monitor.ports import Sent
 
 INCIDENTS: Final = "incidents"
-"""What recipients hear of by this address."""
+"""What recipients receive from this address, for the test mail."""
 _SUBJECT: Final = 200
 _TEXT: Final = 8_000
 _ID: Final = re.compile(r"<[\x21-\x3b\x3d\x3f-\x7e]{1,900}>\Z")
 
 
 class IncidentMailer(MailSender):
-    """Sender of a channel of incidents."""
+    """Sender of a mail channel for incidents."""
 
     def __init__(
         self,
@@ -38,18 +38,18 @@ class IncidentMailer(MailSender):
         external_url: str | None,
         takes_turns: bool = False,
     ) -> None:
-        """``incident`` gives an incident as committed, and may raise StoreUnavailableError."""
+        """``incident`` returns the committed state of an incident and may raise StoreUnavailableError."""
         super().__init__(channel=channel, server=server, sender=sender, to=to, note=note, takes_turns=takes_turns)
         self._incident = incident
         self._external_url = external_url
 
     def draft(self, item: OutboxItem) -> Draft | Sent:
-        """Of what is new: that an incident grew is no mail."""
+        """The mail of the row. Nothing is sent for further failures of an open incident."""
         incident, kind = self._incident(item.key), item.kind
         if kind is MessageKind.UPDATED:
             return Sent(0, item.receipt, skipped=True)
         if kind is MessageKind.RESOLVED and item.receipt is None:
-            return Sent(0)  # nobody was told that it had opened
+            return Sent(0)  # no mail was sent when it opened
         if incident is None:
             raise RejectedError("its incident is older than store.retention and no longer stored")
         sender = required(self._from, self._to)
@@ -70,13 +70,13 @@ class IncidentMailer(MailSender):
 
 
 def subject_of(incident: Incident, kind: MessageKind) -> str:
-    """One line, whose beginning says how bad it is."""
+    """One line that begins with the severity."""
     prefix = "Resolved" if kind is MessageKind.RESOLVED else str(incident.severity).upper()
     return printable_text(line(f"{prefix}: {headline(incident)}", _SUBJECT))
 
 
 def body_of(incident: Incident, kind: MessageKind, external_url: str | None) -> str:
-    """Plain text: nothing in it can be markup."""
+    """The body as plain text, in which nothing is interpreted as markup."""
     head, *rest = paragraphs(incident, resolved=kind is MessageKind.RESOLVED, limit=_TEXT)
     links = [(page_of(external_url, incident.key), "Incident"), (incident.runbook_url, "Runbook")]
     links_text = "\n".join(f"{label}: {url}" for url, label in links if url)
@@ -111,6 +111,6 @@ def _compose(
 
 
 def _identity(item: OutboxItem) -> str:
-    """Of the row's mail, however often the row is refreshed before it is delivered."""
+    """The identity of the row's mail. It stays the same if the row is updated before it is delivered."""
     parts = f"{item.channel}/{item.key}/{item.action}/{item.id}/{item.created_at!r}"
     return f"incident-{hashlib.blake2b(parts.encode('utf-8', 'replace'), digest_size=12).hexdigest()}"

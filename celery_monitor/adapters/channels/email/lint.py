@@ -1,4 +1,4 @@
-"""What is valid in the settings of mail and hardly meant."""
+"""Warnings about valid but probably unintended settings of mail."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from celery_monitor.settings import EmailSettings, Settings, email_address
 
 
 def warnings(settings: Settings) -> Iterator[Problem]:
-    """Each with its field and what to do."""
+    """The warnings, each with its field and what to do."""
     yield from _in_clear(settings.email)
     yield from _international(settings)
 

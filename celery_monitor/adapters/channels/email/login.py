@@ -1,7 +1,7 @@
-"""Logging in with a password, in a way that the server offers.
+"""Logs in with a password by a mechanism that the server supports.
 
-smtplib's own ``login`` asks again in the next way when the server cannot check passwords now, and so loses the reason
-when the server hangs up meanwhile; it takes the names of the ways in upper case only.
+smtplib's ``login`` tries the next mechanism when the server is temporarily unable to check passwords, and loses the
+reason if the server then closes the connection. It recognises the names of mechanisms only in upper case.
 """
 
 import smtplib
@@ -11,23 +11,23 @@ from celery_monitor.adapters.channels.email.text import shorten
 from celery_monitor.errors import RetryableError
 
 AFTER_LOGIN: Final = 300.0
-"""Seconds between two attempts to log in with what was refused: providers lock accounts that are tried too often."""
+"""Seconds before another login attempt with refused credentials: providers lock accounts after too many attempts."""
 
 _MECHANISMS: Final = ("CRAM-MD5", "PLAIN", "LOGIN")
-"""In the order in which they are tried, which is smtplib's."""
+"""In the order in which they are tried, as in smtplib."""
 _SYNTAX: Final = 501
 _LOGGED_IN: Final = frozenset({235, 503})
 
 
 def is_permanent(code: int) -> bool:
-    """Whether an answer with this code says that trying again is of no use."""
+    """Whether this code is a permanent error: another attempt would fail as well."""
     return 500 <= code < 600  # noqa: PLR2004 - RFC 5321, 4.2.1
 
 
 def log_in(session: smtplib.SMTP, username: str, password: str, *, server: str) -> None:
-    """Log in on a session that has said EHLO. ``server`` is what errors call it.
+    """Log in on a session after EHLO. ``server`` is the server's name in errors.
 
-    Raises RetryableError when there is no way to do it, and what smtplib raises: SMTPAuthenticationError of a refusal.
+    Raises RetryableError if there is no common mechanism, and smtplib's errors, such as SMTPAuthenticationError.
     """
     session.user, session.password = username, password
     mechanisms = _mechanisms(session, server)
@@ -36,12 +36,12 @@ def log_in(session: smtplib.SMTP, username: str, password: str, *, server: str) 
             try:
                 return _try(session, mechanism)
             except smtplib.SMTPAuthenticationError as exc:
-                # Some offer CRAM-MD5 without having the passwords that it takes.
+                # Some servers offer CRAM-MD5 without storing passwords in the form that it requires.
                 if not is_permanent(exc.smtp_code):
                     raise
         return _try(session, mechanisms[-1])
     except UnicodeError:
-        # Without its cause, which quotes the password.
+        # Without the cause, which quotes the password.
         raise RetryableError("the user name and password must be ASCII", AFTER_LOGIN) from None
 
 
@@ -69,7 +69,7 @@ def _try(session: smtplib.SMTP, mechanism: str) -> None:
     except smtplib.SMTPAuthenticationError as exc:
         if exc.smtp_code != _SYNTAX:
             raise
-        # Servers older than RFC 4954 take nothing beside the name of the mechanism.
+        # Servers older than RFC 4954 accept only the name of the mechanism in this command.
         code, answer = session.auth(mechanism, answer_to, initial_response_ok=False)
     if code not in _LOGGED_IN:
         raise smtplib.SMTPAuthenticationError(code, answer)

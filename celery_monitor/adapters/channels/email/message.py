@@ -1,4 +1,4 @@
-"""Summary → MIME. The same summary gives the same bytes, so that a retry sends the same mail."""
+"""Builds MIME messages. The same summary gives the same bytes, so that a retry sends the same mail."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from celery_monitor.core.summary import Summary
 from celery_monitor.settings import email_address
 
 _POLICY: Final = SMTP.clone(cte_type="7bit")
-"""Not every server takes 8-bit bodies."""
+"""Not every server accepts 8-bit bodies."""
 _UNFOLDED: Final = _POLICY.clone(max_line_length=998)
 FLEET_LABEL: Final = 40
 DAILY: Final = "daily report"
@@ -34,9 +34,9 @@ def report(
 ) -> bytes:
     """The daily mail, smaller than `render.MAX_BYTES`.
 
-    Its Message-ID is made from fleet and date only, so that what comes twice after a crash is seen to be the same
-    mail; ``again`` makes another one, for a mail that a person sends a second time on purpose. ``international``: it
-    goes out by SMTPUTF8, so that its headers may hold any address; else those are left out that need it.
+    Its Message-ID depends only on fleet and date, so that a duplicate after a crash is recognised as the same mail.
+    ``again`` creates a new Message-ID, for a mail that somebody sends a second time on purpose. ``international``: it
+    is sent with SMTPUTF8, so its headers may contain any address; otherwise addresses that need SMTPUTF8 are omitted.
     """
     stamp = f".{summary.generated_at:.0f}" if again else ""
     identity = f"report-{summary.date}{stamp}-{_digest(summary.fleet)}"
@@ -60,7 +60,7 @@ def report(
 def trial(
     *, fleet: str, sender: str, recipients: Sequence[str], international: bool = False, content: str = DAILY
 ) -> bytes:
-    """The mail of ``notify test``: each is another mail, of now. ``content`` will be sent from this address."""
+    """The mail of ``notify test``, with the current time and a new Message-ID. ``content``: what will be sent."""
     line = f"This is a test; no action is needed. The {content} of this fleet will be sent from this address."
     return _mail(
         sender=sender,
@@ -87,7 +87,7 @@ def incident(
     replies_to: str | None,
     international: bool,
 ) -> bytes:
-    """A mail about an incident. ``identity`` names it; ``replies_to``: the Message-ID of the one that began it."""
+    """A mail about an incident. ``identity`` identifies it; ``replies_to`` is the Message-ID of the first mail."""
     return _mail(
         sender=sender,
         recipients=recipients,
@@ -103,7 +103,7 @@ def incident(
 
 
 def message_id(identity: str, sender: str) -> str:
-    """The Message-ID of a mail."""
+    """The Message-ID of a mail with this identity."""
     return f"<{identity}@{email_address.parse(sender).domain.strip('[]')}>"
 
 
@@ -139,14 +139,14 @@ def _mail(
     if html is not None:
         message.add_alternative(html, subtype="html")
         message.set_boundary(f"=_{_digest(identity)}")
-    # The folding of long ASCII headers can leave "Subject:" alone on its line, which some servers take for no subject;
-    # what must be encoded has to be folded, and is folded well.
+    # Folding a long ASCII header can leave "Subject:" alone on its line, which some servers treat as a missing subject.
+    # Encoded headers have to be folded, and are folded correctly.
     plain = all(str(value).isascii() for value in message.values())
     return message.as_bytes(policy=_UNFOLDED if plain else policy)
 
 
 def _readers(recipients: Sequence[str], *, international: bool) -> Sequence[Address] | Group:
-    """What To says. Without SMTPUTF8 a header cannot hold every address."""
+    """The value of the To header. Without SMTPUTF8, a header cannot contain every address."""
     boxes = [email_address.parse(recipient) for recipient in recipients]
     addresses = [box.header for box in boxes if international or not box.international]
     return addresses or Group("undisclosed-recipients")

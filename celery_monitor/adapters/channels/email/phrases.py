@@ -1,4 +1,4 @@
-"""What the mail says in sentences: the subject, the verdict, and the reasons to doubt the numbers."""
+"""The sentences of the mail: the subject, the headline, and the caveats about the numbers."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ FLEET_WIDTH = 40
 
 
 def subject(summary: Summary) -> str:
-    """The day in one line; safe in a header."""
+    """The day in one line that is safe in a header."""
     return f"[{shorten(summary.fleet, FLEET_WIDTH)}] {_subject(summary)}"
 
 
@@ -35,7 +35,7 @@ def _subject(summary: Summary) -> str:
 
 
 def headline(summary: Summary) -> str:
-    """The verdict in a few words."""
+    """The result of the day in a few words."""
     if summary.unknown:
         return "No data for this day"
     if summary.day.failed:
@@ -51,7 +51,7 @@ def tone(summary: Summary) -> str:
 
 
 def introduction(summary: Summary) -> str:
-    """The verdict's scale: out of how many, and against which days."""
+    """Puts the headline into proportion: the number of tasks and the comparison with earlier days."""
     if summary.unknown:
         return "No failures were recorded, but some may have been missed."
     sentences = [f"{plural(summary.day.executed, 'task')} ran"]
@@ -71,7 +71,7 @@ def introduction(summary: Summary) -> str:
 
 
 def earlier(summary: Summary) -> str:
-    """The days that this one is compared with."""
+    """The days with which this day is compared."""
     if summary.mean is None:
         return "no earlier day"
     if summary.mean.days > 1:
@@ -80,7 +80,7 @@ def earlier(summary: Summary) -> str:
 
 
 def caveats(summary: Summary) -> Iterator[str]:
-    """Why the numbers may not be all; nothing for a day that was watched from end to end."""
+    """Why the numbers may be incomplete; nothing for a day that was monitored completely."""
     health = summary.health
     if not summary.over:
         yield f"The day is not over: this report covers its first {duration(health.elapsed)}."
@@ -111,7 +111,7 @@ def caveats(summary: Summary) -> Iterator[str]:
 
 
 def watch(summary: Summary) -> str:
-    """How long the monitor ran."""
+    """How long the monitor ran on that day."""
     health = summary.health
     ran = (
         f"all of {duration(health.elapsed)}"

@@ -1,8 +1,8 @@
-"""What is known of each recipient of one mail. It is kept in the mail's outbox row, so that a restart forgets nothing.
+"""The delivery state of each recipient of one mail. It is stored in the mail's outbox row and so survives a restart.
 
-A recipient is claimed before the whole mail goes out to the server. A claim that another process finds was left by one
-that died in between: nobody knows then whether the server has the mail, nor does anybody when the server did not
-answer. Such a recipient is tried again rarely, and MOST times in all.
+Recipients are claimed before the whole mail is sent to the server. A claim that another process finds was left by a
+process that died in between. Then it is unknown whether the server has the mail, as it is when the server did not
+answer. Such a recipient is retried after UNKNOWN_RETRY_DELAY, with MAX_ATTEMPTS attempts in total.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,40 +15,40 @@ from celery_monitor.adapters.channels.email.smtp import Journal
 from celery_monitor.settings import email_address
 
 MAX_ATTEMPTS: Final = 3
-"""How often a mail is sent whose outcome stays unknown."""
+"""Maximum number of attempts for a mail whose outcome stays unknown."""
 UNKNOWN_RETRY_DELAY: Final = 1800.0
-"""Seconds between two of these."""
+"""Seconds between two of these attempts."""
 
 
 class _ProgressState(msgspec.Struct, omit_defaults=True):
-    """Recipients by their mailbox's identity, however their names are written."""
+    """The stored state. Recipients are identified by their mailbox, regardless of how their names are written."""
 
     taken: set[str] = msgspec.field(default_factory=set)
     refused: dict[str, str] = msgspec.field(default_factory=dict)
-    """For good, with the server's words."""
+    """Permanently refused recipients, with the server's answer."""
     unknown: dict[str, int] = msgspec.field(default_factory=dict)
-    """How often the outcome was unknown."""
+    """How often the outcome was unknown, by recipient."""
     claimed: set[str] = msgspec.field(default_factory=set)
     attempt: int = -1
-    """The row's attempts before the one whose outcome was unknown last."""
+    """The row's number of attempts before the last one with an unknown outcome."""
 
 
 class Progress(Journal):
-    """Of one row. ``keep`` is given the text to be kept at each change, ``keep_claim`` that of a claim."""
+    """The progress of one row. ``keep`` stores the text at each change, ``keep_claim`` when recipients are claimed."""
 
     def __init__(
         self, text: str | None, keep: Callable[[str], None], keep_claim: Callable[[str], None] | None = None
     ) -> None:
-        """``text``: what was kept; None at first. What ``keep_claim`` raises prevents the sending."""
+        """``text``: the stored text; None at first. If ``keep_claim`` raises, the mail is not sent."""
         self._state = _read(text)
         self._keep = keep
         self._keep_claim = keep_claim or keep
         self._attempts = 0
         self._waiting: set[str] = set()
-        """Not to be tried in this attempt: their outcome has only just become unknown."""
+        """Recipients that this attempt skips, because their outcome has just become unknown."""
 
     def begin(self, attempts: int) -> None:
-        """An attempt of the row begins, after so many."""
+        """Begin an attempt of the row, after this many ``attempts``."""
         state, self._attempts = self._state, attempts
         self._waiting = set()
         if state.claimed:
@@ -56,35 +56,35 @@ class Progress(Journal):
         elif state.unknown and state.attempt == attempts:
             self._waiting = set(state.unknown)  # the attempt itself was not recorded
         elif state.unknown and attempts == 0:
-            state.unknown.clear()  # a person wants it to be sent again
+            state.unknown.clear()  # somebody requested a retry
         self._save()
 
     def pending(self, recipients: Sequence[str]) -> list[str]:
-        """Who is to be tried now."""
+        """The recipients to try now."""
         state = self._state
         done = state.taken | state.refused.keys() | self._waiting
         done |= {name for name, times in state.unknown.items() if times >= MAX_ATTEMPTS}
         return [recipient for recipient in recipients if _identity(recipient) not in done]
 
     def open(self, recipients: Sequence[str]) -> list[str]:
-        """Whose outcome is unknown, and who is to be tried again for it."""
+        """The recipients with an unknown outcome that will be retried."""
         return [name for name in recipients if 0 < self._state.unknown.get(_identity(name), 0) < MAX_ATTEMPTS]
 
     def unknown(self, recipients: Sequence[str]) -> list[str]:
-        """Whose outcome is unknown."""
+        """The recipients with an unknown outcome."""
         return [name for name in recipients if _identity(name) in self._state.unknown]
 
     def refused(self, recipients: Sequence[str]) -> dict[str, str]:
-        """Who was refused for good, with the server's words."""
+        """The permanently refused recipients, with the server's answer."""
         refused = self._state.refused
         return {name: refused[_identity(name)] for name in recipients if _identity(name) in refused}
 
     def accepted(self, recipients: Sequence[str]) -> list[str]:
-        """For whom the server has it."""
+        """The recipients for which the server accepted the mail."""
         return [name for name in recipients if _identity(name) in self._state.taken]
 
     def refuse(self, recipients: Sequence[str], why: str) -> None:
-        """They will not get it."""
+        """Record that these recipients will not get the mail."""
         self._state.refused |= {_identity(name): why for name in recipients}
         self._save()
 

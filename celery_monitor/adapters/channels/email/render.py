@@ -1,7 +1,7 @@
-"""Summary → HTML and text, by the two templates, within a size.
+"""Renders a summary as HTML and as text of limited size, with the two templates.
 
-Mail programs set the rules of the HTML: Outlook lays out with Word (tables, padding on cells, no flex, grid or SVG),
-Gmail drops ``data:`` images and clips after 102 kB, and dark modes invert what does not say its own colours.
+Mail programs limit the HTML: Outlook uses Word for the layout (tables, padding on cells, no flex, grid or SVG), Gmail
+removes ``data:`` images and clips mails after 102 kB, and dark modes invert elements that do not set their own colours.
 """
 
 import datetime as dt
@@ -23,28 +23,28 @@ MAX_PATH: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How many rows are shown of what can be endless; the rest is counted."""
+    """The maximum number of rows of each list; the remaining rows are only counted."""
 
     tasks: int
     errors: int
     tracebacks: int
     undelivered: int
-    """Also of notes."""
+    """Also the limit for notes."""
 
 
 SIZES: Final = (Size(25, 12, 6, 5), Size(15, 8, 3, 5), Size(10, 4, 1, 3), Size(3, 1, 0, 1))
-"""From the wanted one down; the last fits whatever the names are."""
+"""From the preferred size to the smallest, which fits regardless of the names."""
 PAGE_SIZE: Final = Size(100, 50, 20, 100)
-"""Of a page of the site, to which a mail leads for the rest."""
+"""The size for a page of the site, to which the mail links for the remaining rows."""
 _ONE_PAGE: Final = {"number": 1, "pages": 1}
 
 
 def render_html(
     summary: Summary, external_url: str | None = None, *, size: Size | None = None, notes: tuple[str, ...] = ()
 ) -> str:
-    """The day as a whole HTML document below MAX_BYTES.
+    """The day as a whole HTML document smaller than MAX_BYTES.
 
-    ``external_url`` is the base of links to the page, without one there are none; ``notes`` go to the end.
+    ``external_url`` is the base URL of links to the page; None for no links. ``notes`` are appended at the end.
     """
     return _sized("report.html", summary, external_url, size, notes)
 
@@ -52,15 +52,15 @@ def render_html(
 def render_text(
     summary: Summary, external_url: str | None = None, *, size: Size | None = None, notes: tuple[str, ...] = ()
 ) -> str:
-    """The day as plain text for 80 columns; else as `render_html`."""
+    """The day as plain text with 80 columns. Otherwise like `render_html`."""
     return _sized("report.txt", summary, external_url, size, notes)
 
 
 def render_part(summary: Summary, root: str, number: int = 1) -> str:
-    """The day as a part of an HTML document, with its own styles.
+    """The day as part of an HTML document, with its own styles.
 
-    ``root`` is what links within the site begin with. ``number``: which page of a day with long lists; beyond the last
-    one it is the last.
+    ``root`` is the prefix of links within the site. ``number`` is the page number, for a day with long lists; a number
+    after the last page means the last page.
     """
     pages = _pages(summary, PAGE_SIZE)
     context = _context(summary, root, PAGE_SIZE)
@@ -69,7 +69,7 @@ def render_part(summary: Summary, root: str, number: int = 1) -> str:
 
 
 def _pages(summary: Summary, size: Size) -> int:
-    """How many pages the longest list takes."""
+    """The number of pages that the longest list needs."""
     lists = (
         (summary.tasks, size.tasks),
         (summary.lost, size.tasks),
@@ -81,7 +81,7 @@ def _pages(summary: Summary, size: Size) -> int:
 
 
 def fit_to_size(make: Callable[[Size], bytes], limit: int = MAX_BYTES) -> bytes:
-    """What ``make`` gives for the first of SIZES at which it is smaller than ``limit``."""
+    """The result of ``make`` for the first of SIZES with which it is smaller than ``limit``."""
     rendered = b""
     for size in SIZES:
         rendered = make(size)
@@ -102,11 +102,11 @@ def _context(summary: Summary, external_url: str | None, size: Size) -> Mapping[
     zone = ZoneInfo(summary.timezone)
 
     def clock(at: float) -> str:
-        """The local time of the day; its last moment is 24:00."""
+        """The local time of day; the end of the day is 24:00."""
         return "24:00" if at == summary.end else f"{dt.datetime.fromtimestamp(at, zone):%H:%M}"
 
     def url(*path: str) -> str:
-        """Address of a page; "" when there is none, or its name is too long to be an address."""
+        """The URL of a page; "" if there is none, or if its name is too long for a URL."""
         quoted = "/".join(quote(part, safe="", errors="replace") for part in path)
         return f"{external_url.rstrip('/')}/{quoted}" if external_url and len(quoted) <= MAX_PATH else ""
 

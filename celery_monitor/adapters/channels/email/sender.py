@@ -1,4 +1,4 @@
-"""The outbox's rows of the daily mail, sent."""
+"""Sends the outbox rows of the daily mail."""
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from celery_monitor.settings import EmailSettings, email_address
 
 
 class EmailSender(MailSender):
-    """Sends one mail for each row, a date, to all recipients, who read in it who was refused."""
+    """Sends one mail for each row, which is a date, to all recipients. The mail lists the refused recipients."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class EmailSender(MailSender):
         *,
         takes_turns: bool = False,
     ) -> None:
-        """``summarise`` gives a date's summary as of a time; ``server`` takes the place of the settings' one."""
+        """``summarise`` returns the summary of a date as of a time. ``server`` overrides that of the settings."""
         super().__init__(
             channel="email",
             server=server or server_of(settings),
@@ -42,21 +42,21 @@ class EmailSender(MailSender):
         self._external_url = external_url
 
     def draft(self, item: OutboxItem) -> Draft | Sent:
-        """The report of the row's date."""
+        """The report for the row's date."""
         try:
             date = dt.date.fromisoformat(item.key)
         except ValueError as exc:
             raise RejectedError("the row's key is not a date") from exc
-        # Made as of the row's own time, so that a retry sends the same mail.
+        # As of the row's creation, so that a retry sends the same mail.
         summary = self._summarise(date, item.created_at)
         if summary.quiet and not self._settings.send_when_quiet:
             return Sent(0)
         return Draft(self._compose(summary), summary.day.failed)
 
     def send_again(self, summary: Summary) -> SendResult:
-        """Send a report that a person asks for, as a mail of its own.
+        """Send a report on request, as a separate mail.
 
-        Raises RetryableError or RejectedError when nobody got it.
+        Raises RetryableError or RejectedError if no recipient got it.
         """
         return self.deliver(self._compose(summary, again=True), self._settings.to)
 
@@ -72,9 +72,9 @@ def send_test(
     to: Sequence[str] | None = None,
     content: str = message.DAILY,
 ) -> SendResult:
-    """Send a test mail to all recipients. Raises RetryableError or RejectedError when nobody got it.
+    """Send a test mail to all recipients. Raises RetryableError or RejectedError if no recipient got it.
 
-    ``to`` takes the place of the settings' recipients; ``content`` they will hear of by the settings' sender.
+    ``to`` overrides the recipients of the settings; ``content`` is what the settings' sender will send them.
     """
     to = settings.to if to is None else to
     sender = required(settings.from_, to)
@@ -101,7 +101,7 @@ def server_of(settings: EmailSettings) -> SmtpServer:
 
 
 def describe(delivery: SendResult, server: SmtpServer) -> str:
-    """What became of a mail, for a terminal: a line for those who got it, and one for each who did not."""
+    """The outcome of a mail, for a terminal: one line for the accepted recipients, and one for each other recipient."""
     lines = [f"{server} accepted it for {', '.join(delivery.accepted)}: {delivery.reply}"] if delivery.accepted else []
     lines += [f"{server} refused {recipient}: {refusal}" for recipient, refusal in delivery.refused.items()]
     lines += [

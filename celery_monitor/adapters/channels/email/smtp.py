@@ -1,7 +1,7 @@
-"""One mail over SMTP to many recipients, and what became of it for each of them.
+"""Sends one mail over SMTP to many recipients and reports the outcome for each.
 
-What the server's answers mean is in `answers`. What it does not say at all, after it was given the whole mail, is
-unknown: it may have been delivered.
+`answers` interprets the server's answers. If the server does not answer after it received the whole mail, the outcome
+is unknown: the mail may have been delivered.
 """
 
 import re
@@ -35,7 +35,7 @@ from celery_monitor.settings import email_address
 from celery_monitor.settings.email_address import EmailAddress
 
 BATCH: Final = 50
-"""Recipients of one transaction: many servers take no more than 50 or 100 (RFC 5321, 4.5.3.1.8, asks them for 100)."""
+"""Recipients per transaction: many servers accept no more than 50 or 100 (RFC 5321, 4.5.3.1.8, requires 100)."""
 
 _NO_ADDRESS: Final = 553
 _CLOSING: Final = 421
@@ -43,7 +43,7 @@ _TOO_MANY: Final = re.compile(rb"\b[45]\.5\.3\b|too many (?:recipients|rcpt)", r
 _HOST: Final = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+\.?\Z")
 
 Compose = Callable[[Mapping[str, Refusal]], bytes]
-"""Makes the mail, knowing who was refused: the others may be told."""
+"""Composes the mail, given the refused recipients, so that the mail can list them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +55,17 @@ class SendResult:
     reply: str
     unknown: tuple[str, ...] = ()
     interruption: DeliveryError | None = None
-    """Why those who stand nowhere do not have it yet."""
+    """Why the recipients that are listed nowhere do not have it yet."""
 
 
 class Journal:
-    """Told of each step, in time to be remembered through a crash. This one remembers nothing."""
+    """Records each step early enough to survive a crash. This base class records nothing."""
 
     def claim(self, recipients: Sequence[str]) -> None:
-        """The whole mail goes out now for these: what becomes of it is unknown until ``settle``."""
+        """Called before the whole mail is sent to these recipients. The outcome is unknown until ``settle``."""
 
     def settle(self, accepted: Sequence[str], refused: Mapping[str, Refusal], unknown: Sequence[str]) -> None:
-        """What is known now. Who was claimed and is not in ``unknown`` or ``accepted`` has surely not got it."""
+        """Record the outcome. Claimed recipients outside of ``unknown`` and ``accepted`` certainly did not get it."""
 
 
 def deliver(
@@ -78,40 +78,40 @@ def deliver(
     journal: Journal | None = None,
     deadline: float | None = None,
 ) -> SendResult:
-    """Send one mail to all recipients that the server takes, in as many transactions as it needs.
+    """Send one mail to all recipients that the server accepts, in as many transactions as needed.
 
     Args:
-        server: Where to.
+        server: The server to send through.
         sender: An address, with or without a name, as are the recipients.
         recipients: At least one.
-        compose: Makes the mail.
-        international: Makes it for those whose addresses need SMTPUTF8.
-        journal: Is told of each step.
-        deadline: Seconds for all of it; None for what RFC 5321 asks for.
+        compose: Composes the mail.
+        international: Composes the mail for recipients whose addresses need SMTPUTF8.
+        journal: Records each step.
+        deadline: Maximum duration in seconds; None for the timeouts of RFC 5321.
 
     Raises:
-        RetryableError: Nobody has it.
-        RejectedError: Nobody has it, and nobody will.
+        RetryableError: No recipient has it.
+        RejectedError: No recipient has it, and retrying is useless.
     """
     conversation = _Conversation(server, sender, recipients, journal or Journal())
     interruption = None
     try:
         with smtp_errors(server, conversation.hello):
-            conversation.hold(compose, international or compose, Timeouts().within(deadline))
+            conversation.send_all(compose, international or compose, Timeouts().within(deadline))
     except DeliveryError as exc:
         interruption = exc
     return conversation.outcome(interruption)
 
 
 def check_reachable(server: SmtpServer, *, deadline: float | None = None) -> bool:
-    """Connect, encrypt and log in as for a mail, and send none. Whether it has SMTPUTF8. Raises RetryableError."""
+    """Connect, encrypt and log in without sending a mail. Returns whether it has SMTPUTF8. Raises RetryableError."""
     hello = server.hello or hello_of(None)
     with smtp_errors(server, hello), connected(server, hello, Timeouts().within(deadline)) as session:
         return bool(session.has_extn("smtputf8"))
 
 
 class _Conversation:
-    """One session with its transactions, and what is known after each."""
+    """One session with its transactions and their outcome."""
 
     def __init__(self, server: SmtpServer, sender: str, recipients: Sequence[str], journal: Journal) -> None:
         try:
@@ -119,7 +119,7 @@ class _Conversation:
         except ValueError as exc:
             raise RejectedError(f"the sender {shorten(sender)} cannot be used: it {exc}") from None
         self._server, self._journal = server, journal
-        self._taken: list[str] = []
+        self._accepted: list[str] = []
         self._refused: dict[str, Refusal] = {}
         self._unknown: tuple[str, ...] = ()
         self._reply = ""
@@ -131,8 +131,8 @@ class _Conversation:
             except ValueError as exc:
                 self._refused[recipient] = Refusal(_NO_ADDRESS, f"not sent: it {exc}")
 
-    def hold(self, compose: Compose, international: Compose, timeouts: Timeouts) -> None:
-        """Send what can be sent."""
+    def send_all(self, compose: Compose, international: Compose, timeouts: Timeouts) -> None:
+        """Send the mail to all recipients with usable addresses."""
         if not self._recipients:
             return
         plain = [
@@ -172,7 +172,10 @@ class _Conversation:
                 session.rset()
 
     def _address(self, session: SmtpSession, waiting: deque[str]) -> list[str]:
-        """RCPT for some who wait; those of this transaction. Who is too many for it waits for the next one."""
+        """Send RCPT for some of the waiting recipients and return the accepted ones.
+
+        Recipients that exceed the server's limit wait for the next transaction.
+        """
         accepted: list[str] = []
         sent_count = 0
         while waiting and sent_count < BATCH:
@@ -200,22 +203,22 @@ class _Conversation:
             self._settle()
             raise RetryableError(f"{self._server} received the whole mail and did not respond") from None
         except Exception:
-            self._settle()  # the claim is void; what is no Exception ends the process, and leaves it
+            self._settle()  # clear the claim; a BaseException ends the process and leaves the claim
             raise
         if is_positive(code):
-            self._taken += accepted
+            self._accepted += accepted
             self._reply = quote(code, answer)
         self._settle()
         if not is_positive(code):
             raise refusal_of("the mail", code, answer, self._server)
 
     def _settle(self) -> None:
-        self._journal.settle(self._taken, self._refused, self._unknown)
+        self._journal.settle(self._accepted, self._refused, self._unknown)
 
     def outcome(self, interruption: DeliveryError | None) -> SendResult:
-        """What became of it. Raises when nobody has it, and surely not."""
-        if self._taken or self._unknown:
-            return SendResult(tuple(self._taken), self._refused, self._reply, self._unknown, interruption)
+        """The outcome. Raises if certainly no recipient has the mail."""
+        if self._accepted or self._unknown:
+            return SendResult(tuple(self._accepted), self._refused, self._reply, self._unknown, interruption)
         if interruption is not None:
             raise interruption
         answer = "; ".join(f"{recipient}: {refusal}" for recipient, refusal in self._refused.items())
@@ -227,10 +230,10 @@ class _Conversation:
 
 
 def hello_of(sender: EmailAddress | None) -> str:
-    """The name that a client gives by default.
+    """The default EHLO name.
 
-    Servers refuse one without a dot, and ``[127.0.0.1]``: in place of such a host's name the sender's domain is one
-    that they know.
+    Servers refuse names without a dot and ``[127.0.0.1]``. If the host has such a name, use the sender's domain, which
+    servers know.
     """
     name = socket.gethostname()
     if _HOST.match(name):

@@ -1,8 +1,8 @@
-"""Hostile text made safe to show, and numbers made readable: the filters of the templates.
+"""The filters of the templates: make hostile text safe to show, and format numbers.
 
-Names and messages come from whoever can send an event. Markup is the business of Jinja2's autoescape; here it is what
-survives escaping: characters that turn the reading direction, controls, half characters, endless names, and words
-that mail programs make into links (``tasks.py`` is a domain in Paraguay).
+Anybody who can send an event controls names and messages. Jinja2's autoescape handles markup. This module handles what
+escaping leaves: characters that change the reading direction, control characters, lone surrogates, very long names, and
+words that mail programs turn into links (``tasks.py`` is a domain in Paraguay).
 """
 
 import datetime as dt
@@ -14,19 +14,19 @@ from markupsafe import Markup, escape
 
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 NAME_WIDTH: Final = 76
-"""Characters of a name that are shown."""
+"""Maximum number of characters of a name that are shown."""
 BARS: Final = " ▁▂▃▄▅▆▇█"
 
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _MARKS: Final = 2
-"""Combining marks that a letter may carry: enough for every language, not for towers of them."""
+"""Maximum number of combining marks on a letter: enough for every language."""
 _LINKABLE: Final = re.compile(r"(?<=\w)([.@])(?=\w)|(:)(?=//)")
 
 
 def printable_text(text: str, *, lines: bool = False) -> str:
-    """Without controls, direction marks and half characters, each replaced by one that shows that it was there.
+    """The text with control characters, direction marks and lone surrogates replaced by a visible character.
 
-    ``lines`` keeps line feeds, and tabs as spaces.
+    ``lines``: keep line feeds, and replace tabs with spaces.
     """
     if lines:
         return "\n".join(printable_text(line.replace("\t", "    ")) for line in text.replace("\r\n", "\n").split("\n"))
@@ -42,8 +42,8 @@ def printable_text(text: str, *, lines: bool = False) -> str:
 
 
 def shorten(text: str, width: int = NAME_WIDTH) -> str:
-    """A clean line of at most ``width`` characters, cut in the middle: a task's name tells at both ends."""
-    # Cut first, so that a megabyte is not cleaned for nothing; marks that fall away are no loss.
+    """A printable line of at most ``width`` characters, shortened in the middle: both ends of a task's name matter."""
+    # Cut first, to avoid cleaning a megabyte for nothing. Losing some combining marks does not matter.
     if len(text) > width:
         head = (width - 1) // 2
         text = f"{text[:head]}…{text[head + 1 - width :]}"
@@ -51,26 +51,26 @@ def shorten(text: str, width: int = NAME_WIDTH) -> str:
 
 
 def short_class(name: str) -> str:
-    """A class without its module; what is no dotted name stays as it is."""
+    """A class name without its module. Text that is not a dotted name is unchanged."""
     parts = name.split(".")
     return parts[-1] if all(part.isidentifier() for part in parts) else name
 
 
 def unlinked(text: str) -> Markup:
-    """For HTML: what a mail program would make into a link is broken by elements that only allow a line to wrap."""
-    # What escaping makes ends with a semicolon and holds none of these characters, so it can come first.
+    """HTML that splits words that mail programs turn into links, with elements that only allow a line break."""
+    # HTML entities contain none of these characters, so the text can be escaped first.
     return Markup(_LINKABLE.sub(r"<span>\g<0></span><wbr>", str(escape(text))))  # noqa: S704 - escaped first
 
 
 def count(value: float) -> str:
-    """A count with separators of thousands; a mean keeps one digit where that tells something."""
+    """A count with thousands separators; a mean has one decimal if that is significant."""
     if value >= 10 or value == round(value):  # noqa: PLR2004  # two digits are enough
         return f"{value:,.0f}"
     return f"{value:,.1f}"
 
 
 def percent(rate: float | None) -> str:
-    """A rate as per cent in two or three digits; never rounded to nothing or to all."""
+    """A rate as a percentage with two or three digits; never rounded to 0% or 100%."""
     if not rate:
         return "\N{EN DASH}" if rate is None else "0 %"
     for digits, limit in ((2, 0.01), (1, 0.1), (0, 1.0)):
@@ -93,12 +93,12 @@ def duration(seconds: float) -> str:
 
 
 def plural(number: float, singular: str, plural_form: str | None = None) -> str:
-    """The number and its noun: ``1 failure``, ``2 failures``."""
+    """The number with its noun: ``1 failure``, ``2 failures``."""
     return f"{count(number)} {singular if number == 1 else plural_form or singular + 's'}"
 
 
 def long_date(date: dt.date) -> str:
-    """As in ``Sunday 22 November 2026``, in English whatever the process's locale is."""
+    """As in ``Sunday 22 November 2026``, in English regardless of the process's locale."""
     return f"{_DAYS[date.weekday()]} {date.day} {_MONTHS[date.month - 1]} {date.year}"
 
 
@@ -108,12 +108,12 @@ def short_date(date: dt.date) -> str:
 
 
 def bar(value: float, largest: float) -> str:
-    """One character as high as the value; a value above zero is never invisible."""
+    """A block character whose height shows the value; a value above zero is always visible."""
     return BARS[scaled(value, largest, len(BARS) - 1)]
 
 
 def scaled(value: float, largest: float, height: int) -> int:
-    """The value as a height of at most ``height``, 1 at the least when there is anything."""
+    """The value as a height of at most ``height``; at least 1 for a value above zero."""
     return max(1, round(value / largest * height)) if value > 0 else 0
 
 

@@ -1,7 +1,7 @@
-"""PagerDuty's Events API v2, by pdpyras: ``render`` says what an incident reads like, ``send`` delivers it.
+"""PagerDuty's Events API v2 through pdpyras: ``render`` builds the events, ``send`` delivers them.
 
-Only ``exchange`` knows pdpyras. Nothing here reads or writes the outbox; what becomes of a row is the
-notifier's. ``channel`` is what the rest of the program sees.
+Only ``exchange`` uses pdpyras. Nothing here reads or writes the outbox: the notifier updates the rows. The rest of the
+program uses only ``channel``.
 """
 
 from celery_monitor.adapters.channels.pagerduty.channel import configured

@@ -1,4 +1,4 @@
-"""The channel of the section ``pagerduty``, with the routing keys that rules have of their own."""
+"""The channel of the section ``pagerduty``, with the routing keys of individual rules."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ ENDPOINTS: Final = {"us": "https://events.pagerduty.com", "eu": "https://events.
 
 
 def configured(settings: Settings) -> list[Channel]:
-    """That of the section, switched off without a routing key, and those of ``channels``."""
+    """The channel of the section, which is off without a routing key, and those of ``channels``."""
     section, rules = settings.pagerduty, settings.alerts.rules
     sources = {"": section.routing_key_source()} | {rule.name: rule.routing_key_source() for rule in rules}
     keys = {route: source for route, source in sources.items() if source.get() is not None}
@@ -48,16 +48,16 @@ def _channel(service: "Service") -> Channel:
 
 
 def endpoint(region: str, url: str | None = None) -> str:
-    """The base URL of the Events API: ``url`` (a proxy or a test server) before the one of the region."""
+    """The base URL of the Events API: ``url`` (a proxy or a test server) if set, otherwise that of the region."""
     return url.rstrip("/") if url else ENDPOINTS[region]
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The API, and who is to be paged by it. ``keys``: route → routing key; "" is the default one."""
+    """The API and its routing keys. ``keys``: route → routing key; "" is the default route."""
 
     name: str
-    """Of the channel."""
+    """The channel's name."""
     settings: PagerDutySettings | PagerDutyEntry
     keys: Mapping[str, SecretSource]
 
@@ -81,7 +81,7 @@ class Service:
         )
 
     def test(self, fleet: str, clock: Clock, rule: str | None) -> TestResult:
-        """Open a test incident of severity info, and resolve it at once. See Test."""
+        """Open a test incident of severity info and resolve it immediately. See Test."""
         from celery_monitor.adapters.channels.pagerduty.send import send_test  # noqa: PLC0415 - as above
 
         source = self.keys.get(rule or "")
@@ -96,7 +96,7 @@ class Service:
         return TestResult(send_test(url=self.url, key=key, fleet=fleet, clock=clock, timeout=self.settings.timeout))
 
     def check(self) -> Check:
-        """The API answers. The form of the keys was checked with the configuration; only a page tells the rest."""
+        """Check that the API answers. The form of the keys was checked before; only a real event tests the keys."""
         from celery_monitor.adapters.channels.pagerduty.reachability import check_reachable  # noqa: PLC0415 - as above
 
         if not self.keys:

@@ -1,10 +1,10 @@
-"""One event, by pdpyras; the only file that knows it.
+"""Sends one event through pdpyras. No other file uses pdpyras.
 
-pdpyras 5.4 is the last of its line; to put its successor ``pagerduty`` in its place, exchange the import and the
-session below, and run the tests of this package. What pdpyras does by itself is switched off, because the outbox does
-it better or because it loses pages: it retries and sleeps inside of ``request``, on a 429 for ever, and takes a 202
-with an unreadable body for an error though the event was taken. All of it happens after the response hook of
-``adapters/http``, which raises the answer.
+pdpyras 5.4 is the last release; to replace it with its successor ``pagerduty``, change the import and the session
+below, and run the tests of this package. The retries and the error handling of pdpyras are not used, because the outbox
+handles both better and because pdpyras loses events: it retries and sleeps inside ``request``, forever on a 429, and
+treats a 202 with an unreadable body as an error although the event was accepted. The response hook of ``adapters/http``
+runs before all of this and raises the answer.
 """
 
 import warnings

@@ -1,4 +1,4 @@
-"""What is valid in the settings of PagerDuty and hardly meant."""
+"""Warnings about valid but probably unintended settings of PagerDuty."""
 
 import re
 import string
@@ -9,14 +9,14 @@ from celery_monitor.settings import Settings
 
 
 def warnings(settings: Settings) -> Iterator[Problem]:
-    """Incidents that another fleet's success may resolve."""
+    """Warn if a success in another fleet may resolve an incident."""
     sources = [settings.pagerduty.routing_key_source(), *(rule.routing_key_source() for rule in settings.alerts.rules)]
     sends = any(source.get() is not None for source in sources)
     if (settings.alerts.resolve or settings.pagerduty.resolve) != "on_success" or not sends:
         return
     parts = [*string.Formatter().parse(settings.alerts.dedup_key)]
     if any(re.search(r"\w", literal) for literal, *_ in parts):
-        return  # A text of its own in the key, such as the fleet's name, keeps the keys apart.
+        return  # A fixed text in the key, such as the fleet's name, makes the keys distinct.
     if all(name != "fleet" for _, name, *_ in parts):
         yield Problem(
             "alerts.dedup_key",

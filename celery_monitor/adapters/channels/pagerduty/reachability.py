@@ -1,4 +1,4 @@
-"""Whether the API can be reached, by the way that pages take: proxies and certificates as the environment says."""
+"""Checks that the API can be reached as for events, with the proxies and certificates of the environment."""
 
 from http import HTTPStatus
 from typing import Final
@@ -14,23 +14,23 @@ from celery_monitor.network import Fault, remedy
 
 _PATH: Final = "/v2/enqueue"
 _AWAY: Final = frozenset({502, 503, 504})
-"""What a gateway says for a server that it cannot reach."""
+"""Status codes of a gateway that cannot reach the server behind it."""
 
 
 def check_reachable(url: str, timeout: float) -> int:
-    """Ask without sending an event, at most some ``timeout`` seconds; the status, which is about the question only.
+    """Send a request without an event and return the status code. Takes about ``timeout`` seconds at most.
 
     Raises RetryableError.
     """
     try:
         with requests.Session() as session:
-            session.auth = lambda request: request  # else requests looks into .netrc
+            session.auth = lambda request: request  # otherwise requests reads .netrc
             with session.get(
                 f"{url}{_PATH}", timeout=(min(CONNECT_TIMEOUT, timeout), timeout), allow_redirects=False, stream=True
             ) as response:
                 status = response.status_code
     except FOREIGN as exc:
-        # Without its cause, which may quote the password of a proxy.
+        # Without the cause, which may quote the password of a proxy.
         raise _unreachable(url, no_answer(exc, url, SERVER)) from None
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         raise _unreachable(url, refused_by_proxy("", url))

@@ -1,8 +1,8 @@
-"""What an incident reads like at PagerDuty. Pure: Incident → event, without the routing key.
+"""Renders an incident as a PagerDuty event, without the routing key. Pure.
 
-Everything that a task can choose (its name, its exception, the worker's host) is hostile: control characters
-go, lone surrogates are replaced, lengths are cut, so that no event is refused for them. The fields and limits
-are those of PagerDuty's Events API v2.
+All text that a task controls (its name, its exception, the worker's host) is hostile: control characters are removed,
+lone surrogates are replaced and long texts are shortened, so that they never cause PagerDuty to reject an event. The
+fields and limits are those of PagerDuty's Events API v2.
 """
 
 import json
@@ -17,7 +17,7 @@ from celery_monitor.core.times import rfc3339
 SUMMARY_LIMIT: Final = 1024
 """Characters."""
 EVENT_LIMIT: Final = 512_000
-"""Bytes of a whole event."""
+"""Maximum size of a whole event, in bytes."""
 CLIENT: Final = "celery-monitor"
 
 _NAME_LIMIT: Final = 255
@@ -26,10 +26,10 @@ _TEXT_LIMIT: Final = 2000
 _TRACEBACK_LIMIT: Final = 8000
 _ENTRIES: Final = 20
 _ENVELOPE: Final = len('"routing_key": "", "event_action": "trigger", ') + 32
-"""Bytes that sending adds to the event."""
+"""Bytes that the sender adds to the event."""
 
 _ESSENTIAL: Final = ("failures", "rate", "first_failure", "last_failure", "condition", "subject", "since", "last_seen")
-"""Details of an event that is too large."""
+"""The details that replace those of an event that is too large."""
 _ADVICE: Final = {
     "WorkerLostError": "The task did not raise this: its worker process died. Check the workers' hosts or "
     "containers for the out-of-memory killer, and their memory limits.",
@@ -41,7 +41,7 @@ _ADVICE: Final = {
 
 
 def render(incident: Incident, external_url: str | None) -> dict[str, Any]:
-    """The properties of a trigger event. ``external_url`` is the base of the links, None for no links to the page."""
+    """The properties of a trigger event. ``external_url`` is the base URL of links to the page; None for no links."""
     failures = incident.condition is Condition.FAILURE
     payload: dict[str, Any] = {
         "summary": line(headline(incident), SUMMARY_LIMIT),
@@ -67,7 +67,7 @@ def render(incident: Incident, external_url: str | None) -> dict[str, Any]:
 
 
 def render_test(fleet: str, key: str) -> dict[str, Any]:
-    """A trigger that a person asked for, and that says so."""
+    """A test trigger that is marked as such."""
     payload = {
         "summary": line(f"[{fleet}] Test from celery-monitor: nothing failed", SUMMARY_LIMIT),
         "source": line(fleet) or "celery",
@@ -126,17 +126,17 @@ def _links(incident: Incident, base: str | None) -> list[dict[str, str]]:
     if incident.runbook_url:
         links.append((incident.runbook_url, "Runbook"))
     links += [(url, title) for title, url in incident.links]
-    # An address that is cut leads nowhere.
+    # A shortened URL leads nowhere.
     return [{"href": href, "text": line(label)} for href, label in links if href and len(href) <= _URL_LIMIT]
 
 
 def _page(base: str, path: str, name: str) -> str | None:
-    """The page of a name; None for a name that no link can hold: a wrong one would lead to another's."""
+    """The URL of a page by its name; None if the name cannot be part of a link, which would lead to another page."""
     return f"{base}/{path}{quote(name, safe='')}" if name and text(name) == name else None
 
 
 def _within_limit(event: dict[str, Any]) -> dict[str, Any]:
-    """The event within PagerDuty's size: its details give way to a note, the page never does."""
+    """The event within PagerDuty's size limit: in a larger event, a note replaces most of the details."""
     if len(json.dumps(event)) + _ENVELOPE <= EVENT_LIMIT:
         return event
     details = event["payload"]["custom_details"]
@@ -164,7 +164,7 @@ def _most_frequent(counts: Mapping[str, int]) -> str:
 
 
 def _counts(counts: Mapping[str, int]) -> dict[str, int]:
-    """Most first; what is too much for a page is added up."""
+    """The largest counts first; those beyond the limit are added up."""
     entries = by_count(counts)
     counts_shown = {line(name) or "(none)": count for name, count in entries[:_ENTRIES]}
     others = sum(count for _, count in entries[_ENTRIES:])
@@ -172,6 +172,6 @@ def _counts(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _end(traceback: str) -> str:
-    """The last lines: the innermost frames and the exception."""
+    """The last lines of the traceback: the innermost frames and the exception."""
     traceback = text(traceback)
     return traceback if len(traceback) <= _TRACEBACK_LIMIT else "…" + traceback[-_TRACEBACK_LIMIT + 1 :]

@@ -1,4 +1,4 @@
-"""Outbox rows → PagerDuty: which routing key, what the answer means."""
+"""Sends outbox rows to PagerDuty: selects the routing key and interprets the answer."""
 
 import contextlib
 import hashlib
@@ -20,13 +20,13 @@ from celery_monitor.errors import RejectedError, RetryableError
 from celery_monitor.ports import Clock, Sent
 
 _INVALID: Final = frozenset({400, 413, 415, 422})
-"""Answers about the event itself. Other 4xx come from what stands between (a proxy, a wrong
-``pagerduty.url``) and pass when that is repaired; the page must not be lost to it."""
+"""Status codes that reject the event itself. Other 4xx come from something in between (a proxy, a wrong
+``pagerduty.url``) and disappear once that is repaired; they must not discard the event."""
 
 _ABOUT_THE_KEY: Final = frozenset({400, 401, 403, 404, 422})
 _KEY: Final = re.compile(r"(?:routing|service|integration)[ _-]?key", re.IGNORECASE)
-"""What an answer about the key itself has: "Invalid routing key", "Length of 'routing_key' is incorrect". With an
-event that is invalid in another way PagerDuty names the other field. Source: PagerDuty's schema, robusta#571."""
+"""Matches answers about the key itself: "Invalid routing key", "Length of 'routing_key' is incorrect". For an event
+that is invalid for another reason, PagerDuty names another field. Source: PagerDuty's schema, robusta#571."""
 REPAIR_KEY: Final = (
     "set pagerduty.routing_key, or the rule's routing_key, to the integration key of the service's Events API v2 "
     "integration (a key file is reloaded when it changes)"
@@ -37,11 +37,11 @@ class KeySource(Protocol):
     """A routing key that may change while the program runs."""
 
     def get(self) -> str | None:
-        """The key as it is now; None when none is configured."""
+        """The current key; None if none is configured."""
 
 
 class PagerDuty(HttpSender):
-    """Sender of a channel of this type. ``keys``: route → routing key; "" is the default one."""
+    """Sender of a channel of this type. ``keys``: route → routing key; "" is the default route."""
 
     missing: str = "no routing key is configured"
     hidden: str = "[routing key]"
@@ -64,12 +64,12 @@ class PagerDuty(HttpSender):
         self._salt = os.urandom(hashlib.blake2b.SALT_SIZE)
 
     def rate_limit_key(self, item: OutboxItem) -> str | None:
-        """A salted hash of the routing key: routes that share a key share its rate limit. None without a key."""
+        """A salted hash of the routing key: routes with the same key share its rate limit. None without a key."""
         key = self._key(item.route)
         return None if key is None else hashlib.blake2b(key.encode(), digest_size=8, salt=self._salt).hexdigest()
 
     def send(self, item: OutboxItem) -> Sent:
-        """As ``Sender.send``; at most ``timeout`` + 0.5 s, and one HTTP request."""
+        """Like ``Sender.send``. Sends one HTTP request and takes at most ``timeout`` + 0.5 s."""
         key = self._key(item.route)
         if key is None:
             raise RejectedError(self.missing)
@@ -81,7 +81,7 @@ class PagerDuty(HttpSender):
         return Sent(incident.count, text(item.key))
 
     def post(self, key: str, action: str, event: Mapping[str, Any]) -> None:
-        """One request. Raises RetryableError, RejectedError or InterruptedSendError when the event was not taken."""
+        """Send one request. Raises RetryableError, RejectedError or InterruptedSendError if it was not accepted."""
 
         def request(exchange: Exchange) -> Answer:
             return post(exchange, self._url, key, action, event, timeout=self.timeout)
@@ -108,7 +108,7 @@ class PagerDuty(HttpSender):
 
 
 def _verdict(body: str) -> str:
-    """What an answer says of the event, without what it repeats of it."""
+    """The part of an answer that describes the error, without the parts of the event that the answer repeats."""
     with contextlib.suppress(ValueError, RecursionError):
         answer_body = json.loads(body)
         if isinstance(answer_body, dict):
@@ -117,7 +117,7 @@ def _verdict(body: str) -> str:
 
 
 def send_test(*, url: str, key: str, fleet: str, clock: Clock, timeout: float) -> str:
-    """Open and resolve one marked test incident; what came back, a line for each.
+    """Open and resolve one marked test incident. Returns the answers, one line for each.
 
     Raises RetryableError or RejectedError.
     """

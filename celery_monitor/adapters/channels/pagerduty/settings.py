@@ -1,4 +1,4 @@
-"""An entry of ``channels`` of type pagerduty: one more service."""
+"""An entry of ``channels`` of type pagerduty: an additional service."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -36,5 +36,5 @@ class PagerDutyEntry(ChannelSettings):
         return check_one_source(value, info, required=True)
 
     def routing_key_source(self) -> SecretSource:
-        """The routing key, from wherever it comes."""
+        """The source of the routing key."""
         return SecretSource(self.routing_key, self.routing_key_file)

@@ -1,4 +1,4 @@
-"""Slack: a message for each incident, by a bot that keeps it up to date, or by an incoming webhook."""
+"""Posts incidents to Slack through a bot, which keeps one message per incident up to date, or an incoming webhook."""
 
 from celery_monitor.adapters.channels.slack.channel import configured
 from celery_monitor.adapters.channels.slack.settings import SlackEntry

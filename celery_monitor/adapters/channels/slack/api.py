@@ -1,4 +1,4 @@
-"""Slack's Web API and its incoming webhooks: one request, and what the answer means.
+"""One request to Slack's Web API or an incoming webhook, and the meaning of the answer.
 
 Sources: https://docs.slack.dev/apis/web-api/ and https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks
 """
@@ -15,7 +15,7 @@ from celery_monitor.adapters.http.request import Request, ask, post
 from celery_monitor.errors import DeliveryError, RejectedError, RetryableError
 
 MAX_ANSWER: Final = 1 << 20
-"""Bytes read of an answer: it repeats the message, and a page of history holds many."""
+"""Maximum size of an answer, in bytes: it repeats the message, and a page of the history contains many."""
 OK: Final = 200
 THROTTLED: Final = 429
 _JSON: Final = "application/json; charset=utf-8"
@@ -24,21 +24,21 @@ _LATER: Final = frozenset({
     "accesslimited", "fatal_error", "internal_error", "message_limit_exceeded", "ratelimited", "rate_limited",
     "request_timeout", "rollup_error", "service_unavailable", "team_added_to_org", "update_failed",
 })  # fmt: skip
-"""Errors that pass by themselves."""
+"""Temporary errors."""
 _ABOUT_THE_MESSAGE: Final = frozenset({
     "attachment_payload_limit_exceeded", "invalid_attachments", "invalid_blocks", "invalid_blocks_format",
     "invalid_metadata_format", "invalid_metadata_schema", "invalid_payload", "markdown_text_conflict",
     "metadata_must_be_sent_from_app", "metadata_too_large", "msg_blocks_too_long", "msg_too_long", "no_text",
     "too_many_attachments",
 })  # fmt: skip
-"""Errors that this message brings whenever it is sent. All others are of the token, the channel or the app: a person
-repairs them."""
+"""Errors that this message causes at every attempt. All others concern the token, the channel or the app, and somebody
+has to repair them."""
 GONE: Final = frozenset({"cant_update_message", "edit_window_closed", "message_not_found", "thread_not_found"})
-"""The message that is to be changed is there no more, or cannot be changed."""
+"""The message to be changed no longer exists or cannot be changed."""
 
 
 class SlackError(Exception):
-    """Slack has refused a call, and says why."""
+    """Slack rejected a call and gave a reason."""
 
     def __init__(self, error: str) -> None:
         super().__init__(error)
@@ -48,7 +48,7 @@ class SlackError(Exception):
 def call(
     exchange: Exchange, *, url: str, token: str, form: bool, body: Mapping[str, Any], timeout: float, channel: str
 ) -> Answer:
-    """Call a method of the Web API at ``url``. ``form``: its arguments are a form, not JSON. Raises NoAnswerError."""
+    """Call a method of the Web API at ``url``. ``form``: as a form, not as JSON. Raises NoAnswerError."""
     headers = {"authorization": f"Bearer {token}"}
     request: Request = partial(_post_form, url=url, body=body, headers=headers)
     if not form:
@@ -57,11 +57,11 @@ def call(
 
 
 def result(answer: Answer, now: float) -> dict[str, Any]:
-    """What a method has answered.
+    """The answer of a method.
 
     Raises:
-        SlackError: It was refused.
-        RetryableError: Try again; there is no answer of the method.
+        SlackError: Slack rejected the call.
+        RetryableError: The method did not answer; try again.
     """
     if answer.status == THROTTLED or answer.status >= 500:  # noqa: PLR2004 - RFC 9110, 15.6
         raise RetryableError(f"Slack responded with {answer.status}", retry_after(answer.retry_after, now))
@@ -78,7 +78,7 @@ def result(answer: Answer, now: float) -> dict[str, Any]:
 
 
 def refusal(error: str, action: str, channel: str, *, answered: str = "") -> DeliveryError:
-    """What an error is for the outbox. ``action`` was done; ``channel`` is the name in the settings."""
+    """The error for the outbox. ``action`` is what was attempted; ``channel`` is the name in the settings."""
     message = f"Slack refused {action}: {answered or error}"
     if error in _LATER:
         return RetryableError(message)

@@ -1,8 +1,8 @@
-"""Outbox rows → one message for each incident, which is kept up to date, and its thread.
+"""Sends outbox rows as one message per incident, which is kept up to date, and replies in its thread.
 
-Slack's API has no key by which it would know a message that it has had. So each one carries an ID in its metadata, and
-is claimed in its row before it is posted: a claim that is found again, after a timeout or a crash, may have been
-posted, and is looked for in the channel first. Without the scope for that it is posted again.
+Slack's API has no idempotency key. So each message carries an ID in its metadata, and the sender records a claim in the
+row before it posts the message. A claim that is found after a timeout or a crash means that the message may have been
+posted: the sender first searches the channel for it. Without the scope for that, it posts the message again.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from celery_monitor.settings import SecretSource
 
 EVENT_TYPE: Final = "celery_monitor_incident"
 _LOOK_BACK: Final = 3_600.0
-"""Seconds before the row was made from which on its message is looked for: Slack's clock is another one."""
+"""The search for a message starts this many seconds before its row was created, because Slack's clock may differ."""
 _PAGE: Final = 200
 _MAX_PAGES: Final = 5
 _PLAIN: Final = {"parse": "none", "link_names": False, "unfurl_links": False, "unfurl_media": False}
@@ -52,7 +52,7 @@ class SlackBot(HttpSender):
         external_url: str | None = None,
         takes_turns: bool = False,
     ) -> None:
-        """``to``: the ID of the channel in Slack. ``note`` keeps a text with the row, as its ``progress``.
+        """``to``: the ID of the channel in Slack. ``note`` stores a text as the row's ``progress``.
 
         ``takes_turns``: as in Context.
         """
@@ -67,22 +67,22 @@ class SlackBot(HttpSender):
         """Row → its claim, should the store not have taken it."""
 
     def rate_limit_key(self, item: OutboxItem) -> str | None:
-        """There is one channel. None without a token."""
+        """One key, because there is one channel; None without a token."""
         del item
         return None if self._token.get() is None else self._to
 
     def send(self, item: OutboxItem) -> Sent:
-        """As ``Sender.send``; a few HTTP requests, each within ``timeout``."""
+        """Like ``Sender.send``. Sends a few HTTP requests, each with the given ``timeout``."""
         incident, kind = self.incident_of(item), item.kind
         if kind is MessageKind.RESOLVED and item.receipt is None:
-            return Sent(0)  # nobody was told that it had opened
+            return Sent(0)  # no message was sent when it opened
         content = message(incident, kind, self.external_url)
         receipt = self._open(item, content) if item.receipt is None else self._change(item, incident, content)
         self._claims.pop(item.id, None)
         return Sent(0 if kind is MessageKind.RESOLVED else incident.count, receipt)
 
     def call(self, method: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """As ``post``, with what Slack refuses as a DeliveryError."""
+        """Like ``post``, but raises a DeliveryError instead of a SlackError."""
         try:
             return self.post(method, body)
         except SlackError as exc:
@@ -110,7 +110,7 @@ class SlackBot(HttpSender):
         return () if token is None else (token,)
 
     def _open(self, item: OutboxItem, content: Mapping[str, Any]) -> str:
-        """Post the message, unless it is there already; the receipt."""
+        """Post the message unless it was posted before, and return the receipt."""
         identity = _message_id(item)
         ts = self._find(item, identity, "conversations.history", {})
         if ts is None:
@@ -118,7 +118,7 @@ class SlackBot(HttpSender):
         return f"{self._to}:{ts}"
 
     def _change(self, item: OutboxItem, incident: Incident, content: Mapping[str, Any]) -> str:
-        """Bring the message up to date, and tell its thread; the receipt. A message that is gone is posted again."""
+        """Update the message, reply in its thread and return the receipt. A deleted message is posted again."""
         channel, _, ts = (item.receipt or "").partition(":")
         body = {**content, "channel": channel, "ts": ts, "parse": "none", "link_names": False}
         try:
@@ -132,14 +132,14 @@ class SlackBot(HttpSender):
         thread = {"ts": ts, "channel": channel}
         if self._find(item, item.event_id, "conversations.replies", thread) is None:
             payload = {"text": reply(incident, item.kind), "thread_ts": ts, **_PLAIN}
-            # An incident that is open again is new to those who have read that it was resolved.
+            # A reopened incident is new to those who have read that it was resolved.
             self._post_once(
                 item, item.event_id, {**payload, "reply_broadcast": item.kind is MessageKind.OPENED}, channel
             )
         return item.receipt or ""
 
     def _post_once(self, item: OutboxItem, identity: str, content: Mapping[str, Any], to: str | None = None) -> str:
-        """Claim a message, and post it; its ``ts``."""
+        """Claim a message, post it and return its ``ts``."""
         self._claim(item, identity)
         metadata = {"event_type": EVENT_TYPE, "event_payload": {"id": identity}}
         try:
@@ -151,7 +151,7 @@ class SlackBot(HttpSender):
     def _claim(self, item: OutboxItem, identity: str) -> None:
         self._claims[item.id] = identity
         if item.id < 0:
-            return  # sent from memory, because the store is away
+            return  # sent from memory, because the store is unavailable
         try:
             self._note(item, identity)
         except StoreUnavailableError as exc:
@@ -160,7 +160,7 @@ class SlackBot(HttpSender):
             _log.warning("Cannot store that a message is sent; kept in memory", key=item.key, error=str(exc))
 
     def _find(self, item: OutboxItem, identity: str, method: str, query: Mapping[str, Any]) -> str | None:
-        """The ``ts`` of a message that may have been posted at an earlier attempt; None when it surely was not."""
+        """The ``ts`` of a message that an earlier attempt may have posted; None if it certainly did not."""
         if self._claims.get(item.id, item.progress) != identity:
             return None
         oldest = f"{item.created_at - _LOOK_BACK:.6f}"
@@ -190,7 +190,7 @@ class SlackBot(HttpSender):
 
 
 def _message_id(item: OutboxItem) -> str:
-    """Of the row's message, however often the row is refreshed before it is delivered."""
+    """The ID of the row's message. It stays the same if the row is updated before it is delivered."""
     parts = f"{item.channel}/{item.key}/{item.id}/{item.created_at!r}"
     return hashlib.blake2b(parts.encode("utf-8", "replace"), digest_size=16).hexdigest()
 

@@ -1,4 +1,4 @@
-"""The channels of type slack, all of which are entries of ``channels``."""
+"""The channels of type slack. All are entries of ``channels``."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from celery_monitor.adapters.channels.slack.webhook import SlackWebhook
 
 _REQUESTS: Final = 8
-"""Requests of one row at most: looking for a message takes several."""
+"""Maximum number of requests for one row. Searching for a message takes several."""
 
 
 def configured(settings: Settings) -> list[Channel]:
-    """One for each entry."""
+    """One channel for each entry."""
     return [
         of_entry(
             slack.entry,
@@ -36,7 +36,7 @@ def configured(settings: Settings) -> list[Channel]:
 
 
 class _NoClock:
-    """For a look at the receiver, which waits for nothing."""
+    """The clock for checking the receiver, which never waits."""
 
     def now(self) -> float:
         return 0.0
@@ -53,22 +53,22 @@ class Slack:
 
     @property
     def has_bot(self) -> bool:
-        """Whether there is a bot, and not a webhook."""
+        """Whether messages are sent by a bot and not through a webhook."""
         return self.entry.channel is not None
 
     @property
     def secret(self) -> SecretSource:
-        """What it is posted with."""
+        """The source of the token, or of the webhook's URL."""
         return self.entry.token_source() if self.has_bot else self.entry.webhook_source()
 
     @property
     def location(self) -> str:
-        """What messages go to, without a secret."""
+        """Where messages are posted, without secrets."""
         return f"channel {self.entry.channel}, by a bot" if self.has_bot else "an incoming webhook"
 
     @property
     def timeout(self) -> float:
-        """Seconds that one row takes at most."""
+        """Maximum duration of one attempt for a row, in seconds."""
         return self.entry.timeout * (_REQUESTS if self.has_bot else 1)
 
     def sender(self, context: Context) -> Sender:
@@ -86,7 +86,7 @@ class Slack:
         return TestResult(f"Slack accepted the test message as {posted.get('ts')} in channel {posted.get('channel')}")
 
     def check(self) -> Check:
-        """The bot's token is good and it can read the channel, or the webhook's server answers."""
+        """Check that the bot's token is valid and can read the channel, or that the webhook's server answers."""
         try:
             return self._check_bot() if self.has_bot else self._check_webhook()
         except DeliveryError as exc:

@@ -1,7 +1,7 @@
-"""What an incident reads like in Slack. Pure: Incident → text and blocks, within Slack's limits.
+"""Renders an incident as text and blocks within Slack's limits. Pure.
 
-What a task can choose is hostile: ``&``, ``<`` and ``>`` are escaped, so that it makes no link and no mention, and
-``@channel`` and its like are broken up. Sources: https://docs.slack.dev/messaging/formatting-message-text and
+All text that a task controls is hostile: ``&``, ``<`` and ``>`` are escaped to prevent links and mentions, and mentions
+like ``@channel`` are broken up. Sources: https://docs.slack.dev/messaging/formatting-message-text and
 https://docs.slack.dev/reference/block-kit/blocks
 """
 
@@ -13,11 +13,11 @@ from celery_monitor.core.headline import headline, line, overview, text
 from celery_monitor.core.model import Incident, MessageKind, Severity
 
 SECTION_LIMIT: Final = 3_000
-"""Characters of a section's text, escaped; also those of a context's."""
+"""Maximum length of the text of a section or a context, escaped, in characters."""
 FIELD_LIMIT: Final = 2_000
 MAX_FIELDS: Final = 10
 TEXT_LIMIT: Final = 4_000
-"""Characters of a message's text: what Slack recommends as the most."""
+"""Maximum length of a message's text that Slack recommends, in characters."""
 _HEADLINE: Final = 1_000
 _FACT: Final = 600
 _TRACEBACK: Final = 2_900
@@ -34,11 +34,11 @@ _MENTION: Final = re.compile(r"@(?=channel|here|everyone|group)", re.IGNORECASE)
 _BROKEN: Final = "@\N{WORD JOINER}"
 _ESCAPES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _LONGEST: Final = 5
-"""Characters of the longest of them."""
+"""Length of the longest escape sequence."""
 
 
 def message(incident: Incident, kind: MessageKind, external_url: str | None) -> dict[str, Any]:
-    """The message of an incident as it is now: ``text`` for notifications, ``blocks`` for the rest."""
+    """The message of an incident in its current state: ``text`` for notifications, ``blocks`` for the channel."""
     sign = _RESOLVED if kind is MessageKind.RESOLVED else _SIGNS[incident.severity]
     title = f"{sign} {escaped(line(headline(incident), _HEADLINE), SECTION_LIMIT - 100)}"
     blocks = [_section(f"*{_without_stars(title)}*"), _fields(incident)]
@@ -50,19 +50,19 @@ def message(incident: Incident, kind: MessageKind, external_url: str | None) -> 
 
 
 def reply(incident: Incident, kind: MessageKind) -> str:
-    """What the thread of an incident's message is told."""
+    """The reply in the thread of an incident's message."""
     prefix = {MessageKind.OPENED: "Open again:", MessageKind.UPDATED: "Update:", MessageKind.RESOLVED: _RESOLVED}[kind]
     return f"{prefix} {escaped(line(headline(incident), _HEADLINE), TEXT_LIMIT - 100)}"
 
 
 def test_message(fleet: str, channel: str) -> dict[str, Any]:
-    """A message that a person asked for, and that says so."""
+    """A test message that is marked as such."""
     message = f"[{line(fleet)}] Test from celery-monitor: nothing failed (`celery-monitor notify test {channel}`)"
     return {"text": escaped(message, TEXT_LIMIT)}
 
 
 def escaped(value: str, limit: int) -> str:
-    """A text that Slack shows as it is, of at most ``limit`` characters; what is too much is cut with ``…``."""
+    """Text that Slack shows unchanged, shortened with ``…`` to at most ``limit`` characters."""
     value = _MENTION.sub(_BROKEN, text(value[:limit]))
     parts: list[str] = []
     length = 0
@@ -84,7 +84,7 @@ def _fields(incident: Incident) -> dict[str, Any]:
 
 
 def _excerpt(incident: Incident) -> str:
-    """The end of the traceback, or the message. Backquotes would end the block."""
+    """The end of the traceback, or the message. Backquotes are replaced, because they would end the block."""
     excerpt = text(incident.traceback or incident.message).replace("`", "'").strip()[-_TRACEBACK:]
     while len(excerpt_escaped := escaped(excerpt, len(excerpt) * _LONGEST + 1)) > _TRACEBACK:
         excerpt = excerpt[len(excerpt) // 3 + 1 :]
@@ -92,7 +92,7 @@ def _excerpt(incident: Incident) -> str:
 
 
 def _without_stars(title: str) -> str:
-    """A star would end the bold text."""
+    """The title without stars, which would end the bold text."""
     return title.replace("*", "\N{ASTERISK OPERATOR}")
 
 
@@ -108,5 +108,5 @@ def _section(content: str) -> dict[str, Any]:
 
 
 def _mrkdwn(content: str) -> dict[str, Any]:
-    # verbatim: names of channels and users in it are not made links.
+    # verbatim: Slack does not turn the names of channels and users into links.
     return {"type": "mrkdwn", "text": content, "verbatim": True}

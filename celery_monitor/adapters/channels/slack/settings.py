@@ -14,7 +14,7 @@ _SECRETS: Final = ("webhook_url", "webhook_url_file", "bot_token", "bot_token_fi
 
 
 def _check_webhook(url: str) -> None:
-    """Any host: GovSlack has one of its own. The error shows nothing of the URL: all of it is a secret."""
+    """Check the URL. Any host is valid, because GovSlack has its own. Errors do not quote the URL, which is secret."""
     parts = split_url(url)
     if not re.fullmatch(r"https?://[\x21-\x7e]+", url) or not parts.hostname or not parts.path.strip("/"):
         raise ValueError(
@@ -68,7 +68,7 @@ class SlackEntry(ChannelSettings):
     def _complete(cls, value: str | None, info: ValidationInfo) -> str | None:
         names = [name for name in _SECRETS if info.data.get(name) is not None]
         if not all(name in info.data for name in _SECRETS):
-            return value  # One of them has an error of its own.
+            return value  # One of the fields has its own error.
         if not names:
             raise FieldError("webhook_url", "is required, here or by webhook_url_file; or set bot_token and channel")
         if len(names) > 1:
@@ -80,9 +80,9 @@ class SlackEntry(ChannelSettings):
         return value
 
     def webhook_source(self) -> SecretSource:
-        """The URL of the webhook, from wherever it comes; None with a bot."""
+        """The source of the webhook's URL; None with a bot."""
         return SecretSource(self.webhook_url, self.webhook_url_file)
 
     def token_source(self) -> SecretSource:
-        """The bot's token, from wherever it comes; None with a webhook."""
+        """The source of the bot's token; None with a webhook."""
         return SecretSource(self.bot_token, self.bot_token_file)

@@ -1,6 +1,6 @@
-"""Outbox rows → an incoming webhook: a message when an incident opens, and one when it resolves.
+"""Posts outbox rows to an incoming webhook: one message when an incident opens, and one when it resolves.
 
-A webhook tells nothing of the message, so that it can neither be changed nor be looked for: updates are left out, and a
+A webhook returns no ID of the message, so it can neither be changed nor be searched for: updates are omitted, and a
 message whose outcome is unknown is posted again.
 """
 
@@ -41,23 +41,23 @@ class SlackWebhook(HttpSender):
         self._url = url
 
     def rate_limit_key(self, item: OutboxItem) -> str | None:
-        """There is one webhook. None without its URL."""
+        """One key, because there is one webhook; None without its URL."""
         del item
         url = self._url.get()
         return None if url is None else origin(url)
 
     def send(self, item: OutboxItem) -> Sent:
-        """As ``Sender.send``; at most ``timeout`` + 0.5 s, and one HTTP request."""
+        """Like ``Sender.send``. Sends one HTTP request and takes at most ``timeout`` + 0.5 s."""
         incident, kind = self.incident_of(item), item.kind
         if kind is MessageKind.UPDATED:
             return Sent(0, item.receipt, skipped=True)
         if kind is MessageKind.RESOLVED and item.receipt is None:
-            return Sent(0)  # nobody was told that it had opened
+            return Sent(0)  # no message was sent when it opened
         self.post(message(incident, kind, self.external_url))
         return Sent(0 if kind is MessageKind.RESOLVED else incident.count, item.receipt or item.event_id)
 
     def post(self, content: Mapping[str, Any]) -> None:
-        """One request. Raises RetryableError, RejectedError or InterruptedSendError when it was not taken."""
+        """Send one request. Raises RetryableError, RejectedError or InterruptedSendError if it was not accepted."""
         url = self._url.get()
         if url is None:
             raise RejectedError(self.missing)
@@ -74,6 +74,6 @@ class SlackWebhook(HttpSender):
         raise refusal(reply, "a message", self.channel, answered=reason)
 
     def secrets(self) -> Iterable[str]:
-        """See HttpSender. What a server or a proxy repeats of the URL is its path."""
+        """See HttpSender. Servers and proxies repeat the path of the URL."""
         url = self._url.get()
         return () if url is None else (url, url.partition("://")[2].partition("/")[2])

@@ -1,4 +1,4 @@
-"""The channels of type webhook, all of which are entries of ``channels``."""
+"""The channels of type webhook. All are entries of ``channels``."""
 
 import secrets
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def configured(settings: Settings) -> list[Channel]:
-    """One for each entry."""
+    """One channel for each entry."""
     return [
         of_entry(
             hook.entry,
@@ -40,12 +40,12 @@ class Hook:
 
     @property
     def host(self) -> str:
-        """Of the receiver; the rest of its URL may hold a secret."""
+        """The receiver's host and port. The rest of its URL may contain a secret."""
         return urlsplit(self.url).netloc
 
     @property
     def url(self) -> str:
-        """Of the receiver, as a whole."""
+        """The receiver's complete URL."""
         return self.entry.url.get_secret_value()
 
     def sender(self, context: Context) -> Sender:
@@ -63,7 +63,7 @@ class Hook:
         return TestResult(f"{self.host} answered {answer.status} to the test event {event_id}")
 
     def check(self) -> Check:
-        """The server answers. Whether it takes events, only one tells."""
+        """Check that the server answers. Only a real event shows whether the server accepts events."""
         from celery_monitor.adapters.http.request import reach  # noqa: PLC0415 - as above
 
         try:

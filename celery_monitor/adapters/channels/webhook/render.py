@@ -1,6 +1,6 @@
-"""What an event reads like. Pure: Incident → JSON, of bounded size.
+"""Renders events as JSON of bounded size. Pure.
 
-Messages and tracebacks are redacted before they are stored; what a task can choose is cleaned and cut here.
+Messages and tracebacks are redacted before they are stored; text that a task controls is cleaned and shortened here.
 """
 
 import json
@@ -13,18 +13,18 @@ from celery_monitor.core.model import Incident
 from celery_monitor.core.times import rfc3339
 
 MAX_BYTES: Final = 256_000
-"""Of a body: texts and lists are bounded below so that together they fit, whatever their characters are."""
+"""Maximum size of a body. The limits below keep texts and lists within it, whatever characters they contain."""
 _SUMMARY: Final = 1_024
 _TEXT: Final = 2_000
 _TRACEBACK: Final = 8_000
 _ENTRIES: Final = 20
 
 TEST: Final = "test"
-"""The type of an event that tells of no incident."""
+"""The type of a test event, which is about no incident."""
 
 
 def render(kind: str, incident: Incident, at: float, external_url: str | None) -> bytes:
-    """The body of an event about an incident. ``at``: when it was decided. ``external_url``: the base of the link."""
+    """The body of an event about an incident. ``at``: the time of the decision. ``external_url``: base of the link."""
     source = incident
     data = {
         "key": text(source.key),
@@ -58,13 +58,13 @@ def render(kind: str, incident: Incident, at: float, external_url: str | None) -
 
 
 def body(kind: str, at: float, data: Mapping[str, Any]) -> bytes:
-    """An event, in the envelope of Standard Webhooks."""
+    """An event in the envelope of Standard Webhooks."""
     event = {"type": kind, "timestamp": rfc3339(at), "data": dict(data)}
     return json.dumps(event, ensure_ascii=False).encode()
 
 
 def _counts(counts: Mapping[str, int]) -> dict[str, int]:
-    """Most first; what is too much is added up."""
+    """The largest counts first; those beyond the limit are added up."""
     entries = by_count(counts)
     counts_shown = {line(name) or "(none)": count for name, count in entries[:_ENTRIES]}
     others = sum(count for _, count in entries[_ENTRIES:])
@@ -72,6 +72,6 @@ def _counts(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _end(traceback: str) -> str:
-    """The last lines: the innermost frames and the exception."""
+    """The last lines of the traceback: the innermost frames and the exception."""
     cleaned = text(traceback)
     return cleaned if len(cleaned) <= _TRACEBACK else "…" + cleaned[-_TRACEBACK + 1 :]

@@ -1,4 +1,4 @@
-"""Outbox rows → HTTP: what an event is signed with, and what the answer means."""
+"""Sends outbox rows as signed HTTP requests and interprets the answers."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -17,7 +17,7 @@ from celery_monitor.settings import SecretSource
 from celery_monitor.settings.secret import url_parts
 
 _REFUSED: Final = frozenset({400, 410, 413, 415, 422})
-"""Answers about the event itself; 410 says that the receiver wants no more."""
+"""Status codes that reject the event itself. 410 means that the receiver wants no more events."""
 
 
 class Webhook(HttpSender):
@@ -42,18 +42,18 @@ class Webhook(HttpSender):
         self._secret = secret
 
     def rate_limit_key(self, item: OutboxItem) -> str | None:
-        """There is one receiver. None without a secret."""
+        """One key, because there is one receiver; None without a secret."""
         del item
         return None if self._secret.get() is None else self.receiver
 
     def send(self, item: OutboxItem) -> Sent:
-        """As ``Sender.send``; at most ``timeout`` + 0.5 s, and one HTTP request."""
+        """Like ``Sender.send``. Sends one HTTP request and takes at most ``timeout`` + 0.5 s."""
         incident, kind = self.incident_of(item), item.kind
         self.post(item.event_id, render(f"incident.{kind}", incident, item.created_at, self.external_url))
         return Sent(0 if kind is MessageKind.RESOLVED else incident.count, item.receipt or item.event_id)
 
     def post(self, event_id: str, body: bytes) -> Answer:
-        """One request. Raises RetryableError, RejectedError or InterruptedSendError when the event was not taken."""
+        """Send one request. Raises RetryableError, RejectedError or InterruptedSendError if it was not accepted."""
         secret = self._secret.get()
         if secret is None:
             raise RejectedError(self.missing)
@@ -64,10 +64,10 @@ class Webhook(HttpSender):
         return answer
 
     def secrets(self) -> Iterable[str]:
-        """See HttpSender. Servers repeat the path of a request, and the path may be what the receiver knows us by."""
+        """See HttpSender. Servers repeat the path of a request, and the path may be the credential."""
         secret = self._secret.get()
         path = self._url.partition(self.receiver)[2]
-        # Longest first: a part that is replaced before leaves the rest of the whole.
+        # Longest first: replacing a part first would leave the rest of the longer secret in the text.
         of_url = sorted({*url_parts(self._url), path} - {"", "/"}, key=len, reverse=True)
         return of_url if secret is None else (secret, *of_url)
 

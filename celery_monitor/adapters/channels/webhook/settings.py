@@ -36,9 +36,9 @@ class WebhookEntry(ChannelSettings):
         return check_one_source(value, info, required=True)
 
     def url_source(self) -> SecretSource:
-        """The URL."""
+        """The source of the URL."""
         return SecretSource(self.url)
 
     def secret_source(self) -> SecretSource:
-        """The secret, from wherever it comes."""
+        """The source of the secret."""
         return SecretSource(self.secret, self.secret_file)

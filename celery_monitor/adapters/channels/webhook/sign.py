@@ -15,10 +15,10 @@ _MAX_BYTES: Final = 64
 
 
 def key_of(secret: str) -> bytes:
-    """The key that a secret stands for.
+    """The signing key that a secret encodes.
 
     Raises:
-        ValueError: With what would be right, and nothing of the secret.
+        ValueError: The secret is invalid. The message describes the required form and contains no part of the secret.
     """
     try:
         key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
@@ -33,7 +33,7 @@ def key_of(secret: str) -> bytes:
 
 
 def headers(secret: str, event_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """What a request carries, so that the receiver can tell who sent it and whether it has it already."""
+    """The headers by which the receiver verifies the sender and recognises duplicates."""
     signed = f"{event_id}.{timestamp}.".encode() + body
     signature = base64.b64encode(hmac.digest(key_of(secret), signed, hashlib.sha256)).decode()
     return {"webhook-id": event_id, "webhook-timestamp": str(timestamp), "webhook-signature": f"v1,{signature}"}
