@@ -66,6 +66,7 @@ class Feed:
 
     standby = None
     acknowledges = True
+    queue_created = False
 
     def __init__(self, rate: float) -> None:
         self.pauses: list[float] = []

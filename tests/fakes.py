@@ -50,7 +50,7 @@ class FakeSource:
     prefetch: int = 4000
     clock: ManualClock | None = None
     standby: str | None = None
-    kept_nothing: bool = False
+    queue_created: bool = False
     refusals: deque[SourceLostError] = field(default_factory=deque)
     connections: int = 0
     """How often ``connect`` succeeded."""

@@ -35,8 +35,8 @@ class EventSource(Protocol):
         """Why nothing arrives although connected: another monitor is the active consumer until it ends. Else None."""
 
     @property
-    def kept_nothing(self) -> bool:
-        """If ``acknowledges``: whether no queue was there when this connection was opened: earlier events are lost."""
+    def queue_created(self) -> bool:
+        """Whether connecting created the queue, so that earlier events are lost. Only if ``acknowledges``."""
 
     def connect(self) -> None:
         """Open the stream. Raises SourceLostError, with a remedy if somebody has to act. Bounded in time."""

@@ -253,7 +253,7 @@ class Stream:
             return
         if not self.acknowledges:
             self._count_gap(now)
-        elif self._source.kept_nothing:
+        elif self._source.queue_created:
             _log.error("The queue no longer existed, so the events of this time are lost", seconds=round(now - since))
             self._monitor.note_gap(since, now)
         else:

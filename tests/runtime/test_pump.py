@@ -565,7 +565,7 @@ def test_gaps(*, acknowledges: bool, gap: float) -> None:
 def test_a_queue_that_was_deleted_is_a_gap() -> None:
     """Where the broker keeps events, those of the time since the last one was read are lost with their queue."""
     on = Bench()
-    on.source.kept_nothing = True  # the first start: there is nothing that could be lost
+    on.source.queue_created = True  # the first start: there is nothing that could be lost
     on.source.publish(*life("u1"))
     on.run(lambda: on.stream.stats.live)
     assert "stream_gap_seconds" not in on.monitor.snapshot().counters

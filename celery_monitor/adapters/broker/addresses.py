@@ -1,31 +1,32 @@
-"""Which of several broker URLs is tried next.
+"""Decides which of several broker URLs is tried next.
 
-All connections of a process share what is known: each dead address is waited for once, and with two Redis servers the
-probe goes to the one that the stream reads. An address on which nothing arrived is not trusted: the next one is tried.
+All connections of a process share the last address that worked. So the process waits for each dead address only once,
+and with two Redis servers the probe uses the one that the stream uses. An address on which nothing has arrived is not
+trusted, so the next one is tried.
 """
 
 from collections.abc import Sequence
 
 
 class KnownAddress:
-    """The address on which a connection was opened last. For any thread."""
+    """The address to which a connection was opened last. Thread-safe."""
 
     def __init__(self) -> None:
         self.index = 0
-        """Its place in the list of URLs."""
+        """Position in the list of URLs."""
 
 
 class Rotation:
-    """The addresses that one party tries, in turn. For one thread."""
+    """The order in which one dialer tries the addresses. For use by one thread."""
 
     def __init__(self, known: KnownAddress) -> None:
         self._known = known
         self._tried: set[int] = set()
-        """Since something worked: each address is tried once before one is tried again."""
+        """Addresses tried since the last one was proven. Each is tried once before one is tried again."""
         self._current = 0
 
     def next(self, addresses: Sequence[str]) -> str:
-        """The address to try now: the known one, or those that follow it if that one was tried in vain."""
+        """The address to try now: the known one, or one that follows it if that failed."""
         count = len(addresses)
         first = self._known.index
         if len(self._tried) >= count:
@@ -37,9 +38,9 @@ class Rotation:
         return addresses[self._current]
 
     def opened(self) -> None:
-        """The last one was connected to: others begin with it."""
+        """A connection to the last address was opened: other dialers try this address first."""
         self._known.index = self._current
 
     def proven(self) -> None:
-        """Something arrived from it: if this connection is lost, it is tried first."""
+        """Something arrived from the last address: it is tried first if the connection is lost."""
         self._tried.clear()

@@ -1,4 +1,4 @@
-"""One connection to RabbitMQ that consumes; what it declares, and which queue it reads, is told by ``declare``."""
+"""One connection to RabbitMQ that consumes a queue. ``declare`` defines the queue."""
 
 import contextlib
 import time
@@ -10,7 +10,7 @@ from amqp import Connection as AmqpConnection
 
 from celery_monitor.adapters.broker.declare import Consumer, Declaration, Target
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
-from celery_monitor.adapters.broker.faults import UNHEEDED
+from celery_monitor.adapters.broker.faults import IGNORE_ERRORS
 from celery_monitor.adapters.broker.frames import MAX_FRAME_SIZE, FrameReader, StreamClosedError
 from celery_monitor.adapters.broker.wire import POLL_BYTES, Wire
 from celery_monitor.ports import Batch
@@ -23,7 +23,7 @@ _TICKS_PER_HEARTBEAT: Final = 4
 
 
 class AmqpLink:
-    """One connection that consumes. py-amqp opens it and writes; the reading is done here."""
+    """One connection that consumes. py-amqp connects and writes; this class reads."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class AmqpLink:
         settings: BrokerSettings,
         consume: Callable[[Target, BrokerSettings], Consumer] | None = None,
     ) -> None:
-        """Connects, declares, and consumes within some seconds. Raises SourceLostError, or what py-amqp does."""
+        """Connects, declares and starts to consume within some seconds. Raises SourceLostError or errors of py-amqp."""
         self._limit = settings.prefetch // 2
         client = dialer.dial(heartbeat=settings.heartbeat)
         self._amqp: AmqpConnection = client.transport.establish_connection()
@@ -39,8 +39,8 @@ class AmqpLink:
             undo.callback(self._amqp.collect)
             self._wire = Wire(self._amqp.sock)
             self._wire.writing()
-            # The last call that py-amqp reads an answer for is Basic.Consume; it reads exactly one frame at a time, so
-            # that what follows is left to the FrameReader.
+            # Basic.Consume is the last call whose answer py-amqp reads. It reads exactly one frame at a time, so all
+            # later frames are left for the FrameReader.
             with self._wire.bounded(CONNECT_TIMEOUT):
                 self._channel: Channel = self._amqp.channel()
                 target = Target(self._channel, client.virtual_host or "/", dialer.permissions(client))
@@ -52,7 +52,7 @@ class AmqpLink:
         self._next_tick = 0.0
 
     def read(self, timeout: float) -> Batch | None:
-        """As EventSource.poll. Raises what the library raises."""
+        """As EventSource.poll. Raises errors of the library."""
         deliveries: list[Delivery] = []
         self._reader.feed(b"", self._limit, deliveries)
         if self._tick_interval:
@@ -63,7 +63,7 @@ class AmqpLink:
             if data is None:
                 break
             bytes_left -= len(data)
-            self._amqp.bytes_recv += 1  # what py-amqp looks at to see that the broker is alive
+            self._amqp.bytes_recv += 1  # py-amqp uses this to check that the broker is alive
             self._reader.feed(data, self._limit, deliveries)
             if self._wire.drained if deliveries else time.monotonic() >= deadline:
                 break
@@ -74,7 +74,7 @@ class AmqpLink:
         return Batch(deliveries, self._reader.tag) if deliveries or moving else None
 
     def _check_heartbeat(self) -> None:
-        # Only after reading: when nobody has read for long, the broker's signs of life are what was not read.
+        # Only after reading: if this process has not read for long, the broker's heartbeats are among the unread data.
         now = time.monotonic()
         if self._tick_interval and now >= self._next_tick:
             self._next_tick = now + self._tick_interval
@@ -82,21 +82,21 @@ class AmqpLink:
             self._amqp.heartbeat_tick()
 
     def ack(self, tag: int) -> None:
-        """Everything up to ``tag``. Raises what the library raises."""
+        """Acknowledge all messages up to ``tag``. Raises errors of the library."""
         self._wire.writing()
         self._channel.basic_ack(tag, multiple=True)
 
     def cut(self) -> None:
-        """End it without a word. Never blocks; any thread."""
+        """See Link."""
         self._wire.cut()
 
     def release(self) -> None:
-        """Free what is left after ``cut``."""
-        with UNHEEDED:
+        """See Link."""
+        with IGNORE_ERRORS:
             self._amqp.collect()
 
     def leave(self, deadline: float) -> None:
-        """Say good-bye and wait for the answer, until this monotonic time. Raises what the library raises."""
+        """See Link. Raises errors of the library."""
         self._wire.writing()
         self._amqp.send_method(spec.Connection.Close, "BsBB", (0, "", 0, 0))
         with contextlib.suppress(StreamClosedError):

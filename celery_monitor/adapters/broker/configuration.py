@@ -1,7 +1,7 @@
-"""What the workers' own configuration says of how they use the broker (Celery's ``inspect conf``).
+"""Extracts from a worker's configuration (Celery's ``inspect conf``) how it uses the broker.
 
-A worker tells what is not Celery's default, with passwords and keys censored; only the settings below are looked at,
-so that nothing else of it can be shown.
+A worker reports the settings that differ from Celery's defaults, with passwords and keys censored. Only the settings
+listed here are used, so that nothing else can be shown.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,13 +14,13 @@ SETTINGS: Final = frozenset({
 OPTIONS: Final = frozenset({
     "fanout_patterns", "fanout_prefix", "global_keyprefix", "priority_steps", "queue_order_strategy", "sep",
 })  # fmt: skip
-"""Of ``broker_transport_options``."""
+"""Keys of ``broker_transport_options``."""
 _MAX_SEP_LENGTH: Final = 16
 _MAX_STEPS: Final = 64
 
 
 def settings_of(conf: object) -> dict[str, Any]:
-    """The ones above, by Celery's lower-case names; those of ``OPTIONS`` by their own. Any JSON goes in."""
+    """The values of SETTINGS and OPTIONS that a configuration contains, by name. ``conf``: JSON of any shape."""
     settings = {name: value for name, value in _named(conf) if name in SETTINGS}
     for name, options in _named(conf):
         if name == "broker_transport_options" and isinstance(options, Mapping):
@@ -29,20 +29,20 @@ def settings_of(conf: object) -> dict[str, Any]:
 
 
 def _named(conf: object) -> Iterator[tuple[str, Any]]:
-    """Django projects write CELERY_ACCEPT_CONTENT."""
+    """Settings by Celery's lower-case names. Django projects use names such as CELERY_ACCEPT_CONTENT."""
     for name, value in conf.items() if isinstance(conf, Mapping) else ():
         if isinstance(name, str):
             yield name.lower().removeprefix("celery_"), value
 
 
 def suffixes_of(conf: object) -> set[str]:
-    """What kombu appends to the name of a queue on Redis for each priority but the first, as this worker does it."""
+    """The suffixes that this worker appends to a queue's name on Redis, one for each priority except the first."""
     settings = settings_of(conf)
     return suffixes(settings.get("sep", _SEP), settings.get("priority_steps", _STEPS))
 
 
 def suffixes(sep: object, steps: object) -> set[str]:
-    """As ``suffixes_of``; none for what cannot be meant."""
+    """As ``suffixes_of``. Empty for invalid values."""
     if not isinstance(sep, str) or not 0 < len(sep) <= _MAX_SEP_LENGTH or not isinstance(steps, list | tuple):
         return set()
     return {f"{sep}{step}" for step in steps[:_MAX_STEPS] if isinstance(step, int) and step}

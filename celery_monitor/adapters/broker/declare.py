@@ -1,4 +1,4 @@
-"""What the monitor declares on RabbitMQ: a named, bounded queue of its own, acknowledged by hand."""
+"""Declares and consumes the monitor's queue on RabbitMQ: named, bounded, and with manual acknowledgements."""
 
 import time
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from celery_monitor.adapters.broker.faults import describe, lost
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
 
-_FAREWELL: Final = 2.0
-"""Seconds that the broker may need to see that this monitor's last connection is gone."""
-_NEVER_GIVE_UP: Final = 2**31 - 1
+_PREVIOUS_CONSUMER_TIMEOUT: Final = 2.0
+"""Seconds that the broker may need to notice that this monitor's previous connection has ended."""
+_UNLIMITED_DELIVERIES: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to declare. ``permissions``: what to run for a user who may not."""
+    """Where to declare. ``permissions``: advice if the user lacks permissions."""
 
     channel: Channel
     vhost: str
@@ -28,16 +28,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """How the queue was found."""
+    """The result of ``Declaration.consume``."""
 
     standby: bool = False
-    """Another consumer is served, and this one stands by."""
+    """Whether another consumer receives the messages."""
     created: bool = False
-    """There was no queue: it has kept nothing of what was published before."""
+    """Whether the queue did not exist, so that it contains nothing that was published before."""
 
 
 class Declaration:
-    """Exchange, queue, binding, consumer; each refusal is told with the remedy."""
+    """Declares exchange, queue, binding and consumer. An error of the broker is raised with advice."""
 
     def __init__(self, target: Target, settings: BrokerSettings) -> None:
         self._channel = target.channel
@@ -48,10 +48,7 @@ class Declaration:
 
     @classmethod
     def consume(cls, target: Target, settings: BrokerSettings) -> Consumer:
-        """Declare and consume.
-
-        Raises SourceLostError, and what the library raises.
-        """
+        """Declare and consume. Raises SourceLostError and errors of the library."""
         return cls(target, settings).run()
 
     def run(self) -> Consumer:
@@ -60,29 +57,29 @@ class Declaration:
         created = not self._exists()
         declared = self.queue()
         self._step("bind the queue", self._channel.queue_bind, self._queue.name, self._settings.exchange, "#")
-        deadline = time.monotonic() + _FAREWELL
-        # What nobody but an administrator may declare need not be as it is configured: nothing is known to protect it.
+        deadline = time.monotonic() + _PREVIOUS_CONSUMER_TIMEOUT
+        # A queue that an administrator has declared may lack the arguments that exclude a second consumer.
         standby = (self._shared or not declared) and self._consumed(deadline)
         if standby and not declared:
             raise SourceLostError("cannot consume: the queue already has a consumer", self._queue_in_use())
         while not self._consume(last_try=time.monotonic() > deadline):
-            time.sleep(_FAREWELL / 20)
+            time.sleep(_PREVIOUS_CONSUMER_TIMEOUT / 20)
         return Consumer(standby=standby, created=created)
 
     def _consumed(self, deadline: float) -> bool:
-        """Whether the queue has a consumer, still at this monotonic time."""
+        """Whether the queue still has a consumer at this monotonic time."""
         while self._channel.queue_declare(self._queue.name, passive=True).consumer_count:
             if time.monotonic() > deadline:
                 return True
-            time.sleep(_FAREWELL / 20)
+            time.sleep(_PREVIOUS_CONSUMER_TIMEOUT / 20)
         return False
 
     def _consume(self, *, last_try: bool) -> bool:
-        """Begin to consume; False when somebody else does."""
+        """Start to consume. Returns False if another consumer has exclusive access."""
         try:
             self._channel.basic_qos(0, self._settings.prefetch, a_global=False)
-            # A second monitor on this queue would silently take half of the events. RabbitMQ enforces exclusive
-            # consumers on classic queues only; a quorum queue is declared with a single active consumer.
+            # Without exclusive access, a second monitor on this queue would receive half of the events. RabbitMQ
+            # supports it only for classic queues; a quorum queue is declared with a single active consumer instead.
             self._channel.basic_consume(self._queue.name, exclusive=not self._shared)
         except AccessRefused as exc:
             if "exclusive" not in exc.reply_text:
@@ -95,7 +92,7 @@ class Declaration:
     def _exchange(self) -> None:
         name = self._settings.exchange
         try:
-            # Usually the fleet has declared it: then no permission is needed, and its arguments are the fleet's choice.
+            # Usually the fleet has declared it. Then no permission is needed, and its arguments do not matter.
             self._channel.exchange_declare(name, "topic", passive=True)
         except NotFound:
             self._step(
@@ -108,13 +105,13 @@ class Declaration:
         except NotFound:
             return False
         except AccessRefused:
-            return True  # nothing is known, and what is refused is told by the next step
+            return True  # unknown; the next step reports the error
         return True
 
     def queue(self) -> bool:
-        """Declare the queue; it may be there already. False when it may not be declared, and is there.
+        """Declare the queue. Returns False if the user may not declare it but it exists.
 
-        Raises SourceLostError, and what the library raises.
+        Raises SourceLostError and errors of the library.
         """
         name = self._queue.name
         try:
@@ -145,9 +142,10 @@ class Declaration:
             "x-overflow": "drop-head",
         }
         if self._queue.type == "quorum":
-            # From version 4 on RabbitMQ drops what came back twenty times, and each restart of the monitor brings it
-            # back once. A great number means never to every version; -1 is refused by those before 4.
-            arguments["x-delivery-limit"] = _NEVER_GIVE_UP
+            # From version 4, RabbitMQ drops a message that was returned twenty times, and each restart of the monitor
+            # returns its unacknowledged messages. All versions accept a large limit; those before 4 reject -1, which
+            # would mean no limit.
+            arguments["x-delivery-limit"] = _UNLIMITED_DELIVERIES
             arguments["x-single-active-consumer"] = True
         return arguments
 

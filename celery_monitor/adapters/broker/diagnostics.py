@@ -1,4 +1,4 @@
-"""Questions about the broker, for a person who sets the monitor up. They change nothing that is not their own."""
+"""Queries about the broker, for a person who sets up the monitor. They change only what belongs to the monitor."""
 
 import time
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ from celery_monitor.adapters.broker.session import Session
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
 
-_ANSWER_WITHIN: Final = 5.0
+_ANSWER_TIMEOUT: Final = 5.0
 _SCANS: Final = 20
 _KEYS: Final = 1_000
 
 Replies = dict[str, dict[str, Any]]
-"""command → hostname → what that worker answered: JSON of any shape."""
+"""command → hostname → the worker's answer: JSON of any shape."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """The monitor's own queue as it is on the broker."""
+    """The state of the monitor's queue on the broker."""
 
     messages: int
     consumers: int
 
 
 class BrokerDiagnostics:
-    """Connects once. Methods raise SourceLostError, with a remedy where there is one."""
+    """Connects once. Methods raise SourceLostError, with advice if possible."""
 
     def __init__(self, settings: BrokerSettings) -> None:
         """Does no I/O."""
@@ -41,10 +41,10 @@ class BrokerDiagnostics:
         self._control = RemoteControl(settings)
         self._session: Session | None = None
         self.discarded = self._control.discarded
-        """Replies that were not used, by reason."""
+        """Number of discarded replies, by reason."""
         self.is_redis = self._dialer.kind == "redis"
         self.has_queues = self._dialer.kind == "amqp"
-        """Whether the transport has an exchange and a queue of the monitor's that can be looked at."""
+        """Whether the transport has an exchange and a queue of the monitor that can be inspected."""
 
     def connect(self) -> None:
         """Connect and log in."""
@@ -52,7 +52,7 @@ class BrokerDiagnostics:
             self._session = Session(self._dialer, time.monotonic() + CONNECT_TIMEOUT)
 
     def exchange_exists(self) -> bool:
-        """Whether the fleet, or a monitor, has declared the event exchange."""
+        """Whether the event exchange exists."""
         session = self._ready()
         doing = partial(lost, doing="cannot inspect the event exchange", permissions=session.permissions)
         with Boundary(doing):
@@ -63,7 +63,7 @@ class BrokerDiagnostics:
         return True
 
     def queue(self) -> QueueState | None:
-        """The monitor's queue, None when there is none yet. Raises also when it was declared differently."""
+        """The monitor's queue; None if it does not exist yet. Raises also if it was declared with other arguments."""
         session = self._ready()
         with Boundary(partial(lost, doing="cannot inspect the queue", permissions=session.permissions)):
             channel = session.query_channel()
@@ -71,15 +71,15 @@ class BrokerDiagnostics:
                 declared = channel.queue_declare(self._settings.queue.name, passive=True)
             except NotFound:
                 return None
-            # Now that it exists, declaring it compares and does nothing else.
+            # Because the queue exists, this only compares the arguments.
             vhost = session.client.virtual_host or "/"
             Declaration(Target(channel, vhost, session.permissions), self._settings).queue()
         return QueueState(declared.message_count, declared.consumer_count)
 
     def fleets(self) -> list[tuple[str, str]]:
-        """On Redis: ``global_keyprefix`` and ``control_exchange`` of the fleets that have left a trace in the database.
+        """On Redis: (``global_keyprefix``, ``control_exchange``) of each fleet that has bindings in the database.
 
-        Looks at some ten thousand keys at most, so that a large database is not kept busy.
+        Scans at most some twenty thousand keys, to limit the load on a large database.
         """
         if not self.is_redis:
             return []
@@ -96,7 +96,10 @@ class BrokerDiagnostics:
         return sorted(queue_keys)
 
     def ask(self, timeout: float) -> Replies:
-        """``ping`` and ``conf`` (what is not Celery's default) of all workers, within ``timeout`` seconds."""
+        """Answers of all workers to ``ping`` and ``conf`` (settings that differ from Celery's defaults).
+
+        Takes ``timeout`` seconds.
+        """
         replies: Replies = {"ping": {}, "conf": {}}
 
         def take(command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
@@ -106,7 +109,7 @@ class BrokerDiagnostics:
         return replies
 
     def close(self) -> None:
-        """Drop the connections; never blocks long."""
+        """Close the connections. Blocks only briefly."""
         session, self._session = self._session, None
         if session is not None:
             session.cut()
@@ -115,5 +118,5 @@ class BrokerDiagnostics:
     def _ready(self) -> Session:
         if self._session is None:
             raise SourceLostError("not connected to the broker")
-        self._session.bound(time.monotonic() + _ANSWER_WITHIN)
+        self._session.bound(time.monotonic() + _ANSWER_TIMEOUT)
         return self._session

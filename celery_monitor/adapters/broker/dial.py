@@ -1,4 +1,4 @@
-"""Settings → connections. kombu reads the URL and the options, so that they mean what they mean to Celery."""
+"""Creates connections from the settings. kombu parses the URL and the options, so they work as they do in Celery."""
 
 import re
 import shlex
@@ -15,29 +15,29 @@ from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings, check_urls
 
 CONNECT_TIMEOUT: Final = 5.0
-"""Seconds for TCP, TLS and log-in together to give a sign of life; also for each answer after that."""
+"""Maximum seconds without an answer, while connecting (TCP, TLS and log-in) and afterwards."""
 
-# kombu's consumers on Redis put back what has been unacknowledged for longer than their visibility_timeout: with
-# another one than the fleet's, long tasks would run twice.
+# kombu's consumers on Redis requeue messages that are unacknowledged for longer than visibility_timeout. If it differs
+# from the fleet's, long tasks would run twice.
 _FORCED: Final = {"ack_emulation": False}
 _FANOUT_ONLY: Final = ("redis", "rediss", "sentinel")
 _EVENTS_FANOUT: Final = ("redis", "gcpubsub")
-"""Drivers of kombu on which Celery sends events to everybody who listens."""
+"""kombu drivers on which Celery publishes events to a fanout exchange."""
 
 
 class Dialer:
-    """Makes kombu connections to the fleet's broker, to one of its URLs. Does no I/O itself. For one thread."""
+    """Creates kombu connections to one of the URLs of the fleet's broker. Does no I/O. For use by one thread."""
 
     def __init__(self, settings: BrokerSettings, known: KnownAddress | None = None) -> None:
-        """``known`` is shared by those who connect to the same broker."""
+        """``known``: shared by all dialers of the same broker."""
         self._settings = settings
         self._source = settings.url_source()
         self.rotation = Rotation(known or KnownAddress())
-        """Is to be told when a connection was opened, and when something arrived on it."""
+        """Callers report to it when they have opened a connection, and when something arrived on it."""
 
     @property
     def url(self) -> str:
-        """The URL as it is now, with its secrets."""
+        """The current URL, including secrets."""
         return self._source.get() or ""
 
     @property
@@ -49,19 +49,18 @@ class Dialer:
         return "memory" if scheme == "memory" else "amqp"
 
     def dial(self, *, heartbeat: float = 0, timeout: float = CONNECT_TIMEOUT, **options: Any) -> Connection:  # noqa: ANN401 - a transport's options are of any type
-        """A connection that is not connected yet. ``options`` are defaults under the user's transport options.
+        """A connection object that is not connected yet. ``options``: defaults for the user's transport options.
 
-        Raises SourceLostError for a URL that cannot be used, ValueError and others for options that the transport does
-        not take.
+        Raises SourceLostError if the URL is invalid, and ValueError or others if the transport rejects an option.
         """
         urls = self.url
         try:
-            check_urls(urls)  # the settings did once, but a file may hold another one by now
+            check_urls(urls)  # again, because a file with the URL may have changed
         except ValueError as exc:
             raise SourceLostError("invalid broker URL", f"broker.url {exc}") from None
         addresses = urls.split(";")
         sentinels = urls.lower().startswith("sentinel")
-        if sentinels:  # of one master; redis-py asks one after the other
+        if sentinels:  # redis-py tries all sentinels, one after the other
             timeout /= len(addresses)
         else:
             urls = self.rotation.next(addresses)
@@ -71,7 +70,7 @@ class Dialer:
             arguments["sentinel_kwargs"] = _sentinel_options(arguments)
         connection = Connection(
             urls,
-            ssl=True,  # whatever it is to be: kombu warns of rediss:// without options, and turns verification off
+            ssl=True,  # set below; without it, kombu warns about rediss:// and disables verification
             connect_timeout=timeout,
             heartbeat=heartbeat,
             transport_options=arguments,
@@ -80,7 +79,7 @@ class Dialer:
         return connection
 
     def permissions(self, connection: Connection) -> str:
-        """What to run so that the user of ``connection`` may do on RabbitMQ what the monitor does."""
+        """Advice on how to grant the user of ``connection`` the permissions on RabbitMQ that the monitor needs."""
         names = [re.escape(name).replace(r"\-", "-") for name in (self._settings.queue.name, self._settings.exchange)]
         control = re.escape(self._settings.control_exchange).replace(r"\-", "-")
         own = [rf"{control}\.pidbox", rf"reply\.{control}\.pidbox", r".*\.reply\.celery\.pidbox"]
@@ -94,15 +93,15 @@ class Dialer:
 
 
 def event_exchange(connection: Connection, name: str) -> Exchange:
-    """The exchange of the fleet's events, as celery.events.event.get_exchange describes it.
+    """The exchange of the fleet's events, as celery.events.event.get_exchange returns it.
 
-    Importing that module imports all of Celery, which is a tenth of the start and some 10 MB, for these lines.
+    Importing that function would import all of Celery, which takes a tenth of the start and some 10 MB.
     """
     return Exchange(name, type="fanout" if connection.transport.driver_type in _EVENTS_FANOUT else "topic")
 
 
 def _amqp_defaults(_timeout: float, heartbeat: float) -> dict[str, Any]:
-    # py-amqp ends a connection whose data stays unconfirmed for one second: a short fault of the network.
+    # py-amqp's default closes a connection whose data is unacknowledged for a second, as in a short network fault.
     return {"socket_settings": {socket.TCP_USER_TIMEOUT: int(2000 * heartbeat)}}
 
 
@@ -111,15 +110,15 @@ def _redis_defaults(timeout: float, _heartbeat: float) -> dict[str, Any]:
 
 
 def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
-    """How to connect to a Sentinel: as to a Redis, but for what the user says of it."""
-    # redis-py asks each of them four times, with up to seconds in between, before it asks the next one: a single silent
-    # one would take longer than all that the monitor waits for. And with a password of theirs it has no timeout at all.
+    """Options for connections to a Sentinel: those for Redis, unless the user sets others."""
+    # By default, redis-py tries each sentinel four times with pauses of up to seconds, so a single silent sentinel
+    # would take longer than the monitor waits in total. With a password in sentinel_kwargs, it would have no timeout.
     own = {key: value for key, value in options.items() if key.startswith("socket_")}
     return {**own, "retry": Retry(NoBackoff(), 0), **(options.get("sentinel_kwargs") or {})}
 
 
 def _memory_defaults(_timeout: float, _heartbeat: float) -> dict[str, Any]:
-    return {"polling_interval": 0.02}  # kombu's own second would be the lag of the stream
+    return {"polling_interval": 0.02}  # kombu's default of a second would delay the stream
 
 
 _DEFAULTS: Final = {"amqp": _amqp_defaults, "redis": _redis_defaults, "memory": _memory_defaults}

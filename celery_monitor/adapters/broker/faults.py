@@ -1,9 +1,9 @@
-"""The boundary to the broker: whatever a library or a peer raises becomes a SourceLostError, with what a person can do.
+"""Translates every exception of a broker library to SourceLostError, with advice for a person.
 
-What comes out of a library that reads foreign bytes cannot be listed: a bad header raised zlib.error, a bad decimal
-ArithmeticError. So the adapter's public methods run inside a ``Boundary``, and what is below them raises what it likes.
+The exceptions of libraries that parse untrusted bytes cannot be listed: an invalid header raised zlib.error, an invalid
+decimal raised ArithmeticError. So the adapter's public methods run inside a ``Boundary``, which translates all of them.
 
-Texts of exceptions are taken only where they come from the broker or the operating system; others may hold the URL.
+The text of an exception is used only if it comes from the broker or the operating system. Others may contain the URL.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from celery_monitor.adapters.broker.frames import ConsumerCancelledError, Stream
 from celery_monitor.errors import MonitorError, SourceLostError
 from celery_monitor.network import PASSING, Fault, ServerTerms, chain, explain, fault_of, remedy
 
-UNHEEDED: Final = contextlib.suppress(Exception)
-"""For what is done to something that is given up anyway: whatever comes of it makes no difference."""
+IGNORE_ERRORS: Final = contextlib.suppress(Exception)
+"""For cleaning up a connection that is given up anyway: errors make no difference."""
 
 _OPTIONS: Final = (AttributeError, KeyError, TypeError, ValueError)
-"""What these libraries raise for options that they do not take."""
+"""Exceptions of the libraries for options that they do not accept."""
 _GARBLED: Final = (
     redis.exceptions.ConnectionError,
     redis.exceptions.InvalidResponse,
@@ -33,11 +33,11 @@ _GARBLED: Final = (
     IndexError,
     struct.error,
 )
-"""What comes of an answer in another protocol, or of none."""
+"""Exceptions of the libraries for an answer in another protocol, or for a closed connection."""
 _LIMIT: Final = re.compile(r"limit .*reached|reached .*limit")
 """RabbitMQ's words of a limit of connections, channels or queues."""
 _TEXT_LIMIT: Final = 300
-_LOG_IN: Final = (0, 0)  # RabbitMQ names no method when it refuses the user
+_LOG_IN: Final = (0, 0)  # the method that RabbitMQ reports when it rejects the user
 _CREDENTIALS: Final = (
     "check the user and password in broker.url (percent-encode special characters: @ as %40, / as %2F, : as %3A)"
 )
@@ -50,10 +50,10 @@ _SERVER: Final = ServerTerms(
 
 
 class Boundary:
-    """A ``with`` block that raises ``error_for(exc)`` for any exception that is not one of this program's.
+    """A ``with`` block that raises ``error_for(exc)`` for any exception except those of this program.
 
-    Those pass as they are. ``error_for`` may also drop the connection that raised it. A boundary has no state: one can
-    be entered for each message, which costs a quarter of what a generator costs.
+    ``error_for`` may also close the connection that raised it. A boundary has no state, so it can be reused for each
+    message, which costs a quarter of a generator-based context manager.
     """
 
     __slots__ = ("_error_for",)
@@ -70,7 +70,7 @@ class Boundary:
 
 
 def describe(exc: BaseException) -> str:
-    """What happened, as far as it can be told without a secret."""
+    """What happened, without secrets."""
     if isinstance(exc, ConsumerCancelledError):
         return "the broker cancelled the consumer (was the queue deleted?)"
     if isinstance(exc, StreamClosedError):
@@ -89,10 +89,10 @@ def describe(exc: BaseException) -> str:
 def lost(
     exc: BaseException, doing: str, permissions: str | None = None, *, connecting: bool = False
 ) -> SourceLostError:
-    """The error for whatever happened while ``doing``, with what a person can or must do.
+    """The error for an exception raised while ``doing`` something, with advice.
 
-    ``permissions`` is the remedy for a user of RabbitMQ who is logged in and may not do it. While ``connecting``, what
-    a library makes of its options may be to blame.
+    ``permissions``: advice if RabbitMQ denies an operation to the user. ``connecting``: the exception may be caused by
+    invalid transport options.
     """
     message = f"{doing}: {describe(exc)}"
     if isinstance(exc, amqp.exceptions.AccessRefused) and exc.method_sig != _LOG_IN:
@@ -124,14 +124,14 @@ def _hint(exc: BaseException) -> str | None:
 
 
 def _fault(exc: BaseException) -> Fault | None:
-    """What these libraries say of the network in words of their own."""
+    """The network fault that an exception of these libraries indicates; None if there is none."""
     if isinstance(exc, _GARBLED) or (isinstance(exc, OSError) and exc.errno is None):
         return Fault.CLOSED
     return None
 
 
 def _remedy(exc: BaseException) -> str | None:
-    """What to do about a refusal of the broker. Faults of declaring are told by those who declare."""
+    """Advice for an error of the broker, except errors while declaring, for which ``declare`` gives advice."""
     if isinstance(exc, amqp.exceptions.NotAllowed) and not _LIMIT.search(str(exc.reply_text)):
         return (
             "create the virtual host (rabbitmqctl add_vhost) or correct the end of broker.url (write // for /), and "

@@ -1,7 +1,7 @@
-"""Bounds for what py-amqp reads: it collects the body of a message in memory, whatever its size.
+"""Limits the size of messages that py-amqp reads, because it collects the body of a message of any size in memory.
 
-A message that is too large, or whose properties cannot be read, is turned into an empty one on its way in: its frames
-are dropped one by one as they come. So it costs neither memory nor the connection.
+A message that is too large, or whose properties cannot be parsed, is replaced by an empty one, and its frames are
+dropped as they arrive. So it costs neither memory nor the connection.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,13 @@ _EMPTY: Final = Struct(">HHQH").pack(60, 0, 0, 0)
 
 
 def guard(connection: Any, limit: int, refused: Callable[[], None]) -> None:  # noqa: ANN401 - py-amqp has no types
-    """Have messages of more than ``limit`` bytes arrive as empty ones on this open connection, and told first."""
+    """On this open connection, replace invalid messages and those of more than ``limit`` bytes by empty ones.
+
+    ``refused`` is called before the empty message is delivered.
+    """
     handle = connection.on_inbound_frame
     skipped: dict[int, int] = {}
-    """Channel → bytes that are still to come of a body that nobody wants."""
+    """Channel → remaining bytes of a body that is being dropped."""
 
     def on_frame(frame: tuple[int, int, Any]) -> Any:  # noqa: ANN401 - as above
         kind, channel, payload = frame
@@ -45,6 +48,6 @@ def guard(connection: Any, limit: int, refused: Callable[[], None]) -> None:  # 
 def _readable(header: Any) -> bool:  # noqa: ANN401 - as above
     try:
         Message().inbound_header(header)
-    except Exception:  # noqa: BLE001 - the boundary: any process may have written the properties
+    except Exception:  # noqa: BLE001 - any process may have written the properties
         return False
     return True

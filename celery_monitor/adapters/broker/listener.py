@@ -1,7 +1,7 @@
-"""A look at the event stream beside a running monitor: takes nothing from its queue, and leaves nothing behind.
+"""Reads the event stream beside a running monitor, without taking messages from its queue or leaving anything behind.
 
-On AMQP it has a queue of its own, which ends with its connection. On other transports every subscriber has one anyway.
-It is read as the monitor reads its own: what the monitor survives, a person who looks at it survives, too.
+On AMQP, it uses a temporary queue that is deleted with the connection. On other transports, all subscribers receive all
+messages. It uses the monitor's reader, so it is as robust against invalid messages.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings
 
 _MAX_BYTES: Final = 32 << 20
-"""Kept by the broker for a reader that is slower than the stream; the oldest go first."""
+"""Maximum bytes of the queue, if the reader is slower than the stream. The broker drops the oldest messages first."""
 
 
 class Listener:
-    """The event stream, for a person. For one thread. Messages are lost while nobody polls for long."""
+    """The event stream, for a person. For use by one thread. If it is not polled for long, messages are lost."""
 
     def __init__(self, settings: BrokerSettings) -> None:
         """Does no I/O."""
@@ -35,18 +35,18 @@ class Listener:
         self._source.connect()
 
     def poll(self, timeout: float) -> Sequence[Delivery]:
-        """What came, waiting at most ``timeout`` seconds for it. Raises SourceLostError."""
+        """The messages that have arrived, after waiting at most ``timeout`` seconds for any. Raises SourceLostError."""
         deliveries = self._source.poll(timeout)
         return () if deliveries is None else deliveries.deliveries
 
     def close(self) -> None:
-        """End it, at most 2 s."""
+        """Close the stream, within 2 s."""
         self._source.close()
 
 
 def _consume(target: Target, settings: BrokerSettings) -> Consumer:
-    """A queue on the event exchange that nobody else can use, without acknowledgements."""
-    # Ends like the reply queues of remote control: those are what the monitor's user may declare everywhere.
+    """Consume an exclusive queue on the event exchange, without acknowledgements."""
+    # The name ends like a reply queue of remote control, because the monitor's user may always declare these.
     name, channel = f"{settings.queue.name}-{uuid4().hex[:12]}.reply.celery.pidbox", target.channel
     with Boundary(partial(_refused, target, settings.exchange)):
         channel.exchange_declare(settings.exchange, "topic", passive=True)

@@ -1,4 +1,4 @@
-"""The event stream of kombu's in-memory broker, for the demo: everything happens in this process."""
+"""The event stream of kombu's in-memory broker, which runs in this process. For the demo."""
 
 import contextlib
 from typing import Any
@@ -6,20 +6,20 @@ from typing import Any
 from kombu import Consumer, Queue
 
 from celery_monitor.adapters.broker.dial import Dialer, event_exchange
-from celery_monitor.adapters.broker.faults import UNHEEDED
+from celery_monitor.adapters.broker.faults import IGNORE_ERRORS
 from celery_monitor.core.model import Delivery
 from celery_monitor.ports import Batch
 from celery_monitor.settings.broker import BrokerSettings
 
 
 class MemoryLink:
-    """A kombu consumer on a queue of its own."""
+    """A kombu consumer on the monitor's queue."""
 
     standby: bool = False
     created: bool = False
 
     def __init__(self, dialer: Dialer, settings: BrokerSettings) -> None:
-        """Declares and begins to consume. Raises what the library raises."""
+        """Declares the queue and starts to consume. Raises errors of the library."""
         self._limit = settings.prefetch // 2
         self._found: list[Delivery] = []
         client = dialer.dial()
@@ -27,7 +27,7 @@ class MemoryLink:
         self._transport.establish_connection()
         self._channel = self._transport.create_channel(self._transport)
         exchange = event_exchange(client, settings.exchange)
-        # Always the same name: kombu never forgets a binding in memory, and would fill each queue that ever was.
+        # Always the same name, because kombu never deletes an in-memory binding and would fill all earlier queues.
         self._queue = Queue(settings.queue.name, exchange, routing_key="#", durable=False)(self._channel)
         self._queue.declare()
         self._queue.purge()
@@ -41,7 +41,7 @@ class MemoryLink:
         )
 
     def read(self, timeout: float) -> Batch | None:
-        """As EventSource.poll. Raises what the library raises."""
+        """As EventSource.poll. Raises errors of the library."""
         self._found = []
         deliveries = self._found
         with contextlib.suppress(TimeoutError):
@@ -50,17 +50,17 @@ class MemoryLink:
         return Batch(deliveries, 0) if deliveries else None
 
     def ack(self, tag: int) -> None:
-        """Nothing: what was read is gone."""
+        """Does nothing: there are no acknowledgements."""
 
     def cut(self) -> None:
-        """Nothing: there is no connection."""
+        """Does nothing: there is no connection."""
 
     def release(self) -> None:
         """Delete the queue."""
-        with UNHEEDED:
+        with IGNORE_ERRORS:
             self._consumer.cancel()
             self._queue.delete()
             self._channel.close()
 
     def leave(self, deadline: float) -> None:
-        """Nobody to say good-bye to."""
+        """Does nothing: there is no connection."""

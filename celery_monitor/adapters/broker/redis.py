@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
-from celery_monitor.adapters.broker.faults import UNHEEDED
+from celery_monitor.adapters.broker.faults import IGNORE_ERRORS
 from celery_monitor.adapters.broker.resp import RespReader
 from celery_monitor.adapters.broker.wire import POLL_BYTES, Wire
 from celery_monitor.ports import Batch
@@ -143,7 +143,7 @@ class RedisLink:
 
     def release(self) -> None:
         """Free what is left after ``cut``."""
-        with UNHEEDED:
+        with IGNORE_ERRORS:
             self._connection.disconnect()
 
     def leave(self, deadline: float) -> None:

@@ -96,9 +96,9 @@ class ReplaySource:
         return self._source.standby
 
     @property
-    def kept_nothing(self) -> bool:
-        """As EventSource.kept_nothing."""
-        return self._source.kept_nothing
+    def queue_created(self) -> bool:
+        """As EventSource.queue_created."""
+        return self._source.queue_created
 
     def connect(self) -> None:
         """As EventSource.connect; the first one takes over the standby's connection, where there is one."""

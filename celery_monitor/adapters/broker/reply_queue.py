@@ -20,7 +20,7 @@ from uuid import NAMESPACE_DNS, uuid4, uuid5
 
 from kombu import Consumer, Exchange, Queue
 
-from celery_monitor.adapters.broker.faults import UNHEEDED
+from celery_monitor.adapters.broker.faults import IGNORE_ERRORS
 from celery_monitor.adapters.broker.guard import guard
 from celery_monitor.adapters.broker.reply import MAX_BYTES, Reply, UnreadableReason, unwrap
 from celery_monitor.adapters.broker.session import Session
@@ -179,7 +179,7 @@ class _RedisReplyQueue:
 
     def close(self) -> None:
         """Empty it. It is not deleted: a reply that comes late would make it anew, without a time to live."""
-        with UNHEEDED:
+        with IGNORE_ERRORS:
             self._take(0)
 
 
@@ -198,7 +198,7 @@ class _MemoryReplyQueue(_Consumed):
         self._replies.append(Reply(message.headers.get("ticket"), None, message.content_type, content))
 
     def close(self) -> None:
-        with UNHEEDED:
+        with IGNORE_ERRORS:
             self._consumer.cancel()
             self._queue.delete()
 

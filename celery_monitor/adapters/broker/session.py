@@ -1,4 +1,4 @@
-"""A kombu connection with one channel, for what publishes and asks: bounded in time, and cut without a word."""
+"""A kombu connection with one channel, for publishing and for queries. Its operations are bounded in time."""
 
 import contextlib
 import threading
@@ -8,17 +8,17 @@ from typing import Any, Final
 from amqp.exceptions import MessageNacked
 
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
-from celery_monitor.adapters.broker.faults import UNHEEDED
+from celery_monitor.adapters.broker.faults import IGNORE_ERRORS
 from celery_monitor.adapters.broker.wire import Wire
 
 _MIN_TIMEOUT: Final = 0.01
 
 
 class Session:
-    """Open from its construction until ``cut``. Methods raise whatever the libraries raise: see ``Boundary``."""
+    """Open from its construction until ``cut``. Methods may raise any exception of the libraries: see ``Boundary``."""
 
     def __init__(self, dialer: Dialer, deadline: float, **options: Any) -> None:  # noqa: ANN401 - a transport's options
-        """Connects until about this monotonic time, but within 5 s."""
+        """Connects within 5 s, and until about this monotonic time."""
         self._dialer, self._url = dialer, dialer.url
         self.kind = dialer.kind
         self.acknowledges = self.kind == "amqp"
@@ -29,7 +29,7 @@ class Session:
         self._transport = self.client.transport
         self._query_channel: Any = None
         self._connection = self._transport.establish_connection()
-        # Kept, because py-amqp connects anew to give the socket of a connection that it has given up.
+        # Read it now: after py-amqp has closed the connection, reading this attribute would connect again.
         self._sock: Any = self._connection.sock if self.acknowledges else None
         with contextlib.ExitStack() as undo:
             undo.callback(self.cut)
@@ -41,16 +41,16 @@ class Session:
 
     @property
     def outdated(self) -> bool:
-        """The file with the URL holds another one by now: the stream may be that of another broker."""
+        """Whether the file with the URL has changed, so that the stream may be on another broker."""
         return self._url != self._dialer.url
 
     def bound(self, deadline: float) -> None:
-        """Let each answer that is waited for come until this monotonic time. Redis has its own, fixed bound."""
+        """From now on, wait for answers until this monotonic time. Redis has a fixed timeout."""
         if self.acknowledges:
             self._sock.settimeout(max(_MIN_TIMEOUT, deadline - time.monotonic()))
 
     def query_channel(self) -> Any:  # noqa: ANN401 - kombu has no types
-        """A channel for questions that AMQP answers by closing the channel, which kombu then opens again."""
+        """A channel for queries that AMQP may answer by closing the channel, which kombu then reopens."""
         if not self.acknowledges:
             return self.channel
         if self._query_channel is None:
@@ -58,7 +58,7 @@ class Session:
         return self._query_channel
 
     def drain(self, deadline: float) -> bool:
-        """Wait for one message to be given to its consumer; False when none came until this monotonic time."""
+        """Wait until a consumer has received a message. False if none arrived until this monotonic time."""
         timeout = deadline - time.monotonic()
         if timeout <= 0:
             return False
@@ -69,27 +69,27 @@ class Session:
         return True
 
     def pause(self, seconds: float) -> None:
-        """Wait so long. Raises ConnectionAbortedError as soon as another thread cuts the connection."""
+        """Sleep. Raises ConnectionAbortedError as soon as another thread cuts the connection."""
         if self._ended.wait(seconds):
             raise ConnectionAbortedError
 
     def publish(self, producer: Any, *args: Any, **options: Any) -> None:  # noqa: ANN401 - kombu has no types
-        """Publish by a kombu producer on this channel. On AMQP the broker has taken it when this returns."""
-        # RabbitMQ refuses a message as soon as one of the queues that it goes to refuses it, such as a full one of
-        # somebody else (x-overflow: reject-publish). All others have it, and they are whom it is meant for: workers
-        # answer or do not, and a probe that is not in the monitor's own queue does not come back.
+        """Publish with a kombu producer on this channel. On AMQP, waits until the broker has confirmed the message."""
+        # RabbitMQ reports a message as rejected if any of the queues rejects it, such as another program's full queue
+        # (x-overflow: reject-publish). The other queues have received it. Errors need not be raised, because a missing
+        # answer of a worker, or a probe that does not return, is noticed anyway.
         with contextlib.suppress(MessageNacked):
             producer.publish(*args, **options)
 
     def cut(self) -> None:
-        """Drop the connection; never blocks. A thread that waits in it gets an error."""
+        """Shut down the connection. Never blocks. A thread that waits for it gets an error."""
         self._ended.set()
-        with UNHEEDED:
+        with IGNORE_ERRORS:
             if self.acknowledges:
                 Wire(self._sock).cut()
                 self._connection.collect()
             else:
-                # kombu's channel for Redis would wait for the answer to its BRPOP while it closes.
+                # Otherwise, kombu's channel for Redis would wait for the answer to its BRPOP before it closes.
                 connection = getattr(getattr(self.channel, "client", None), "connection", None)
                 if connection is not None:
                     connection.disconnect()

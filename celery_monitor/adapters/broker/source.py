@@ -1,8 +1,8 @@
-"""The event stream, whatever carries it: one thread reads, any thread may cut the connection.
+"""The event stream on any transport. One thread reads; any thread may cut the connection.
 
 Each transport has a link: one connection that is open from its construction until it is cut. The source owns the
-present link, turns foreign exceptions into SourceLostError, and sees to it that nobody closes a socket that another
-thread still reads: cutting (shutdown) wakes the reader up, and only then is the socket closed.
+current link and translates foreign exceptions to SourceLostError. It never closes a socket that another thread still
+reads: cutting shuts the socket down, which wakes up the reader, and only then is the socket closed.
 """
 
 import threading
@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from celery_monitor.adapters.broker.addresses import KnownAddress
 from celery_monitor.adapters.broker.amqp import AmqpLink
 from celery_monitor.adapters.broker.dial import Dialer
-from celery_monitor.adapters.broker.faults import UNHEEDED, Boundary, describe, lost
+from celery_monitor.adapters.broker.faults import IGNORE_ERRORS, Boundary, describe, lost
 from celery_monitor.adapters.broker.memory import MemoryLink
 from celery_monitor.adapters.broker.redis import RedisLink
 from celery_monitor.core.model import Delivery
@@ -26,12 +26,12 @@ CLOSE_TIMEOUT: Final = 2.0
 
 
 class Link(Protocol):
-    """One open connection. Methods may raise whatever the libraries raise: see ``Boundary``."""
+    """One open connection. Methods may raise any exception of the libraries: see ``Boundary``."""
 
     standby: bool
-    """Another consumer is served, and this one is as soon as that one ends."""
+    """Whether another consumer receives the messages. This one does as soon as that one ends."""
     created: bool
-    """There was no queue: it has kept nothing of what was published before."""
+    """Whether this connection created the queue, so that it contains nothing that was published before."""
 
     def read(self, timeout: float) -> Batch | None:
         """As EventSource.poll."""
@@ -40,13 +40,13 @@ class Link(Protocol):
         """As EventSource.ack."""
 
     def cut(self) -> None:
-        """End it without a word. Never blocks; safe while another thread reads."""
+        """Shut down the connection without a closing handshake. Never blocks; safe while another thread reads."""
 
     def release(self) -> None:
-        """Free what is left after ``cut``; only while nobody reads."""
+        """Free the resources after ``cut``. Call it only while no thread reads."""
 
     def leave(self, deadline: float) -> None:
-        """Say good-bye to the broker, at most until this monotonic time."""
+        """Close the connection with a handshake, which may take until this monotonic time."""
 
 
 class BrokerSource:
@@ -59,7 +59,7 @@ class BrokerSource:
         *,
         amqp: Callable[[Dialer, BrokerSettings], Link] = AmqpLink,
     ) -> None:
-        """Does no I/O. ``known``: see Dialer. ``amqp`` makes the links to RabbitMQ."""
+        """Does no I/O. ``known``: see Dialer. ``amqp`` creates links to RabbitMQ."""
         self._settings = settings
         self._links: dict[str, Callable[[Dialer, BrokerSettings], Link]] = {
             "amqp": amqp,
@@ -71,7 +71,7 @@ class BrokerSource:
         self.acknowledges = self._dialer.kind == "amqp"
         """As of the last connection: a URL in a file may change to that of another transport."""
         self._using = threading.RLock()
-        """Held while a link is read, written or freed."""
+        """Held while a thread reads, writes or releases the link."""
         self._reading = Boundary(partial(self._lost, "the event stream was interrupted"))
         self._acknowledging = Boundary(partial(self._lost, "cannot acknowledge"))
 
@@ -97,8 +97,8 @@ class BrokerSource:
         )
 
     @property
-    def kept_nothing(self) -> bool:
-        """As EventSource.kept_nothing."""
+    def queue_created(self) -> bool:
+        """As EventSource.queue_created."""
         link = self._link
         return link is not None and link.created
 
@@ -120,9 +120,9 @@ class BrokerSource:
                 link.ack(tag)
 
     def drain(self, timeout: float) -> Sequence[Delivery]:
-        """What the server was given before this call and was not polled yet; on Redis only.
+        """The messages that the server received before this call and that were not polled yet. Only on Redis.
 
-        Raises SourceLostError, also when the answer takes longer than ``timeout`` seconds.
+        Raises SourceLostError, also if the answer takes longer than ``timeout`` seconds.
         """
         with self._using:
             link = self._present()
@@ -133,7 +133,7 @@ class BrokerSource:
 
     @property
     def broadcasts(self) -> bool:
-        """Each subscriber is given all messages, named by tags, and none is kept for others: as Redis does."""
+        """Whether each subscriber receives all messages, identified by tags, and none is stored, as with Redis."""
         return self._dialer.kind == "redis"
 
     def _present(self) -> Link:
@@ -151,7 +151,7 @@ class BrokerSource:
         if link is None:
             return
         link.cut()
-        # A reader wakes up at once. Should it not, the socket is left to the garbage collector.
+        # The reader wakes up at once. If it does not, the garbage collector closes the socket.
         if self._using.acquire(timeout=1):
             try:
                 link.release()
@@ -164,7 +164,7 @@ class BrokerSource:
         link = self._link
         if link is not None and self._using.acquire(timeout=CLOSE_TIMEOUT):
             try:
-                with UNHEEDED:
+                with IGNORE_ERRORS:
                     link.leave(deadline)
             finally:
                 self._using.release()

@@ -1,7 +1,7 @@
-"""What TLS means: the certificate is verified, its name included, unless the settings say otherwise in so many words.
+"""Sets TLS options so that the certificate and its hostname are verified, unless the settings explicitly disable it.
 
-kombu and its transports each have an own idea of it: ``rediss://`` verifies nothing, ``rediss://`` with
-``broker_use_ssl=True`` is not encrypted at all, and py-amqp verifies a certificate, but not whose it is.
+By default, kombu's transports differ: ``rediss://`` verifies nothing, ``rediss://`` with ``broker_use_ssl=True`` is not
+even encrypted, and py-amqp verifies the certificate but not the hostname.
 """
 
 import ssl
@@ -19,9 +19,9 @@ _CERTIFICATES: Final = {
 
 
 def apply(connection: Connection, settings: BrokerSettings, kind: str, url: str) -> None:
-    """Give ``connection``, to ``url``, its TLS options, before it connects. Raises ValueError for those it cannot have.
+    """Set the TLS options of a ``connection`` to ``url`` before it connects. Raises ValueError for invalid options.
 
-    ``kind`` as in Dialer. What stands in the URL goes before ``broker.use_ssl``.
+    ``kind``: see Dialer. Options in the URL take precedence over ``broker.use_ssl``.
     """
     options = tls_options(url, settings.use_ssl)
     if options is None:
@@ -42,7 +42,7 @@ def apply(connection: Connection, settings: BrokerSettings, kind: str, url: str)
 
 
 def _named(options: dict[str, Any]) -> dict[str, Any]:
-    """Celery's ``broker_use_ssl`` with names for the constants that a text file cannot hold (``CERT_REQUIRED``)."""
+    """The options with constants of ``ssl`` for their names, which a text file has to use (``CERT_REQUIRED``)."""
     verified = {key: _certificates(value) for key, value in options.items() if key.endswith("cert_reqs")}
     return options | verified
 

@@ -1,4 +1,4 @@
-"""A connected socket: reading what is there, bounded writing, and cutting it from another thread."""
+"""Reads and writes a connected socket with timeouts, and shuts it down from another thread."""
 
 import contextlib
 import socket
@@ -9,26 +9,26 @@ from collections.abc import Iterator
 
 _CHUNK = 1 << 18
 POLL_BYTES = 32 << 20
-"""What one poll reads at most, but for a single message that is longer. Thousands of messages with long tracebacks or
-arguments would take more memory than the process may have, and after its end they would come again."""
+"""Maximum bytes that one poll reads, unless a single message is longer. Thousands of messages with long tracebacks or
+arguments could exceed the memory limit of the process, and after its end they would be delivered again."""
 WRITE_TIMEOUT = 5.0
 
 
 class Wire:
-    """Owns the reading of a socket that somebody else has connected and will close."""
+    """Reads a socket that a library has connected and will close."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self.drained = False
-        """The last receive took all that was there; another one at once would find nothing."""
-        self._records = isinstance(sock, ssl.SSLSocket)  # TLS gives 16 KiB at a time, whatever there is
+        """Whether the last ``receive`` returned everything that had arrived, so that another would return nothing."""
+        self._records = isinstance(sock, ssl.SSLSocket)  # TLS returns at most 16 KiB, even if more has arrived
         self.last_received = time.monotonic()
-        """When the peer was last heard, by the monotonic clock."""
+        """Monotonic time at which data was last received."""
 
     def receive(self, timeout: float) -> bytes | None:
-        """What is there, waiting at most ``timeout`` seconds for it (0: not at all); None when nothing is.
+        """The bytes that have arrived, after waiting at most ``timeout`` seconds for any; None if there are none.
 
-        Raises OSError, also when the peer has closed the connection.
+        Raises OSError, also if the peer has closed the connection.
         """
         self._sock.settimeout(timeout)
         try:
@@ -42,7 +42,7 @@ class Wire:
         return data
 
     def writing(self) -> None:
-        """Bound the next writes, whoever does them."""
+        """Set the timeout for writes that follow, by this object or by a library."""
         self._sock.settimeout(WRITE_TIMEOUT)
 
     def send(self, data: bytes) -> None:
@@ -52,9 +52,9 @@ class Wire:
 
     @contextlib.contextmanager
     def bounded(self, seconds: float) -> Iterator[None]:
-        """Cut the connection if what is done takes longer in all, and raise TimeoutError then.
+        """Cut the connection and raise TimeoutError if the block takes longer in total.
 
-        For those who wait for one answer and take any frame, such as a heartbeat, for a reason to wait on.
+        A library that waits for an answer restarts its timeout with any frame, such as a heartbeat. This does not.
         """
         late = threading.Event()
 
@@ -75,7 +75,7 @@ class Wire:
             timer.cancel()
 
     def cut(self) -> None:
-        """End the connection without a word; wakes up a thread that waits in it. Never blocks."""
+        """Shut down the socket, which wakes up a thread that waits for it. Never blocks."""
         with contextlib.suppress(OSError):
-            # Not SSLSocket.shutdown, which takes the TLS object away under the hands of the reading thread.
+            # Not SSLSocket.shutdown, which discards the TLS object while another thread reads with it.
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)

@@ -168,17 +168,18 @@ def test_deleted_queue(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listeni
     assert collect(source, 1)
 
 
-def test_a_queue_that_is_gone_has_kept_nothing(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening) -> None:
-    """Whoever deleted it, or after its time: the next connection says that it has made a new one."""
+def test_a_new_queue_is_reported(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening) -> None:
+    """At the first connection, and after the queue was deleted or has expired; not when the queue existed."""
     source = listening(rabbitmq_url)
-    assert source.kept_nothing
+    created = [source.queue_created]
     source.connect()
-    assert not source.kept_nothing
+    created.append(source.queue_created)
     rabbitmq.delete_queue(QUEUE, _vhost(rabbitmq_url))
     with pytest.raises(SourceLostError):
         poll_for(source)
     source.connect()
-    assert source.kept_nothing
+    created.append(source.queue_created)
+    assert created == [True, False, True]
 
 
 def test_connecting_is_bounded_in_all(rabbitmq: RabbitMQ, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
