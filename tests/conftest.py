@@ -18,8 +18,6 @@ from typing import Protocol, TypeVar
 import hypothesis
 import pytest
 
-from celery_monitor.adapters.store import migrate, open_store
-from celery_monitor.adapters.store.schema import metadata
 from tests import outcomes, properties
 from tests.servers import PostgreSQL, RabbitMQ, Redis
 from tests.servers.certificate import Certificate, make_certificate
@@ -118,6 +116,9 @@ def postgresql(empty_cluster: Path) -> Iterator[PostgreSQL]:
 @pytest.fixture(scope="session")
 def migrated(postgresql: PostgreSQL) -> str:
     """The name of a database with the store's tables."""
+    # Imported here, as below: the process that only hands out the tests would wait for it, and the others for that one.
+    from celery_monitor.adapters.store import migrate, open_store
+
     url = postgresql.new_database()
     store = open_store(url, retention=1.0, fingerprint_window=1)
     with store._database.write() as connection:
@@ -129,6 +130,8 @@ def migrated(postgresql: PostgreSQL) -> str:
 @pytest.fixture
 def postgresql_url(postgresql: PostgreSQL, migrated: str) -> str:
     """The URL of a database with the store's tables, and nothing in them. One after the other uses the same."""
+    from celery_monitor.adapters.store.schema import metadata
+
     tables = ", ".join(f'"{name}"' for name in metadata.tables)
     postgresql.execute("SET lock_timeout = '30s'", f"TRUNCATE {tables} RESTART IDENTITY", database=migrated)
     return postgresql.url(migrated)
