@@ -1,9 +1,9 @@
-"""What it costs to take a message from the broker: this program's reader beside kombu's and py-amqp's.
+"""The cost of reading a message from the broker: this program's reader compared with those of kombu and py-amqp.
 
     python -m bench.broker [--messages 100000]
 
 Starts a private RabbitMQ and a private Redis. On RabbitMQ all messages wait in a queue and are acknowledged in batches
-of 2000; on Redis a process of its own publishes them. One event a message. CPU time of this process only.
+of 2000; on Redis a separate process publishes them. One event per message. The CPU time is that of this process only.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from tests.servers import RabbitMQ, Redis
 
 _BATCH = 2000
 _START_SECONDS = 120.0
-"""That a publisher may take until its first message, and to the next one: the machine may have other work."""
+"""Maximum seconds until a publisher's first message, and until the next one: the machine may have other work."""
 _EVENT = {
     "hostname": "celery@box", "utcoffset": 0, "pid": 29285, "clock": 8, "uuid": str(uuid4()),
     "name": "shop.orders.price",
@@ -40,7 +40,7 @@ _EVENT = {
 
 
 def publish_fast(url: str, count: int) -> None:
-    """Send ``count`` messages to Redis as fast as it takes them, in kombu's envelope."""
+    """Send ``count`` messages to Redis as fast as it accepts them, in kombu's envelope."""
     body = base64.b64encode(json.dumps([_EVENT]).encode()).decode()
     properties = {"delivery_mode": 1, "delivery_info": {"exchange": "celeryev", "routing_key": "task.multi"}}
     properties |= {"priority": 0, "body_encoding": "base64", "delivery_tag": str(uuid4())}
@@ -165,7 +165,7 @@ def _show(server: str, name: str, seconds: float, count: int) -> None:
 
 
 def main() -> None:
-    """Run all of it."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--publish", metavar="URL", help=argparse.SUPPRESS)

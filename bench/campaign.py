@@ -1,13 +1,14 @@
-"""Every campaign of the tests, with several seeds, and a report of them.
+"""Runs every campaign of the tests with several seeds, and reports the results.
 
     PYTHONPATH=. python bench/campaign.py [--seeds 1 2 3] [--select EXPRESSION] [--paths tests/e2e ...] [--write]
     PYTHONPATH=. python bench/campaign.py --from build/campaigns.jsonl [more files] [--write]
 
-A campaign kills, freezes and fills what the daemon depends on, at moments drawn from the seed (CAMPAIGN_SEED), and then
-requires exact counts, each page once and each mail once. ``--select`` is pytest's -k. All of them take hours for
-each seed. Every campaign that pytest runs, started from here or not, leaves a line in build/campaigns.jsonl
-(tests/outcomes.py). ``--from`` runs nothing and reports what is in such files: campaigns of different days and
-checkouts make one report. The exit status is 1 when one failed. ``--write`` puts the report into docs/benchmarks.md.
+A campaign kills, freezes and fills the daemon's dependencies at random moments determined by the seed (CAMPAIGN_SEED).
+Afterwards all counts must be exact, and each page and each mail must have been sent once. ``--select`` is pytest's -k.
+All campaigns together take hours for each seed. Every campaign that pytest runs, from here or not, writes a line to
+build/campaigns.jsonl (tests/outcomes.py). ``--from`` runs nothing and reports the contents of such files, so that
+campaigns of different days and checkouts can be combined. The exit status is 1 if a campaign failed. ``--write`` writes
+the report to docs/benchmarks.md.
 """
 
 import argparse
@@ -25,12 +26,12 @@ from tests.outcomes import Outcome, sentence
 
 _PYTEST: Final = ("-m", "campaign", "--timeout", "0", "-o", "faulthandler_timeout=0", "-v")
 _NO_TEST: Final = 5
-"""Exit status of pytest that selected nothing."""
+"""Exit status of pytest if it selected nothing."""
 _MAX_MESSAGE: Final = 200
 
 
 def run(seeds: Sequence[int], arguments: argparse.Namespace) -> Path:
-    """All selected campaigns with each seed: the file with their outcomes. Raises SystemExit when there is none."""
+    """Run all selected campaigns with each seed. Returns the file of outcomes. Raises SystemExit if there is none."""
     record = Path("build", "campaigns-run.jsonl").absolute()
     record.parent.mkdir(exist_ok=True)
     record.write_text("")
@@ -48,7 +49,7 @@ def run(seeds: Sequence[int], arguments: argparse.Namespace) -> Path:
 
 
 def read(paths: Sequence[Path]) -> Iterator[Outcome]:
-    """The outcomes in these files, as they were written. Raises SystemExit for a line that is none."""
+    """The outcomes in these files, in the order of the lines. Raises SystemExit for an invalid line."""
     for path in paths:
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             try:
@@ -58,7 +59,7 @@ def read(paths: Sequence[Path]) -> Iterator[Outcome]:
 
 
 def section(outcomes: Sequence[Outcome]) -> str:
-    """For the page: each run that has figures or failed, and the number of the others by module."""
+    """The section of the page: each run that failed or has figures, and the number of the others by module."""
     ordered = sorted(outcomes, key=lambda one: (one.test, one.seed or 0, one.began))
     told = [one for one in ordered if one.figures or one.result == "failed"]
     rest = [one for one in ordered if not one.figures and one.result != "failed"]
@@ -89,7 +90,7 @@ def _summary(outcomes: Sequence[Outcome]) -> str:
 
 
 def _rows(one: Outcome) -> Iterator[list[object]]:
-    """One for each figure; one with the reason if it failed."""
+    """The rows of a run: one for each figure, and one with the reason if it failed."""
     run = ["" if one.seed is None else one.seed, one.result, f"{one.seconds / 60:.1f}", f"{one.load:.1f}", one.commit]
     for figures in one.figures:
         values = {name: value for name, value in figures.items() if name != "name"}
@@ -119,7 +120,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]], text: Collecti
 
 
 def main() -> None:
-    """Run or read, report, and write if asked to."""
+    """Run the campaigns or read the files, print the report, and write it if requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--select", default="", help="pytest's -k")

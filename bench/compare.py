@@ -1,11 +1,11 @@
-"""One benchmark in two checkouts by turns: is this one slower than an older one?
+"""Runs one benchmark alternately in two checkouts: is this checkout slower than an older one?
 
     PYTHONPATH=. python bench/compare.py OLD_CHECKOUT NAME [--rounds 5] [-- arguments of the benchmark]
 
-Each checkout needs its own .venv (`make setup`). Both run ``bench/NAME.py`` once in each round, in the next one the
-other way round, so that other work on the machine hits both. Lines that read the same but for their numbers are
-compared: printed is, for each number, the ratio of the medians, new to old. The last line is the CPU time of all that
-the benchmark started, which depends least on what else the machine does. For example, over 5 % slower in the core:
+Each checkout needs its own .venv (`make setup`). Both run ``bench/NAME.py`` once in each round, in alternating order,
+so that other work on the machine affects both. Lines that differ only in their numbers are compared: for each number,
+the ratio of the medians, new to old, is printed. The last line is the CPU time of all processes that the benchmark
+started, which depends least on other work. For example, to see whether the core became slower:
 
     git worktree add /tmp/old v0.1.0 && make -C /tmp/old setup
     PYTHONPATH=. python bench/compare.py /tmp/old core
@@ -26,11 +26,11 @@ _NUMBER: Final = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?")
 CPU: Final = "CPU time of everything: # s"
 
 Numbers = dict[str, list[float]]
-"""Line with ``#`` in the place of numbers → its numbers. A line that comes again has its number of times behind it."""
+"""Line with ``#`` instead of numbers → its numbers. Repeated lines are numbered."""
 
 
 def run(checkout: Path, name: str, arguments: Sequence[str]) -> Numbers:
-    """What the benchmark prints there. Raises SystemExit with its output when it fails."""
+    """Run the benchmark in a checkout and return its output. Raises SystemExit with the output if it fails."""
     before = _cpu_of_children()
     command = [str(checkout / ".venv/bin/python"), f"bench/{name}.py", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
@@ -59,7 +59,7 @@ def numbers(output: str) -> Numbers:
 
 
 def report(old: Sequence[Numbers], new: Sequence[Numbers]) -> list[str]:
-    """A line for each number that all runs have printed."""
+    """One line for each number that all runs printed."""
     lines = []
     for key in new[0]:
         if not all(key in one and len(one[key]) == len(new[0][key]) for one in (*old, *new)):
@@ -73,7 +73,7 @@ def report(old: Sequence[Numbers], new: Sequence[Numbers]) -> list[str]:
 
 
 def main() -> None:
-    """Compare, and print."""
+    """Compare the checkouts and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", type=Path, help="the older checkout")
     parser.add_argument("name", help="of the benchmark, such as core")

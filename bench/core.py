@@ -2,7 +2,7 @@
 
     python bench/core.py [--events 300000]
 
-Each round is a copy of the recordings with task IDs of its own, prepared outside of the measured time.
+Each round is a copy of the recordings with new task IDs, prepared outside of the measured time.
 """
 
 import argparse
@@ -19,13 +19,13 @@ BATCH = 500
 
 
 def recorded() -> list[str]:
-    """The bodies of both recordings."""
+    """The message bodies of both recordings."""
     lines = [line for path in sorted(DATA.glob("events-*.jsonl")) for line in path.read_text().splitlines()]
     return [json.loads(line)["body"] for line in lines]
 
 
 def rounds(bodies: list[str], events: int) -> tuple[list[Delivery], int]:
-    """Enough copies of the recordings, each with other uuids."""
+    """Enough copies of the recordings, each with different uuids."""
     uuids = sorted({str(event["uuid"]) for body in bodies for event in _events(body) if "uuid" in event})
     total, deliveries = 0, []
     in_one = sum(len(_events(body)) for body in bodies)
@@ -45,7 +45,7 @@ def _events(body: str) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    """Print µs of CPU time per event, as the best and the median of five runs."""
+    """Print the CPU time per event in µs: the best and the median of five runs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=300_000)
     arguments = parser.parse_args()

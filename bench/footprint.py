@@ -1,9 +1,9 @@
-"""What a pair of task name and queue, a worker and a failing task cost: memory, bytes of a scrape, disk.
+"""The cost of a pair of task name and queue, of a worker and of a failing task: memory, size of a scrape, disk.
 
     PYTHONPATH=. python bench/footprint.py [--pairs 4000] [--workers 2000]
 
-The real monitor, store and exposition, in this process and without a broker. Each figure is a difference, divided by
-the number of what was added. docs/sizing.md has the results.
+Runs the real monitor, store and exposition in this process, without a broker. Each figure is the difference divided by
+the number of items added. docs/sizing.md has the results.
 """
 
 import argparse
@@ -32,7 +32,7 @@ TRACEBACK = "Traceback (most recent call last):\n" + '  File "/app/shop/billing.
 
 
 class Bench:
-    """A monitor with its store on a file."""
+    """A monitor with a store in a file."""
 
     def __init__(self, directory: Path) -> None:
         self.now = NOW
@@ -45,39 +45,39 @@ class Bench:
         )
 
     def snapshot(self) -> Snapshot:
-        """As committed."""
+        """The committed state."""
         return self._monitor.snapshot(self._kept)
 
     def feed(self, events: Iterable[dict[str, Any]]) -> None:
-        """Receive, and commit as a flush does."""
+        """Receive events and commit them like a flush."""
         for event in events:
             self._monitor.receive([Delivery(json.dumps({"timestamp": self.now, **event}).encode())], self.now)
-        self._monitor.tick(self.now)  # or tasks that have failed would stay among those under way for ever
+        self._monitor.tick(self.now)  # otherwise failed tasks would stay among the active tasks forever
         changes = self._monitor.take(self.now, force=True)
         if changes is not None:
             self._store.commit(changes)
             self._kept.commit(changes)
 
     def scrape(self, *, gzip: bool) -> int:
-        """Bytes of one."""
+        """Size of one scrape in bytes."""
         return self._exposition.render(Format(openmetrics=True, gzip=gzip)).length
 
     def disk(self) -> int:
-        """Bytes of the file, its log moved into it."""
+        """Size of the database file in bytes, after a checkpoint of the WAL."""
         self._store.stop()
         size = self.path.stat().st_size
         self._store.start()
         return size
 
     def restart(self) -> float:
-        """Seconds that a start on the file takes."""
+        """Seconds that a start with this file takes."""
         self._store.stop()
         began = time.perf_counter()
         self._store.start()
         return time.perf_counter() - began
 
     def prune(self) -> float:
-        """Seconds that it takes to delete what is older than the retention."""
+        """Seconds that it takes to delete rows older than the retention."""
         began = time.perf_counter()
         self._store.prune(self.now)
         return time.perf_counter() - began
@@ -88,13 +88,13 @@ class Bench:
 
 
 def resident() -> int:
-    """Bytes of this process."""
+    """Resident memory of this process in bytes."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def run_of(number: int, failing: bool = False) -> Iterator[dict[str, Any]]:  # noqa: FBT001, FBT002 - a script
-    """The life of a task of the pair of this number."""
+    """All events of one task of the pair with this number."""
     told = {"uuid": str(uuid4()), "hostname": f"celery@box{number % 4}"}
     yield {"type": "task-sent", "name": f"shop.module{number % 20}.task_number_{number}", "queue": "celery", **told}
     yield {"type": "task-started", **told}
@@ -105,20 +105,20 @@ def run_of(number: int, failing: bool = False) -> Iterator[dict[str, Any]]:  # n
 
 
 def runs(numbers: Sequence[int], *, failing: bool = False) -> Iterator[dict[str, Any]]:
-    """One of each."""
+    """The events of one task of each pair."""
     for number in numbers:
         yield from run_of(number, failing)
 
 
 def heartbeats(number: int) -> Iterator[dict[str, Any]]:
-    """Of so many workers."""
+    """One heartbeat of each of this many workers."""
     about = {"sw_ident": "py-celery", "sw_ver": "5.7.0", "sw_sys": "Linux", "active": 1, "processed": 10, "freq": 2.0}
     for worker in range(number):
         yield {"type": "worker-heartbeat", "hostname": f"celery@worker-{worker:05}.shop.svc", "pid": 7, **about}
 
 
 def memory_and_scrape(bench: Bench, pairs: int, workers: int) -> None:
-    """Print both, for pairs and for workers."""
+    """Print memory and size of a scrape for pairs and for workers."""
     bench.feed(runs(range(20)))
     bench.scrape(gzip=True)
     for what, number, events in (
@@ -134,8 +134,8 @@ def memory_and_scrape(bench: Bench, pairs: int, workers: int) -> None:
 
 
 def disk(bench: Bench, pairs: int, groups: int) -> None:
-    """Print what a day adds for each pair that runs all the time, and what a failing task adds once and in a day."""
-    for _ in range(QUARTERS_A_DAY):  # until what is bounded is full
+    """Print the disk space per day of a pair that runs all the time, and of a failing task, once and per day."""
+    for _ in range(QUARTERS_A_DAY):  # until bounded tables are full
         bench.now += BUCKET_SECONDS
         bench.feed(runs(range(pairs)))
     size = bench.disk()

@@ -1,12 +1,12 @@
-"""How memory, disk and processor time grow: with tasks under way, task names, workers, failures stored, days retained.
+"""How memory, disk and CPU time grow with active tasks, task names, workers, stored failures and retained days.
 
     PYTHONPATH=. python bench/growth.py [--only tasks names workers failures days] [--scale 1.0] [--write]
     PYTHONPATH=. python bench/growth.py --check
 
-Each curve is measured at several sizes; ``--scale 0.1`` makes all of them a tenth. ``--write`` puts the table and the
-plot of each curve that was measured into docs/benchmarks.md, as soon as it is there. The rules of thumb of
-docs/sizing.md are compared with the slopes, with ``--check`` with those in docs/benchmarks.md without measuring again:
-a figure that is off by more than a quarter is named, and the exit status is 1.
+Each curve is measured at several sizes; ``--scale 0.1`` divides all sizes by ten. ``--write`` writes the table and the
+plot of each measured curve to docs/benchmarks.md as soon as it is complete. The rules of thumb of docs/sizing.md are
+compared with the slopes; ``--check`` uses the curves in docs/benchmarks.md instead of measuring again. A figure that is
+off by more than a quarter is reported, and the exit status is 1.
 """
 
 import argparse
@@ -36,24 +36,24 @@ DAY: Final = 86_400
 
 @dataclass
 class Curve:
-    """What grows with what: one row for each size, whose first cell is the size."""
+    """A growth curve: one row for each size, whose first cell is the size."""
 
     title: str
     head: Sequence[str]
     rows: list[tuple[float, ...]] = field(default_factory=list)
     plotted: int = 1
-    """The column that is drawn."""
+    """The column of the plot."""
     took: float = 0.0
-    """Seconds that measuring took."""
+    """Duration of the measurement, in seconds."""
 
     def add(self, *row: float) -> None:
-        """Add a size, and show it."""
+        """Add a row and print it."""
         self.rows.append(row)
         cells = ", ".join(f"{name} {value:,.4g}" for name, value in zip(self.head[1:], row[1:], strict=True))
         print(f"{row[0]:>12,.0f} {self.head[0]}: {cells}", flush=True)
 
     def slope(self, column: int) -> float:
-        """Growth of a column for each unit of the size, between the first and the last row."""
+        """Growth of a column per unit of the size, between the first and the last row."""
         first, last = self.rows[0], self.rows[-1]
         return (last[column] - first[column]) / (last[0] - first[0])
 
@@ -64,10 +64,10 @@ def steps(largest: float, scale: float, number: int = 4) -> list[int]:
 
 
 def tasks(scale: float) -> Curve:
-    """Tasks that wait, received from a real RabbitMQ, up to a million; what an event costs then; what a start takes.
+    """Waiting tasks, received from a real RabbitMQ, up to a million: memory, the cost of an event, the time of a start.
 
-    The daemon is restarted at each size, and a task that was read from the store needs more memory than one that was
-    received: some 400 bytes instead of 340.
+    The daemon is restarted at each size. A task read from the store needs more memory than one that was received:
+    about 400 bytes instead of 340.
     """
     curve = Curve("Tasks under way", ("tasks", "memory (MB)", "store (MB)", "CPU per event (µs)", "start (s)"))
     largest = int(1_000_000 * scale)
@@ -77,7 +77,7 @@ def tasks(scale: float) -> Curve:
         for size in (0, *steps(largest, 1.0)):
             sent, at = feed(daemon, islice(waiting(size), at, None), sent), size
             used = daemon.cpu_seconds()
-            # Some that start and are retried: as many tasks as before are under way then.
+            # Start and retry some tasks, which leaves the number of active tasks unchanged.
             turns = [event(kind, task) for task in range(min(size, 20_000)) for kind in ("started", "retried")]
             sent = feed(daemon, iter(turns), sent)
             used = (daemon.cpu_seconds() - used) / len(turns) if turns else 0.0
@@ -129,7 +129,7 @@ def workers(scale: float) -> Curve:
 
 
 def failures(scale: float) -> Curve:
-    """Failures with a traceback: 500 tasks that fail in every quarter of an hour, with an incident in every hour."""
+    """Failures with a traceback: 500 tasks that fail every 15 minutes, with an incident every hour."""
     curve = Curve("Failures stored", ("failures", "store (MB)", "start (ms)", "prune (ms)"))
     with _bench() as bench:
         done = 0
@@ -143,7 +143,7 @@ def failures(scale: float) -> Curve:
 
 
 def days(scale: float) -> Curve:
-    """Days of 100 pairs that run in every quarter of an hour."""
+    """Days with 100 pairs that run every 15 minutes."""
     curve = Curve("Days retained", ("days", "store (MB)", "start (ms)", "prune (ms)"))
     with _bench() as bench:
         done = 0
@@ -170,10 +170,10 @@ _RULES: Final = (
     ("names", "every 1,000 pairs", "MB of memory", 1, 1_000),
     ("names", "every 1,000 pairs", "MB of each scrape", 3, 1_000),
     ("workers", "every 100 workers", "MB of memory", 1, 100),
-    ("days", "every 1,000 pairs", "MB of disk a day", 1, 10),  # the curve has 100
+    ("days", "every 1,000 pairs", "MB of disk a day", 1, 10),  # the curve was measured with 100
     ("failures", "every task that fails continuously", "MB of disk in 30 days", 1, 30 * DAY / BUCKET_SECONDS),
 )
-"""Curve, row of docs/sizing.md, unit after the figure, column, and the number that the row is for."""
+"""Curve, row of docs/sizing.md, unit after the figure, column, and the number of items in the row."""
 TOLERANCE: Final = 0.25
 
 
@@ -194,7 +194,7 @@ def wrong_rules(curves: Mapping[str, Curve]) -> list[str]:
 
 
 def written() -> dict[str, Curve]:
-    """The curves that docs/benchmarks.md has."""
+    """The curves in docs/benchmarks.md."""
     found = {}
     for name in CURVES:
         lines = [line for line in pages.part(f"growth-{name}").splitlines() if line.startswith("| ")]
@@ -206,7 +206,7 @@ def written() -> dict[str, Curve]:
 
 
 def _stored(bench: Bench) -> tuple[float, float, float]:
-    """Size of the store in MB; milliseconds that a start and a prune take."""
+    """Size of the store in MB, and the duration of a start and of a prune in milliseconds."""
     size = bench.disk()
     started, pruned = bench.restart(), bench.prune()
     return size / MB, 1000 * started, 1000 * pruned
@@ -248,7 +248,7 @@ def _section(name: str, curve: Curve) -> str:
 
 
 def measure(name: str, scale: float, *, write: bool) -> Curve:
-    """One curve; written if asked to."""
+    """Measure one curve, and write it if requested."""
     print(f"{name}:", flush=True)
     began = time.monotonic()
     curve = CURVES[name](scale)
@@ -260,9 +260,9 @@ def measure(name: str, scale: float, *, write: bool) -> Curve:
 
 
 def each_alone(arguments: argparse.Namespace) -> bool:
-    """Each curve in a process of its own, because memory that another one has used is not counted twice.
+    """Measure each curve in a separate process, because memory that an earlier one has used would not be counted.
 
-    Returns whether a rule was wrong, or a curve could not be measured.
+    Returns whether a rule of thumb was wrong or a curve could not be measured.
     """
     command = [sys.executable, __file__, f"--scale={arguments.scale}", *(["--write"] if arguments.write else [])]
     codes = [subprocess.run([*command, "--only", name], check=False).returncode for name in arguments.only]
@@ -270,7 +270,7 @@ def each_alone(arguments: argparse.Namespace) -> bool:
 
 
 def main() -> None:
-    """Measure, print, compare, and write if asked to."""
+    """Measure, print, compare, and write if requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=CURVES, default=list(CURVES))
     parser.add_argument("--scale", type=float, default=1.0)

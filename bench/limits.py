@@ -1,9 +1,9 @@
-"""Resident memory with each bound of the monitor's memory filled, and with all of them at once.
+"""Resident memory with each memory limit of the monitor reached, and with all limits reached at once.
 
     PYTHONPATH=. python bench/limits.py [--hostile]
 
-Each is filled in a process of its own, by events as a broker would deliver them, and taken for flushes on the way. With
-``--hostile`` names, ids and texts are as long and as wide as they may be.
+Each limit is reached in a separate process, with events as a broker delivers them and with regular flushes. With
+``--hostile``, names, IDs and texts are as long as allowed, with wide characters.
 """
 
 import argparse
@@ -35,18 +35,18 @@ WIDE: Final = "\U0001f600"
 
 
 def event(kind: str, uuid: str, hostile: bool, **fields: object) -> dict[str, Any]:  # noqa: FBT001 - passed on
-    """An event of a task."""
+    """A task event."""
     uuid = uuid.ljust(255, WIDE) if hostile else f"{uuid}-0000-4000-8000-000000000000"
     return {"type": f"task-{kind}", "uuid": uuid, "timestamp": NOW, "hostname": "celery@box", **fields}
 
 
 def long(name: str, hostile: bool) -> str:  # noqa: FBT001 - passed on
-    """A name as a fleet has them, or as long as it may be."""
+    """A typical name, or one of the maximum length."""
     return name.ljust(1000, WIDE) if hostile else f"shop.orders.tasks.{name}"
 
 
 def series(hostile: bool) -> Iterator[dict[str, Any]]:  # noqa: FBT001 - one of several
-    """Twice as many pairs of name and queue as there may be, each with all that is counted."""
+    """Twice as many pairs of name and queue as allowed, each with every counter."""
     for number in range(2 * LIMITS.max_series):
         uuid = f"s{number}"
         name = {"name": long(f"t{number // 10}", hostile), "queue": long(f"q{number % 10}", hostile)}
@@ -57,14 +57,14 @@ def series(hostile: bool) -> Iterator[dict[str, Any]]:  # noqa: FBT001 - one of 
 
 
 def tasks(hostile: bool) -> Iterator[dict[str, Any]]:  # noqa: FBT001 - one of several
-    """More tasks under way than are remembered; hostile ones have each a name of its own."""
+    """More active tasks than are tracked. Hostile tasks have a different name each."""
     for number in range(LIMITS.max_tasks + LIMITS.max_tasks // 10):
         name = f"{number if hostile else number % 50}"
         yield event("received", f"{number:08x}", hostile, name=long(name, hostile))
 
 
 def failures(hostile: bool) -> Iterator[dict[str, Any]]:  # noqa: FBT001 - one of several
-    """Failures of many tasks at many places, with long tracebacks: groups, samples, incidents."""
+    """Failures of many tasks at many code locations, with long tracebacks: groups, samples, incidents."""
     frame = '  File "/app/shop/orders.py", line 1, in place%d\n    raise ValueError\n'
     filler = (WIDE if hostile else "x") * 15_000
     for number in range(LIMITS.max_error_groups + 5_000):
@@ -75,7 +75,7 @@ def failures(hostile: bool) -> Iterator[dict[str, Any]]:  # noqa: FBT001 - one o
 
 
 def workers(hostile: bool) -> Iterator[dict[str, Any]]:  # noqa: FBT001 - one of several
-    """More workers than are shown."""
+    """More workers than the limit."""
     for number in range(LIMITS.max_workers + 500):
         host = f"{number}@".ljust(255, WIDE) if hostile else f"celery@worker-{number}"
         yield {"type": "worker-heartbeat", "timestamp": NOW, "hostname": host, "active": 3, "processed": number,
@@ -91,7 +91,7 @@ FILLS: Final[dict[str, Callable[[bool], Iterator[dict[str, Any]]]]] = {
 
 
 class Filled:
-    """A monitor, and what is kept of it for readers."""
+    """A monitor with the state that readers see."""
 
     def __init__(self) -> None:
         self.monitor = Monitor(LIMITS, Restored(), NOW)
@@ -101,7 +101,7 @@ class Filled:
         self._watch = MemoryWatch(SETTINGS.tracking.max_memory, resident)
 
     def feed(self, events: Iterator[dict[str, Any]]) -> None:
-        """Apply all of them, with a flush and a second after every few thousand."""
+        """Apply all events, with a flush and a step of one second after every few thousand."""
         batch: list[dict[str, Any]] = []
         for count, one in enumerate(events, 1):
             batch.append(one)
@@ -114,7 +114,7 @@ class Filled:
         self._flush()
 
     def scrape(self) -> int:
-        """Bytes of the text."""
+        """Size of the text in bytes."""
         clock, settings = ManualClock(), SETTINGS.metrics
         exposition = Exposition(
             settings, clock, snapshot=lambda: self.monitor.snapshot(self.kept), queues=tuple, runtime=RuntimeStats
@@ -135,13 +135,13 @@ class Filled:
 
 
 def megabytes(name: str) -> float:
-    """Of this process: VmRSS now, VmHWM at most so far."""
+    """Memory of this process: VmRSS is the current value, VmHWM the peak."""
     found = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(found[name].split()[0]) * 1024 / 1e6
 
 
 def fill(names: list[str], *, hostile: bool) -> None:
-    """In this process; prints the line of a table."""
+    """Fill the limits in this process and print a row of the table."""
     filled = Filled()
     gc.collect()
     before = megabytes("VmRSS")

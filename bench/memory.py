@@ -1,9 +1,9 @@
-"""Resident memory of the daemon with many tasks under way, fed by a real RabbitMQ.
+"""Resident memory of the daemon with many active tasks, received from a real RabbitMQ.
 
     PYTHONPATH=. python bench/memory.py [--tasks 1000000] [--turns 1000000]
 
-First so many tasks are received and none begins. Then a fleet in balance: with each turn the oldest one starts and
-succeeds and another one is received, three events.
+First, the given number of tasks is received and none starts. Then the number stays constant: in each turn the oldest
+task starts and succeeds and another one is received, which is three events.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from tests.servers import RabbitMQ, wait_until
 
 PER_MESSAGE = 20
 AHEAD = 60_000
-"""Events that may wait in the queue: fewer than its size drops."""
+"""Maximum number of events in the queue, below the size at which it drops events."""
 NAMES = 50
 
 
@@ -43,12 +43,12 @@ def event(kind: str, task: int) -> dict[str, Any]:
 
 
 def waiting(tasks: int) -> Iterator[dict[str, Any]]:
-    """So many tasks are received."""
+    """The events of this many tasks that are received."""
     return (event("received", task) for task in range(tasks))
 
 
 def turning(tasks: int, turns: int) -> Iterator[dict[str, Any]]:
-    """The oldest goes, one comes."""
+    """The events of the turns: the oldest task succeeds and a new one is received."""
     for task in range(turns):
         yield event("started", task)
         yield event("succeeded", task)
@@ -56,7 +56,7 @@ def turning(tasks: int, turns: int) -> Iterator[dict[str, Any]]:
 
 
 def feed(daemon: Daemon, events: Iterator[dict[str, Any]], before: int) -> int:
-    """Publish, never far ahead of the daemon; returns how many task events it has counted, with those ``before``."""
+    """Publish, never far ahead of the daemon. Returns its count of task events, including those ``before``."""
     to = AmqpPublisher(daemon.settings["broker"]["url"])
     sent = checked = before
     batch: list[dict[str, Any]] = []
@@ -78,12 +78,12 @@ def feed(daemon: Daemon, events: Iterator[dict[str, Any]], before: int) -> int:
 
 
 def counted(daemon: Daemon) -> float:
-    """Task events so far."""
+    """The number of task events so far."""
     return sum(value for labels, value in daemon.metrics()["celery_monitor_events_total"] if "task-" in labels["type"])
 
 
 def measure(daemon: Daemon, tasks: int, turns: int) -> tuple[int, int]:
-    """Resident bytes with all tasks under way, and after the turns. Prints both."""
+    """Resident memory in bytes with all tasks active, and after the turns. Prints both."""
     daemon.until_ready()
     print(f"at the start: {daemon.resident_bytes() / 1e6:.0f} MB")
     sizes = []

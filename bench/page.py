@@ -1,15 +1,15 @@
-"""What the pages cost: a store of 5,000,000 executed tasks and 200,000 failures in 500 tasks over 30 days.
+"""The cost of the pages with a store of 5,000,000 executed tasks and 200,000 failures of 500 tasks over 30 days.
 
     python -m bench.page [--only sqlite | --only postgresql] [--days 30] [--tasks 500] [--store FILE] [--serve PORT]
         [--write]
 
-Fills a store in SQLite, copies it into a private PostgreSQL, and measures the pages on both: each page's server time
-and processor time (of the first request, and the median of five more; the client's included, PostgreSQL's not), its
-size as it is sent, and what a browser without a cache loads with it. What is above the budget of 100 ms or 60 kB is
-marked, and makes the exit code 1; on a machine with other work, look at the processor time. The server has run for some
-seconds before, as a daemon has. It takes some minutes.
-``--store`` keeps the file, and uses one that was kept. ``--serve`` goes on to serve the pages of the last database.
-``--write`` writes the part of docs/benchmarks.md.
+Fills a store in SQLite, copies it to a private PostgreSQL and measures the pages on both: each page's server time and
+CPU time (of the first request, and the median of five more; including the client, without PostgreSQL), its size as
+sent, and the size that a browser without a cache loads. Pages above the budget of 100 ms or 60 kB are marked, and the
+exit code is then 1. On a machine with other work, compare the CPU time. The server runs for some seconds before, like a
+daemon. The benchmark takes some minutes.
+``--store`` keeps the file, or uses an existing one. ``--serve`` then serves the pages of the last database. ``--write``
+writes the section of docs/benchmarks.md.
 """
 
 import argparse
@@ -49,12 +49,12 @@ from tests.servers.postgresql import PostgreSQL, template
 BUDGET_SECONDS, BUDGET_BYTES = 0.1, 60_000
 REQUESTS = 6
 LISTED = 8
-"""Pages above the budget that the report names."""
+"""Maximum number of pages above the budget that the report names."""
 DATABASES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
 class Nothing:
-    """Metrics that nobody asks for."""
+    """Metrics that are never requested."""
 
     def choose(self, accept: str, accept_encoding: str) -> str:
         """See Metrics."""
@@ -84,7 +84,7 @@ def snapshot(tasks: int, now: float) -> Snapshot:
 
 
 def sources(store: SqlStore, tasks: int) -> Sources:
-    """As the composition root gives them, without a stream."""
+    """The sources of the composition root, without a stream."""
     clock = SystemClock()
     report = DayReport(store.reader, "shop", UTC, paging=True)
     return Sources(
@@ -116,7 +116,7 @@ ASSETS = ("/style.css", "/app.js", "/icon.svg")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of a page. Seconds and bytes."""
+    """The cost of a page, in seconds and bytes."""
 
     name: str
     first: float
@@ -126,10 +126,10 @@ class Cost:
     html: int
     sent: int
     whole: int
-    """With what a browser loads for it."""
+    """The page with everything that a browser loads for it."""
 
     def above(self) -> list[str]:
-        """What is above the budget."""
+        """The values above the budget."""
         found = [
             ("first", self.first > BUDGET_SECONDS),
             ("median", self.median > BUDGET_SECONDS),
@@ -138,7 +138,7 @@ class Cost:
         return [what for what, is_above in found if is_above]
 
     def line(self) -> str:
-        """Of the table."""
+        """The row of the table."""
         seconds = self.first, self.first_processor, self.median, self.median_processor
         times = (f"{1000 * value:6.0f} ms" for value in seconds)
         above = f"  ABOVE the budget: {', '.join(self.above())}" if self.above() else ""
@@ -146,7 +146,7 @@ class Cost:
 
 
 def measure(base: str, paths: dict[str, str]) -> list[Cost]:
-    """What each page costs, with a line printed for it."""
+    """The cost of each page. Prints a line for each."""
     found = []
     with httpx.Client(base_url=base, timeout=60) as client:
         assets = sum(sent(client.get(path)) for path in ASSETS)
@@ -161,7 +161,7 @@ def measure(base: str, paths: dict[str, str]) -> list[Cost]:
 
 
 def above(costs: Mapping[str, Sequence[Cost]]) -> list[str]:
-    """By the name of the database: what is above the budget."""
+    """The pages above the budget, by the name of the database."""
     return [
         f"{kind}: {cost.name} ({', '.join(cost.above())})"
         for kind, each in costs.items()
@@ -171,7 +171,7 @@ def above(costs: Mapping[str, Sequence[Cost]]) -> list[str]:
 
 
 def section(costs: Mapping[str, Sequence[Cost]]) -> str:
-    """The part of docs/benchmarks.md, by the name of the database."""
+    """The section of docs/benchmarks.md. ``costs`` is by the name of the database."""
     by_page = {
         kind: {cost.name: cost for cost in each if not cost.name.startswith("API")} for kind, each in costs.items()
     }
@@ -207,7 +207,7 @@ def _spread(values: Mapping[str, float]) -> list[str]:
 
 
 def cost_of(client: httpx.Client, name: str, path: str, assets: int) -> Cost:
-    """Ask for a page."""
+    """Request a page and measure its cost."""
     answers = [asked(client, path) for _ in range(REQUESTS)]
     (first, *times), processor, (*_, answer) = zip(*answers, strict=True)
     size = sent(answer)
@@ -224,7 +224,7 @@ def cost_of(client: httpx.Client, name: str, path: str, assets: int) -> Cost:
 
 
 def asked(client: httpx.Client, path: str) -> tuple[float, float, httpx.Response]:
-    """Seconds until the answer, of the processor, and the answer."""
+    """Seconds until the response, seconds of CPU time, and the response."""
     begun, used = time.perf_counter(), time.process_time()
     answer = client.get(path)
     if answer.is_error:
@@ -233,12 +233,12 @@ def asked(client: httpx.Client, path: str) -> tuple[float, float, httpx.Response
 
 
 def sent(answer: httpx.Response) -> int:
-    """Bytes of the body as it came."""
+    """Size of the body as received, in bytes."""
     return answer.num_bytes_downloaded
 
 
 def pages(failure: str, ended: str, incident: str) -> dict[str, str]:
-    """What is asked for: the heaviest of each kind, and those of these ids."""
+    """The pages to request: the most expensive of each kind, and those of these IDs."""
     worst, week = name_of(0), "7d"
     return {
         "overview": "/",
@@ -300,7 +300,7 @@ def opened(url: str, directory: Path) -> SqlStore:
 
 
 def filled(file: Path, tasks: int, number: int) -> None:
-    """See that the store is there."""
+    """Fill the store unless it exists."""
     if file.exists():
         return
     begun = time.perf_counter()
@@ -311,21 +311,21 @@ def filled(file: Path, tasks: int, number: int) -> None:
 
 
 def copied(file: Path, directory: Path, servers: contextlib.ExitStack) -> str:
-    """The URL of a private PostgreSQL that has the same."""
+    """The URL of a private PostgreSQL with the same rows."""
     begun = time.perf_counter()
     server = servers.enter_context(PostgreSQL(template(directory / "empty"), shared_buffers="128MB"))
     url = server.new_database()
     opened(url, directory).stop()
     copy(file, url)
     database = url.rpartition("/")[2]
-    server.execute("VACUUM ANALYZE", database=database)  # as a server does by itself, but for one of the tests
+    server.execute("VACUUM ANALYZE", database=database)  # a server does this by itself, except that of the tests
     ((size,),) = server.query("SELECT pg_database_size(current_database())", database=database)
     print(f"copied in {time.perf_counter() - begun:.0f} s, {size / 1e6:.0f} MB in PostgreSQL", flush=True)
     return url
 
 
 def ids(file: Path) -> tuple[str, str, str]:
-    """Of the newest failure, of the newest ended task, and of an open incident."""
+    """The IDs of the newest failure, the newest ended task and an open incident."""
     queries = (
         "SELECT uuid FROM failures ORDER BY id DESC LIMIT 1",
         "SELECT uuid FROM ended_tasks ORDER BY id DESC LIMIT 1",
@@ -338,7 +338,7 @@ def ids(file: Path) -> tuple[str, str, str]:
 
 @contextlib.contextmanager
 def serving(store: SqlStore, tasks: int, port: int) -> Iterator[str]:
-    """The base URL of a server that has prepared itself."""
+    """The base URL of a server that has prepared its pages."""
     server = WebServer(Site(WebSettings(), sources(store, tasks)), host="127.0.0.1", port=port)
     server.start()
     stop = threading.Event()
@@ -346,7 +346,7 @@ def serving(store: SqlStore, tasks: int, port: int) -> Iterator[str]:
     thread.start()
     try:
         time.sleep(PREPARE_AFTER[0] + 15)
-        # As the daemon does once it has started.
+        # Like the daemon after it has started.
         gc.collect()
         gc.freeze()
         yield f"http://127.0.0.1:{server.port}"
@@ -357,7 +357,7 @@ def serving(store: SqlStore, tasks: int, port: int) -> Iterator[str]:
 
 
 def main() -> None:
-    """Fill, measure, and serve if asked."""
+    """Fill the store, measure the pages, and serve them if requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--tasks", type=int, default=500)

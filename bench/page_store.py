@@ -1,7 +1,7 @@
 """The store that ``bench/page.py`` measures: 5,000,000 executed tasks and 200,000 failures in 500 tasks over 30 days.
 
-With them what is kept by time: for each task a checkpoint of its histograms in every hour, and the lengths of 100
-queues in every quarter of an hour.
+It also has the histories: for each task, a checkpoint of its histograms every hour, and the lengths of 100 queues every
+15 minutes.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ AREAS = ("billing", "orders", "mail", "stock", "search", "images", "cart", "stat
 VERBS = ("charge", "confirm", "remind", "sync", "index", "resize", "expire", "rollup", "export", "import", "refund")
 QUEUES = ("default", "payments", "mail", "slow")
 MORE_QUEUES = 96
-"""Without tasks of their own: such as those of single clients."""
+"""Queues without their own tasks, such as those of single clients."""
 KINDS = (
     ("CardDeclinedError", "shop.errors.CardDeclinedError", "card of order {n} was declined: insufficient funds"),
     ("KeyError", "KeyError", "'address'"),
@@ -83,19 +83,19 @@ CELLS = (*BOUNDS, math.inf)
 
 
 def name_of(task: int) -> str:
-    """Of a task, by its number."""
+    """The name of a task, by its number."""
     area, verb = AREAS[task % len(AREAS)], VERBS[task // len(AREAS) % len(VERBS)]
     series = task // (len(AREAS) * len(VERBS))
     return f"shop.{area}.{verb}" + (f"_{series}" if series else "")
 
 
 def queue_of(task: int) -> str:
-    """Of a task, by its number."""
+    """The queue of a task, by its number."""
     return QUEUES[task % len(QUEUES)]
 
 
 def counted(rng: random.Random, wanted: float) -> int:
-    """A whole number that is ``wanted`` on average."""
+    """A random integer with the mean ``wanted``."""
     return int(wanted) + (rng.random() < wanted % 1)
 
 
@@ -127,7 +127,7 @@ def days(tasks: int, number: int, now: float, seed: int = 1) -> Iterator[Changes
                     group = group_of(task, rng.randrange(SAMPLES_PER_GROUP))
                     errors[start, group] = errors.get((start, group), 0) + failed
                     failures += [failure(task, group, min(now, start + rng.random() * 900), rng) for _ in range(failed)]
-        # Of a flush, no more than the newest of each group; the times of one day are in order then.
+        # A flush has no more than the newest failure of each group, and the times within one day ascend.
         yield Changes(
             now=min(now, end),
             sequence=day + 1,
@@ -144,13 +144,13 @@ def days(tasks: int, number: int, now: float, seed: int = 1) -> Iterator[Changes
 
 
 def measured(task: int, at: float) -> tuple[int, ...]:
-    """How many runs of a task a histogram has in each cell at a time; it only grows."""
+    """The counts of a task's histogram by bucket at a time. They only grow."""
     hours = int(at) // HOUR - FIRST_HOUR
     return tuple(hours * (1 + 1000 // (1 + task) // (1 + abs(place - 4 - task % 5))) for place in range(len(CELLS)))
 
 
 def checkpoints(tasks: int, at: int, now: float) -> list[Checkpoint]:
-    """Of the hour that begins then."""
+    """The checkpoints of the hour that begins at this time."""
     start = at // HOUR * HOUR
     cells = [tuple(zip(CELLS, measured(task, start), strict=True)) for task in range(tasks)]
     keys = (SeriesKey(name_of(task), queue_of(task)) for task in range(tasks))
@@ -158,7 +158,7 @@ def checkpoints(tasks: int, at: int, now: float) -> list[Checkpoint]:
 
 
 def lengths(start: int, rng: random.Random) -> list[QueueLengthDelta]:
-    """Of a quarter of an hour, looked at every 15 seconds."""
+    """The queue lengths of 15 minutes, sampled every 15 seconds."""
     return [QueueLengthDelta(start, queue, 60, 60 * (most := rng.randrange(200)), most * 2) for queue in queues()]
 
 
@@ -175,12 +175,12 @@ def _series(tasks: int, hour: int) -> list[Series]:
 
 
 def series(tasks: int, now: float) -> list[Series]:
-    """Totals of now. The monitor has them in memory, so making them is none of the page's work."""
+    """The current totals. The monitor has them in memory, so their creation is not part of the page's cost."""
     return _series(tasks, int(now) // HOUR + 1)
 
 
 def ended(tasks: int, now: float, rng: random.Random) -> list[TaskRun]:
-    """As many of the newest ended runs as a list looks at."""
+    """As many of the newest ended runs as a list reads."""
     return [
         TaskRun(
             uuid=f"{rng.getrandbits(32):08x}-1c7e-4b2a-9d3f-{number:012x}",
@@ -197,12 +197,12 @@ def ended(tasks: int, now: float, rng: random.Random) -> list[TaskRun]:
 
 
 def group_of(task: int, variant: int) -> str:
-    """Id of an error group."""
+    """The ID of an error group."""
     return f"{task:08x}{variant:08x}"
 
 
 def groups(tasks: int, first: float, last: float) -> list[ErrorGroup]:
-    """All of them: as many for each task as make 200,000 kept failures."""
+    """All error groups, as many for each task as 200,000 stored failures require."""
     return [
         ErrorGroup(
             group_of(task, variant),
@@ -218,7 +218,7 @@ def groups(tasks: int, first: float, last: float) -> list[ErrorGroup]:
 
 
 def failure(task: int, group: str, at: float, rng: random.Random) -> Failure:
-    """One kept failure."""
+    """One stored failure."""
     variant = int(group[8:], 16)
     kind, qualified, message = KINDS[(task + variant) % len(KINDS)]
     said = message.format(n=rng.randrange(10_000))
@@ -238,13 +238,13 @@ def failure(task: int, group: str, at: float, rng: random.Random) -> Failure:
 
 
 def traceback(task: int, qualified: str, message: str) -> str:
-    """As a worker sends it."""
+    """A traceback as a worker sends it."""
     area, verb = AREAS[task % len(AREAS)], VERBS[task // len(AREAS) % len(VERBS)]
     return TRACEBACK.format(area=area, verb=verb, qualified=qualified, message=message)
 
 
 def incidents(tasks: int, end: float, now: float, rng: random.Random, *, last: bool) -> list[Incident]:
-    """15 an hour; some of the last hour are open."""
+    """15 incidents per hour; some of the last hour are open."""
     made = [
         incident(task, end - DAY + hour * 3600, rng.randrange(1, 80), IncidentState.RESOLVED)
         for hour in range(24)
@@ -259,7 +259,7 @@ def incidents(tasks: int, end: float, now: float, rng: random.Random, *, last: b
 
 
 def incident(task: int, begin: float, count: int, state: IncidentState, until: float | None = None) -> Incident:
-    """Of one task and hour."""
+    """An incident of one task and hour."""
     kind, qualified, message = KINDS[task % len(KINDS)]
     said = message.format(n=4711)
     hour = time.strftime("%Y-%m-%dT%HZ", time.gmtime(begin))
@@ -288,7 +288,7 @@ def incident(task: int, begin: float, count: int, state: IncidentState, until: f
 
 
 def fill(store: SqlStore, tasks: int, number: int, now: float) -> str:
-    """Write all of it. The task ID of the newest failure."""
+    """Fill the store. Returns the task ID of the newest failure."""
     newest = ""
     for changes in days(tasks, number, now):
         if changes.failures:
@@ -300,7 +300,7 @@ def fill(store: SqlStore, tasks: int, number: int, now: float) -> str:
 
 
 def copy(source: Path, target: str) -> None:
-    """Put all rows of a store in SQLite into the empty tables of one in PostgreSQL."""
+    """Copy all rows of an SQLite store into the empty tables of a PostgreSQL store."""
     with contextlib.closing(sqlite3.connect(source)) as reading, psycopg.connect(target) as writing:
         for table in schema.metadata.sorted_tables:
             if table is schema.meta:

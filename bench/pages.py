@@ -1,4 +1,4 @@
-"""The parts of docs/benchmarks.md that benchmarks write, and what each says of the machine."""
+"""The sections of docs/benchmarks.md that benchmarks write, and the description of the machine."""
 
 import os
 import platform
@@ -12,22 +12,22 @@ from typing import Final
 PAGE: Final = Path("docs/benchmarks.md")
 IMAGES: Final = Path("docs/images")
 _LOAD: Final = os.getloadavg()[0]
-"""Of the minute before the benchmark began, whose own load comes on top."""
+"""The load of the minute before the benchmark started, without the benchmark's own load."""
 
 
 def part(name: str) -> str:
-    """The text of the page's part ``name``. Raises ValueError when the page has no such part."""
+    """The text of the page's section ``name``. Raises ValueError if there is no such section."""
     return _divided(name)[1].strip()
 
 
 def replace_part(name: str, text: str) -> None:
-    """Put ``text`` in the place of the page's part ``name``. Raises ValueError when the page has no such part."""
+    """Replace the page's section ``name`` with ``text``. Raises ValueError if there is no such section."""
     before, _, after = _divided(name)
     PAGE.write_text(f"{before}\n\n{text.strip()}\n\n{after}")
 
 
 def require(*names: str) -> None:
-    """Before hours of measuring: raises SystemExit when the parts cannot be written."""
+    """Raise SystemExit if the sections cannot be written, before hours of measuring."""
     try:
         for name in names:
             part(name)
@@ -39,7 +39,7 @@ def require(*names: str) -> None:
 
 
 def _divided(name: str) -> tuple[str, str, str]:
-    """Up to the part's beginning, the part, and from its end on."""
+    """The text before the section, the section, and the text after it."""
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     before, begun, rest = PAGE.read_text().partition(begin)
     text, ended, after = rest.partition(end)
@@ -49,7 +49,7 @@ def _divided(name: str) -> tuple[str, str, str]:
 
 
 def machine() -> str:
-    """When and where something was measured, for a sentence."""
+    """The date and the machine of a measurement, for a sentence."""
     return f"{datetime.now(UTC).date().isoformat()} {where()}, load average before it {_LOAD:.1f},"
 
 
@@ -63,12 +63,12 @@ def where() -> str:
 
 
 def number(value: float) -> str:
-    """With three digits, and all of those before the point."""
+    """A number with three significant digits, and all digits before the decimal point."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, text: Collection[int] = (0,)) -> str:
-    """A table in Markdown. ``text``: the columns that have no numbers."""
+    """A table in Markdown. ``text``: the columns that contain no numbers."""
     lines = [f"| {' | '.join(head)} |"]
     lines.append("|" + "|".join(" --- " if column in text else " ---: " for column in range(len(head))) + "|")
     lines += [f"| {' | '.join(map(str, row))} |" for row in rows]
@@ -76,7 +76,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, text: Collec
 
 
 def line_chart(title: str, axes: tuple[str, str], points: Sequence[tuple[float, float]]) -> str:
-    """An SVG of one line from zero: the units of both axes, and the points. Fits a light and a dark page."""
+    """An SVG with one line from zero, given the units of both axes and the points. It suits light and dark pages."""
     width, height, left, top = 560.0, 200.0, 90.0, 50.0
     most_x, most_y = (max(point[axis] for point in points) or 1.0 for axis in (0, 1))
     most_y *= 1.1
@@ -107,6 +107,6 @@ def line_chart(title: str, axes: tuple[str, str], points: Sequence[tuple[float, 
 
 
 def plot(name: str, title: str, axes: tuple[str, str], points: Sequence[tuple[float, float]]) -> str:
-    """Write the chart as docs/images/NAME.svg; returns the Markdown that shows it."""
+    """Write the chart to docs/images/NAME.svg and return the Markdown that shows it."""
     (IMAGES / f"{name}.svg").write_text(line_chart(title, axes, points))
     return f"![{title}](images/{name}.svg)"

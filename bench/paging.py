@@ -1,10 +1,10 @@
-"""Seconds from a published task-failed to its page at PagerDuty, while a real RabbitMQ carries a load.
+"""Seconds from publishing a task-failed event to its page at PagerDuty, while a real RabbitMQ is under load.
 
     PYTHONPATH=. python bench/paging.py [--rate 5000] [--pages 200]
 
-Each page is the first failure of a task of its own. It is published at a random moment of the flush interval, and its
-time ends when the request has come to a stand-in for PagerDuty on this machine. The load comes from a process of its
-own; its failures page nobody.
+Each page is about the first failure of a different task. The failure is published at a random moment of the flush
+interval, and the time ends when the request arrives at a local server that replaces PagerDuty. The load comes from a
+separate process; its failures page nobody.
 """
 
 import argparse
@@ -27,16 +27,16 @@ from tests.servers.pagerduty import PagerDutyServer
 from tests.servers.waiting import wait_until
 
 TARGET = 1.0
-"""Seconds that 99 of 100 pages may take."""
+"""Maximum seconds for 99 of 100 pages."""
 _SETTLED = 3.0
 """Seconds of load before the first page."""
 _PER_SECOND = 5.0
-"""Pages: few enough that none waits for another one."""
+"""Number of pages: few enough that none waits for another one."""
 
 
 @contextmanager
 def load(url: str, rate: float, per_message: int = 3) -> Iterator[None]:
-    """Events of other tasks, until the block's end."""
+    """Publish events of other tasks until the end of the block."""
     if not rate:
         yield
         return
@@ -51,7 +51,7 @@ def load(url: str, rate: float, per_message: int = 3) -> Iterator[None]:
 
 
 def page(url: str, number: int) -> dict[str, float]:
-    """Publish so many failures; the key of each, and when it was published (monotonic)."""
+    """Publish failures. Returns the key of each and its publication time (monotonic)."""
     to = publisher(url, pipelined=1)
     published = {}
     for index in range(number):
@@ -68,7 +68,7 @@ def page(url: str, number: int) -> dict[str, float]:
 def measured(
     daemon: Daemon, server: PagerDutyServer, url: str, rate: float, pages: int, *, per_message: int
 ) -> tuple[list[float], float]:
-    """What each page took, sorted; events a second that the daemon read meanwhile."""
+    """The duration of each page, sorted, and the events per second that the daemon read meanwhile."""
     with load(url, rate, per_message):
         time.sleep(_SETTLED)
         began, before = time.monotonic(), events(daemon)
@@ -80,17 +80,17 @@ def measured(
 
 
 def events(daemon: Daemon) -> float:
-    """How many it has read."""
+    """The number of events that the daemon has read."""
     return daemon.metric("monitor_events_total")
 
 
 def quantile(took: Sequence[float], share: float) -> float:
-    """Of sorted values."""
+    """A quantile of sorted values."""
     return took[min(len(took) - 1, int(share * len(took)))]
 
 
 def run(url: str, directory: Path, rate: float, pages: int, *, per_message: int = 3) -> tuple[list[float], float]:
-    """As ``measured``, by a daemon of its own on this broker."""
+    """Like ``measured``, with a new daemon on this broker."""
     unlimited = 1_000_000
     settings: dict[str, dict[str, Any]] = {
         "alerts": {
@@ -105,7 +105,7 @@ def run(url: str, directory: Path, rate: float, pages: int, *, per_message: int 
 
 
 def line(took: Sequence[float]) -> str:
-    """What so many pages took, sorted."""
+    """A line about the sorted durations of pages."""
     p99 = quantile(took, 0.99)
     return (
         f"{len(took)} pages: median {statistics.median(took):.3f} s, "
@@ -114,7 +114,7 @@ def line(took: Sequence[float]) -> str:
 
 
 def main() -> None:
-    """Measure, and print a line."""
+    """Measure and print a line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=5_000, help="events a second beside the pages")
     parser.add_argument("--pages", type=int, default=200)

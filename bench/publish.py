@@ -2,9 +2,9 @@
 
     PYTHONPATH=. python bench/publish.py --broker amqp://localhost --tasks 100000 --rate 5000 --per-message 3
 
-The events of one task are ``lag`` tasks apart, so that they come in different messages, and usually in different
-flushes: what the monitor has forgotten of a task shows as a failure without a name. The same arguments give the same
-events, but for their time.
+The events of one task are ``lag`` tasks apart, so that they arrive in different messages and usually in different
+flushes: if the monitor forgets a task, a failure without a name shows it. The same arguments give the same events
+except for their times.
 """
 
 import argparse
@@ -29,31 +29,31 @@ ROUTING_KEY = "task.multi"
 NAMES = 10
 QUEUE = "orders"
 WINDOW = 200
-"""Messages that may be unconfirmed."""
+"""Maximum number of unconfirmed messages."""
 
 _FRAME = '  File "/srv/shop/orders.py", line 41, in charge\n    raise error\n'
 _RUN = ("received", "started")
 _KINDS: Mapping[int, tuple[str, ...]] = {
     0: (*_RUN, "failed"),
-    1: (*_RUN, "failed", "failed"),  # the hard limit's twin
+    1: (*_RUN, "failed", "failed"),  # the duplicate of the hard time limit
     2: (*_RUN, "retried", *_RUN, "succeeded"),
     3: (*_RUN, "revoked"),
     4: ("received", "started", "rejected", *_RUN, "succeeded"),
     5: (*_RUN, "retried", *_RUN, "failed"),
 }
-"""What of every fifty tasks does not simply succeed."""
+"""The tasks out of every fifty that do not simply succeed."""
 _USUAL = (*_RUN, "succeeded")
 
 
 @dataclass(frozen=True)
 class Load:
-    """The events of ``tasks`` tasks, of NAMES kinds; every second kind sends task-sent, too."""
+    """The events of ``tasks`` tasks with NAMES different names. Every second name also sends task-sent."""
 
     tasks: int
     per_message: int = 3
     lag: int = 300
     prefix: str = "load"
-    """Of names and task IDs: other loads have others."""
+    """Prefix of names and task IDs, different for each load."""
 
     def name(self, task: int) -> str:
         """The task's name."""
@@ -65,7 +65,7 @@ class Load:
         return first + _KINDS.get(task // NAMES % 50, _USUAL)
 
     def counts(self) -> dict[str, Counter[str]]:
-        """What must be counted: task → event → number. The twin of a failure is none."""
+        """The expected counts: task → event → number. The duplicate of a failure does not count."""
         found = {self.name(task): Counter[str]() for task in range(min(self.tasks, NAMES))}
         for task in range(self.tasks):
             stages = self.stages(task)
@@ -74,11 +74,11 @@ class Load:
 
     @property
     def events(self) -> int:
-        """How many there are."""
+        """The number of events."""
         return sum(len(self.stages(task)) for task in range(self.tasks))
 
     def messages(self) -> Iterator[list[dict[str, Any]]]:
-        """The events, ``per_message`` at a time."""
+        """The message bodies, with ``per_message`` events each."""
         batch: list[dict[str, Any]] = []
         for task, stage in self._stream():
             batch.append(self._event(task, self.stages(task)[stage]))
@@ -152,7 +152,7 @@ _FIELDS: Mapping[str, Callable[[int, str], dict[str, Any]]] = {
 
 
 def body(events: list[dict[str, Any]]) -> bytes:
-    """A message's body as workers write it: one event alone, several as a list."""
+    """A message body as workers send it: a single event, or a list of events."""
     return json.dumps(events[0] if len(events) == 1 else events).encode()
 
 
@@ -163,16 +163,16 @@ class Publisher(Protocol):
         """Send one message."""
 
     def settle(self) -> None:
-        """Return when the broker has everything."""
+        """Wait until the broker has all messages."""
 
     def close(self) -> None:
         """Close the connection."""
 
 
 class AmqpPublisher:
-    """On RabbitMQ. With ``confirm`` at most WINDOW messages are unconfirmed, and ``settle`` waits for all.
+    """Publishes on RabbitMQ. With ``confirm``, at most WINDOW messages are unconfirmed, and ``settle`` waits for all.
 
-    Raises amqp's errors and OSError; ``unconfirmed`` then holds what may or may not have arrived, in order.
+    Raises amqp's errors and OSError. ``unconfirmed`` then has the messages that may have arrived, in order.
     """
 
     def __init__(self, url: str, *, confirm: bool = True, window: int = WINDOW) -> None:
@@ -184,7 +184,7 @@ class AmqpPublisher:
             password=unquote(parts.password or "guest"),
             virtual_host=unquote(parts.path[1:]) or "/",
             connect_timeout=10,
-            # A broker that stands still for a minute is part of some campaigns.
+            # Some campaigns freeze the broker for a minute.
             socket_settings={socket.TCP_USER_TIMEOUT: 0},
         )
         self._connection.connect()
@@ -213,7 +213,7 @@ class AmqpPublisher:
     def settle(self) -> None:
         """As Publisher.settle."""
         self._wait(0)
-        self._channel.exchange_declare(EXCHANGE, "topic", passive=True)  # its answer comes after all that was published
+        self._channel.exchange_declare(EXCHANGE, "topic", passive=True)  # answered after all published messages
 
     def close(self) -> None:
         """As Publisher.close."""
@@ -233,7 +233,7 @@ class AmqpPublisher:
             self.unconfirmed = deque(entry for entry in self.unconfirmed if entry[0] != tag)
 
     def _on_nack(self, _tag: int, _multiple: bool) -> None:  # noqa: FBT001 - py-amqp's signature
-        self._refused = True  # it stays among the unconfirmed
+        self._refused = True  # it remains unconfirmed
 
     def __enter__(self) -> Self:
         return self
@@ -245,11 +245,11 @@ class AmqpPublisher:
 
 
 class RedisPublisher:
-    """On Redis, as kombu's fanout exchanges do."""
+    """Publishes on Redis, like kombu's fanout exchanges."""
 
     def __init__(self, url: str, *, pipelined: int = 20) -> None:
-        """Connects at the first message."""
-        self._client = redis.Redis.from_url(url, socket_timeout=None)  # it may stand still for a minute
+        """Connects when the first message is published."""
+        self._client = redis.Redis.from_url(url, socket_timeout=None)  # campaigns freeze it for a minute
         database = self._client.connection_pool.connection_kwargs.get("db") or 0
         self._channel = f"/{database}.{EXCHANGE}/{ROUTING_KEY}"
         self._pipelined = pipelined
@@ -302,7 +302,7 @@ def publisher(url: str, *, confirm: bool = True, pipelined: int = 20) -> Publish
 def paced(
     messages: Iterable[list[dict[str, Any]]], rate: float, ahead_allowed: float = 0.01
 ) -> Iterator[list[dict[str, Any]]]:
-    """The messages, at no more than ``rate`` events a second, in bursts of ``ahead_allowed`` seconds."""
+    """The messages at no more than ``rate`` events per second, in bursts of ``ahead_allowed`` seconds."""
     began, sent = time.monotonic(), 0
     for message in messages:
         ahead = sent / rate - (time.monotonic() - began)
@@ -313,14 +313,14 @@ def paced(
 
 
 def publish(to: Publisher, load: Load, rate: float, ahead_allowed: float = 0.01) -> None:
-    """All of a load, at no more than ``rate`` events a second; returns when the broker has it."""
+    """Publish a load at no more than ``rate`` events per second. Returns when the broker has all of it."""
     for message in paced(load.messages(), rate, ahead_allowed):
         to.publish(body(message))
     to.settle()
 
 
 def main() -> None:
-    """Say when the first message goes out, publish, and say how fast."""
+    """Publish; print a line at the first message, and the rate at the end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--broker", required=True)
     parser.add_argument("--tasks", type=int, default=100_000)

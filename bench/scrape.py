@@ -1,13 +1,13 @@
-"""Time of a scrape of 500 tasks on 4 queues (84,000 lines) over HTTP, and what it does to the thread that reads events.
+"""Duration of a scrape of 500 tasks on 4 queues (84,000 lines) over HTTP, and its effect on the thread that reads.
 
     PYTHONPATH=. python bench/scrape.py [--rate 10000] [--scrapes 100] [--pause 0.2]
 
 The real pump, monitor, committer, store, exposition and web server run in this process, connected as the composition
-root connects them; a scraper with Prometheus's headers runs in another. Overrides a broker there is a source with
-events of its own: a message carries three, and costs the 5 µs that reading it needs (bench/broker.py). Each half second
-what has changed (here: all 2,000 series) is committed to a file. The garbage collector is set as `celery-monitor run`
-sets it. All threads share the interpreter's lock: what is measured is how late events were applied because of flushes,
-commits and scrapes, and how long commits and scrapes took.
+root connects them; a scraper with Prometheus's headers runs in another process. A source that generates events replaces
+the broker: each message has three events and takes the 5 µs that reading a message needs (bench/broker.py). Every half
+second, all changed series (here all 2,000) are committed to a file. The garbage collector is configured as in
+`celery-monitor run`. All threads share the interpreter's lock, so the benchmark measures the delay of events caused by
+flushes, commits and scrapes, and the duration of commits and scrapes.
 """
 
 import argparse
@@ -52,7 +52,7 @@ EVENTS_A_MESSAGE = 3
 READ_SECONDS = 5e-6
 UUID = "the-uuid-of-the-task-goes-in-here"
 TOGETHER = 10
-"""Messages that come at the same moment."""
+"""Messages that arrive at the same time."""
 PREFETCH = 4000
 FLUSH_SECONDS = 0.5
 HEADERS = {
@@ -62,7 +62,7 @@ HEADERS = {
 
 
 class Feed:
-    """An EventSource without a broker: the messages of all series at once, and then ``rate`` events a second."""
+    """An EventSource without a broker: first one message for each series, then ``rate`` events per second."""
 
     standby = None
     acknowledges = True
@@ -80,12 +80,12 @@ class Feed:
         self._due = self._since = self._done = 0.0
 
     def connect(self) -> None:
-        """Begin."""
+        """Start the stream."""
         self._done = time.perf_counter()
         self._due = self._done - self._period * TASKS * QUEUES / TOGETHER
 
     def poll(self, timeout: float) -> Batch | None:
-        """Wait for the next messages, and give those that are there by then."""
+        """Wait for the next messages and return those that have arrived."""
         now = time.perf_counter()
         if self._since:
             self.pauses.append(now - max(self._since, self._done))
@@ -111,13 +111,13 @@ class Feed:
     close = abandon
 
     def _message(self) -> Delivery:
-        """The next task's, with an id of its own."""
+        """The message of the next task, with a new ID."""
         spin(READ_SECONDS)
         return Delivery(next(self._bodies).replace(UUID.encode(), b"%032x" % next(self._tasks)))
 
 
 class Daemon:
-    """The parts of the daemon that a scrape meets, connected as the composition root connects them."""
+    """The parts of the daemon that a scrape affects, connected as the composition root connects them."""
 
     def __init__(self, rate: float, url: str) -> None:
         self.feed = Feed(rate)
@@ -162,14 +162,14 @@ class Daemon:
         ]
 
     def start(self) -> None:
-        """Start, and wait until all series are there."""
+        """Start, and wait until all series exist."""
         for thread in self._threads:
             thread.start()
         while len(self.snapshot().series) < TASKS * QUEUES:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """End."""
+        """Stop all threads."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -177,13 +177,13 @@ class Daemon:
         self._store.stop()
 
     def measured(self) -> tuple[list[float], list[float]]:
-        """Pauses of the pump and times of the commits since the last call."""
+        """Pauses of the pump and durations of the commits since the last call."""
         pauses, self.feed.pauses = self.feed.pauses, []
         commits, self.commits = self.commits, []
         return pauses, commits
 
     def snapshot(self) -> Snapshot:
-        """As the composition root takes it."""
+        """The snapshot, as in the composition root."""
         with self._lock:
             return self._monitor.snapshot(self._kept)
 
@@ -217,14 +217,14 @@ class Daemon:
 
 
 def spin(seconds: float) -> None:
-    """Use the processor, with the interpreter's lock."""
+    """Use the CPU while holding the interpreter's lock."""
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         pass
 
 
 def bodies() -> list[bytes]:
-    """One task's life in each, over all tasks and queues; every fiftieth fails."""
+    """Message bodies with all events of one task each, over all tasks and queues. Every fiftieth task fails."""
     source = random.Random(1)
     found = []
     for number in range(TASKS * QUEUES):
@@ -244,7 +244,7 @@ def bodies() -> list[bytes]:
 
 
 def scrape(port: int, number: int, pause: float) -> list[float]:
-    """The scraper: seconds of each scrape on a connection that is kept, as Prometheus keeps it."""
+    """The scraper: seconds of each scrape on a persistent connection, like that of Prometheus."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     took = []
     for _ in range(number):
@@ -264,7 +264,7 @@ def percentiles(seconds: Sequence[float]) -> str:
 
 
 def main() -> None:
-    """Print sizes, the feed without scrapes, the feed with scrapes, and the scrapes."""
+    """Print the sizes, the delays without and with scrapes, and the durations of the scrapes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=10_000, help="events a second")
     parser.add_argument("--scrapes", type=int, default=200)
@@ -284,14 +284,14 @@ def main() -> None:
 
 
 def measure(daemon: Daemon, options: argparse.Namespace) -> None:
-    """Feed, scrape, print."""
+    """Feed events, scrape, and print the results."""
     text = b"".join(daemon.metrics.render(Format(openmetrics=True, gzip=False)).body)
     packed = daemon.metrics.render(Format(openmetrics=True, gzip=True)).body
     print(f"{text.count(10)} lines, {len(text) / 1e6:.1f} MB, {sum(map(len, packed)) / 1e6:.2f} MB compressed")
     print(f"{options.rate:.0f} events/s, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}")
     gc.collect()
     gc.freeze()
-    time.sleep(1)  # until the pump has done what it was in the middle of
+    time.sleep(1)  # until the pump has finished its current work
     daemon.measured()
     time.sleep(5)
     pauses, commits = daemon.measured()

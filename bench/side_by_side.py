@@ -1,20 +1,21 @@
-"""This daemon beside celery-exporter, Flower and bare kombu, on the same streams in one run.
+"""Compares this daemon with celery-exporter, Flower and plain kombu on the same streams.
 
     PYTHONPATH=. python bench/side_by_side.py [--short] [--runs 5] [--write]
     PYTHONPATH=. python bench/side_by_side.py --from build/side_by_side.json --write
 
-Each reader is alone on its broker while it is measured. In each run the readers take turns, in the next one the other
-way round. A load is either flat out, as fast as the broker takes it, or steady; then the time in the middle of the load
-is measured. Each run also measures the time from a failure to its page on each broker (bench/paging.py). Redis runs
-without its limit of 32 MB for what a subscriber has not read: flat out, celery-exporter is cut off there, and ends.
+Each reader is alone on its broker while it is measured. Within a run, the readers are measured one after the other; the
+next run uses the reverse order. A load is either flat out, as fast as the broker accepts it, or steady; a steady load
+is measured in its middle. Each run also measures the time from a failure to its page on each broker (bench/paging.py).
+Redis runs without its limit of 32 MB of unread messages per subscriber, because under a flat-out load it would
+disconnect celery-exporter, which then exits.
 
-``--short`` leaves out what takes long: it compares with celery-exporter only, on seven streams, and takes some four and
-a half minutes a run on an idle machine.
+``--short`` compares with celery-exporter only, on seven streams, and takes about four and a half minutes per run on an
+idle machine.
 
-A reader that dies or does not answer any more is noted as such. Every measurement is kept in build/side_by_side.json as
-soon as it is there; ``--from`` reports such a file, also of an interrupted run, and measures nothing. ``--write``
-writes docs/benchmarks.md and its plots. celery-exporter and Flower are installed from PyPI, each into an environment
-of its own in .cache.
+A reader that dies or stops answering is recorded as such. Every measurement is written to build/side_by_side.json
+immediately; ``--from`` reports such a file, even of an interrupted run, and measures nothing. ``--write`` writes
+docs/benchmarks.md and its plots. celery-exporter and Flower are installed from PyPI into separate environments in
+.cache.
 """
 
 import argparse
@@ -37,7 +38,7 @@ from bench.peers.results import KEPT, Results
 from tests.servers import RabbitMQ, Redis
 
 PAGES_RATE: Final = 1_000
-"""Events a second, one a message, beside the failures that page."""
+"""Events per second, one per message, in addition to the failures that page."""
 SHORT: Final = (
     Stream("RabbitMQ", 0, 1),
     Stream("RabbitMQ", 1_000, 1),
@@ -52,14 +53,14 @@ _UNLIMITED: Final = ("--client-output-buffer-limit", "pubsub 0 0 0")
 
 
 class Progress:
-    """Lines on standard error, with the time that is left, as far as one can know."""
+    """Prints lines with the estimated remaining time to standard error."""
 
     def __init__(self, total: int) -> None:
-        """``total``: measurements to come."""
+        """``total``: the number of measurements."""
         self._total, self._done, self._began = total, 0, time.monotonic()
 
     def say(self, run: str, text: str) -> None:
-        """One measurement more is done."""
+        """Report that another measurement is done."""
         self._done += 1
         left = self.seconds / self._done * (self._total - self._done)
         step = f"run {run}, {self._done} of {self._total}, {left / 60:.0f} min left"
@@ -67,12 +68,12 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """So far."""
+        """Elapsed seconds."""
         return time.monotonic() - self._began
 
 
 def streams(arguments: argparse.Namespace) -> Iterator[Stream]:
-    """What one life of a reader serves comes one after the other. Each broker's first stream is an idle one."""
+    """The streams, with those for one process of a reader next to each other. Each broker's first stream is idle."""
     if arguments.short:
         yield from SHORT
         return
@@ -84,10 +85,10 @@ def streams(arguments: argparse.Namespace) -> Iterator[Stream]:
 
 
 class Campaign:
-    """All runs, on one RabbitMQ and one Redis."""
+    """All runs on one RabbitMQ and one Redis."""
 
     def __init__(self, arguments: argparse.Namespace, results: Results) -> None:
-        """What is measured is added to the results, and kept, at once."""
+        """Measurements are added to the results and written to the file immediately."""
         wanted = list(streams(arguments))
         self._lives = [list(group) for _, group in groupby(wanted, lambda one: (one.broker, one.per_message))]
         self._brokers = list(dict.fromkeys(one.broker for one in wanted))
@@ -96,7 +97,7 @@ class Campaign:
         self._progress = Progress(arguments.runs * (len(self._readers) * len(wanted) + len(self._brokers)))
 
     def measure(self) -> None:
-        """Everything. Raises CalledProcessError when a peer cannot be installed."""
+        """Measure everything. Raises CalledProcessError if a peer cannot be installed."""
         install(self._readers)
         with (
             tempfile.TemporaryDirectory() as name,
@@ -133,7 +134,7 @@ class Campaign:
 
 @contextmanager
 def _empty(broker: str, rabbitmq: RabbitMQ, redis: Redis) -> Iterator[str]:
-    """The URL of a broker that nobody has used."""
+    """The URL of an unused broker."""
     if broker == "Redis":
         yield redis.new_database()
         return
@@ -159,7 +160,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure, print, and write if asked to."""
+    """Measure, print, and write if requested."""
     arguments = parse()
     if arguments.write:
         pages.require("peers")

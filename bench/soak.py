@@ -2,10 +2,11 @@
 
     PYTHONPATH=. python bench/soak.py [--events 10000000] [--broker RabbitMQ|Redis] [--rate 8000] [--write]
 
-Failures, retries and revoked tasks are part of the load (bench/publish.py). At each twentieth of the way one line gives
-the resident memory, the size of the store and the lag of the newest event. At the end every count must be exact, and
-the mean of the last quarter must not be more than a tenth above that of the quarter before; otherwise the exit status
-is 1. ``--write`` puts table and plots into docs/benchmarks.md, after SIGINT or SIGTERM what there is until then.
+Failures, retries and revoked tasks are part of the load (bench/publish.py). After each twentieth of the events, a line
+shows the resident memory, the size of the store and the lag of the newest event. At the end every count must be exact,
+and the mean of the last quarter must not be more than a tenth above that of the third quarter; otherwise the exit
+status is 1. ``--write`` writes the table and the plots to docs/benchmarks.md; after SIGINT or SIGTERM with the
+measurements until then.
 """
 
 import argparse
@@ -31,28 +32,28 @@ LINES: Final = 20
 EVENTS_PER_TASK: Final = 3.56
 TOLERANCE: Final = 0.1
 SLACK: Final = {"memory": 5.0, "store": 2.0, "lag": 0.25}
-"""Differences that are never called growth: MB, MB, seconds."""
+"""Differences that never count as growth: MB, MB, seconds."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The daemon at some point of the way."""
+    """A measurement of the daemon during the load."""
 
     events: int
-    """Published so far."""
+    """Events published so far."""
     seconds: float
     memory: float
     store: float
     lag: float
     cpu: float
-    """Microseconds for each event since the sample before."""
+    """Microseconds of CPU time per event since the previous sample."""
 
 
 class Soak:
     """A daemon and the load that it reads."""
 
     def __init__(self, daemon: Daemon, load: Load, rate: float) -> None:
-        """Nothing is published yet."""
+        """Does not publish anything yet."""
         self._daemon, self._load, self._rate = daemon, load, rate
         self._sent = 0
         self._failed: BaseException | None = None
@@ -60,7 +61,7 @@ class Soak:
         self._before = 0, daemon.cpu_seconds()
 
     def run(self) -> Iterator[Sample]:
-        """Publish everything, with a sample at each step."""
+        """Publish all events, and take a sample at each step."""
         publishing = threading.Thread(target=self._publish, daemon=True)
         publishing.start()
         total = self._load.events
@@ -106,7 +107,7 @@ class Soak:
 
 
 def growing(samples: Sequence[Sample]) -> list[str]:
-    """What is not flat: the mean of the last quarter against that of the quarter before."""
+    """The values that grow, comparing the mean of the last quarter with that of the third quarter."""
     quarter = len(samples) // 4
     found = []
     for name, slack in SLACK.items():
@@ -120,7 +121,7 @@ def growing(samples: Sequence[Sample]) -> list[str]:
 
 
 def section(samples: Sequence[Sample], broker: str, rate: float, verdict: str) -> str:
-    """For the page."""
+    """The section of the page."""
     head = ("Events", "Seconds", "Memory (MB)", "Store (MB)", "Lag (s)", "CPU per event (µs)")
     every = max(1, len(samples) // 5)
     rows = [
@@ -145,7 +146,7 @@ RULE: Final = (
 
 
 def measure(arguments: argparse.Namespace, samples: list[Sample]) -> list[str]:
-    """Add the samples; returns what is wrong with them. Raises TimeoutError when a count is not exact."""
+    """Add the samples and return what is wrong with them. Raises TimeoutError if a count is not exact."""
     load = Load(int(arguments.events / EVENTS_PER_TASK), prefix="soak")
     with ExitStack() as stack:
         top = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -162,7 +163,7 @@ def measure(arguments: argparse.Namespace, samples: list[Sample]) -> list[str]:
 
 
 def main() -> None:
-    """Measure, judge, and write if asked to."""
+    """Measure, check the samples, and write if requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--broker", choices=["RabbitMQ", "Redis"], default="RabbitMQ")

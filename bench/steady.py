@@ -1,10 +1,10 @@
-"""Processor time at the rates where most fleets are, and at rest, on RabbitMQ and on Redis.
+"""CPU time at typical rates and without load, on RabbitMQ and on Redis.
 
     PYTHONPATH=. python bench/steady.py [--rates 0 100 1000] [--seconds 30] [--per-message 1]
 
-The daemon has its default settings, but for the address of the broker and the store. The publisher is a process of its
-own. With ``--exporter`` celery-exporter, installed into an environment of its own, reads the same stream at the same
-time: on a busy machine what is said of both is comparable.
+The daemon uses its default settings, except for the broker's address and the store. The publisher is a separate
+process. With ``--exporter``, celery-exporter from a separate environment reads the same stream at the same time, so
+that the figures of both are comparable even on a busy machine.
 """
 
 import argparse
@@ -28,14 +28,14 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process."""
+    """User and system time of a process in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 @contextlib.contextmanager
 def exporter(directory: Path, url: str, *, wanted: bool) -> Iterator[int | None]:
-    """Process id of a celery-exporter on the broker; None where none is wanted."""
+    """The process ID of a celery-exporter on the broker; None if none is wanted."""
     if not wanted:
         yield None
         return
@@ -45,7 +45,7 @@ def exporter(directory: Path, url: str, *, wanted: bool) -> Iterator[int | None]
 
 @contextlib.contextmanager
 def load(url: str, rate: int, seconds: float, per_message: int) -> Iterator[None]:
-    """A steady stream for somewhat longer than ``seconds``; none for a rate of 0."""
+    """Publish a steady stream for slightly longer than ``seconds``; nothing for a rate of 0."""
     if not rate:
         yield
         return
@@ -61,7 +61,7 @@ def load(url: str, rate: int, seconds: float, per_message: int) -> Iterator[None
 
 
 def measure(directory: Path, url: str, rate: int, arguments: argparse.Namespace) -> str:
-    """One line of the table."""
+    """Measure and print one row of the table."""
     settings = {"broker": {"probe_interval": "5s"}, "metrics": {"poll_interval": "15s"}}
     with (
         Daemon(directory, url, settings) as daemon,
@@ -89,14 +89,14 @@ def measure(directory: Path, url: str, rate: int, arguments: argparse.Namespace)
 
 
 def daemon_events(daemon: Daemon) -> int:
-    """Task events that have been counted."""
+    """The number of counted task events."""
     return int(
         sum(v for labels, v in daemon.metrics().get("celery_monitor_events_total", ()) if "task-" in labels["type"])
     )
 
 
 def main() -> None:
-    """Each rate on each broker."""
+    """Measure each rate on each broker."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rates", type=int, nargs="+", default=[0, 100, 1000])
     parser.add_argument("--seconds", type=float, default=30.0)

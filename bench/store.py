@@ -1,7 +1,7 @@
-"""What a flush costs: 5,000 messages of a busy fleet in one transaction, over and over, on a file of some size.
+"""The cost of a flush: repeated transactions with 5,000 messages of a busy fleet each, on a file of realistic size.
 
 Usage: python -m bench.store [--flushes 60] [--tracked 100000] [--directory /path]
-CPU time is what the flush takes from the core that also decodes; wall time adds the disk.
+The CPU time is what the flush takes from the core that also decodes events; the wall time includes the disk.
 """
 
 import argparse
@@ -32,7 +32,7 @@ TRACEBACK = "Traceback (most recent call last):\n" + '  File "/app/shop/billing.
 
 
 def flushes(number: int, tracked: int, seed: int = 1) -> Iterator[Changes]:
-    """First one that fills the table of tracked tasks, then ``number`` of the usual kind."""
+    """First a flush that fills the table of tracked tasks, then ``number`` typical flushes."""
     rng = random.Random(seed)
     ref = TaskRef("shop.billing.charge", "celery", 2, 0.0, 1.7e9, 29_000_000)
     live = [f"{rng.getrandbits(128):032x}" for _ in range(tracked)]
@@ -72,7 +72,7 @@ def flushes(number: int, tracked: int, seed: int = 1) -> Iterator[Changes]:
 
 
 def main() -> None:
-    """Print the medians and the worst."""
+    """Print the medians and the maxima."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--flushes", type=int, default=60)
     parser.add_argument("--tracked", type=int, default=100_000)

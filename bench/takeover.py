@@ -1,12 +1,12 @@
-"""How long a take-over takes: from kill -9 of the leader to the first event that the other replica has committed.
+"""The duration of a take-over: from kill -9 of the leader to the first event that the other replica commits.
 
     PYTHONPATH=. python bench/takeover.py [--times 50] [--broker redis]
 
-Two daemons on a private PostgreSQL, behind pgbouncer in transaction mode, and a private broker with a steady load. The
-leader is killed, again and again, and comes back as a standby. Committed is what the database says.
+Two daemons share a private PostgreSQL, behind pgbouncer in transaction mode, and a private broker with a steady load.
+The leader is killed repeatedly and restarts as a standby. The database shows what is committed.
 
-The phases of a take-over, one after the other: the lease runs on; the standby takes it; what the leader has committed
-is read, and the stream opened; the first commit.
+The phases of a take-over are: the lease expires; the standby acquires it; the standby reads the committed state and
+opens the stream; the first commit.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from tests.servers.postgresql import template
 
 DURABLE = {"fsync": "on", "full_page_writes": "on", "autovacuum": "on", "max_worker_processes": "8"}
 RATE = 300.0
-"""Events a second."""
+"""Events per second."""
 PHASES = ("lease expires", "lease taken", "stream open", "first commit")
 
 
@@ -52,7 +52,7 @@ def running(directory: Path, name: str) -> Iterator[tuple[Pair, str]]:
 
 @contextmanager
 def endless(url: str) -> Iterator[None]:
-    """Publish events at RATE, in the background, until the block ends."""
+    """Publish events at RATE in the background until the end of the block."""
     over = threading.Event()
 
     def run() -> None:
@@ -75,7 +75,7 @@ Row = tuple[float, int, float, float]
 
 
 def state(database: psycopg.Connection[Any], schema: str) -> Row:
-    """Events of tasks that are counted, the term, the lease's end and the time of now, by the database's clock."""
+    """The count of task events, the term, the end of the lease and the current time, by the database's clock."""
     query = (
         f"SELECT (SELECT coalesce(sum(value), 0) FROM \"{schema}\".counters WHERE name LIKE 'events.task-%'), "  # noqa: S608
         f'term, lease_until, extract(epoch FROM clock_timestamp())::float8 FROM "{schema}".meta'
@@ -85,7 +85,7 @@ def state(database: psycopg.Connection[Any], schema: str) -> Row:
 
 
 def opened_at(replica: Replica, after: float) -> float:
-    """When the log says that the stream was opened; Unix seconds."""
+    """When the stream was opened according to the log, in Unix seconds."""
     for line in reversed(replica.log.read_text(errors="replace").splitlines()):
         if "The event stream is open" in line:
             return max(after, datetime.fromisoformat(json.loads(line)["timestamp"]).timestamp())
@@ -93,16 +93,16 @@ def opened_at(replica: Replica, after: float) -> float:
 
 
 def take_over(both: Pair, database: psycopg.Connection[Any], schema: str, randomly: random.Random) -> list[float]:
-    """Seconds of one: from its beginning to the end of each phase."""
+    """Seconds from the start of one take-over to the end of each phase."""
     leader, standby = both.until_complete()
-    time.sleep(randomly.uniform(0.5, 2.5))  # the lease is renewed at any moment before
+    time.sleep(randomly.uniform(0.5, 2.5))  # at a random moment relative to the renewal of the lease
     leader.kill()
     _, term, expires_at, began = state(database, schema)
     taken_at, before = None, 0.0
     while True:
         counted, newest, _, now = state(database, schema)
         if taken_at is None and newest > term:
-            # The last commit of the one that was killed may have been under way when it was killed.
+            # The last commit of the killed leader may have been in progress when it was killed.
             taken_at, before = now, counted
         elif taken_at is not None and counted > before:
             break
@@ -118,7 +118,7 @@ def report_line(name: str, times: list[float]) -> str:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--broker", choices=["rabbitmq", "redis"], default="rabbitmq")

@@ -1,12 +1,12 @@
-"""Events a second from a real RabbitMQ into the store, by a daemon on one core, and its processor time per event.
+"""Events per second from a real RabbitMQ into the store, with the daemon on one core, and its CPU time per event.
 
-On SQLite and on PostgreSQL, side by side; both write each flush to the disk before they say that it is done.
+SQLite and PostgreSQL are compared; both write each flush to the disk before they report that it is committed.
 
     PYTHONPATH=. python bench/throughput.py [--tasks 60000] [--turns 3]
 
-The daemon is frozen while the load is published, so that only its own speed is measured: from its thaw until
-everything is counted, committed and acknowledged. The databases take turns, so that both meet the same machine; what is
-compared are the medians.
+The daemon is frozen while the load is published, so that only its own speed is measured: from the moment it continues
+until all events are counted, committed and acknowledged. The databases are measured alternately, so that both see the
+same machine, and their medians are compared.
 """
 
 import argparse
@@ -32,10 +32,10 @@ The peers on RabbitMQ, from a run on another machine (they lose what is older th
 
 
 class OneCore(Daemon):
-    """A daemon that may use the first core only."""
+    """A daemon that may use only the first core."""
 
     def command(self) -> Sequence[str]:
-        """Bound to the core."""
+        """The command, bound to the core."""
         return ["taskset", "-c", "0", *super().command()]
 
 
@@ -43,16 +43,16 @@ DURABLE = {"fsync": "on", "full_page_writes": "on", "autovacuum": "on", "max_wor
 
 
 def run(directory: Path, broker: RabbitMQ, load: Load, store: str, url: str) -> float:
-    """Measure one load, print a line, and return the events a second."""
+    """Measure one load, print a line, and return the events per second."""
     settings: dict[str, dict[str, Any]] = {
         "broker": {"heartbeat": "10m", "enable_events": False},
         "metrics": {"poll_interval": "1h"},
-        # A daemon that is frozen for longer would stand by when it is thawed.
+        # A daemon that is frozen for longer would become a standby.
         "store": {"url": url, "directory": str(directory), "lease_ttl": "1m"},
     }
     with OneCore(directory, broker.new_vhost(), settings) as daemon:
         daemon.until_ready()
-        # Ready is also who could lead and does not yet: what is published then is for nobody.
+        # A standby is also ready, but does not read: events published then would be lost.
         wait_until(lambda: daemon.metrics().get("celery_monitor_events_total"), what="a probe that has come back")
         daemon.pause()
         to = AmqpPublisher(daemon.settings["broker"]["url"])
@@ -74,14 +74,14 @@ def run(directory: Path, broker: RabbitMQ, load: Load, store: str, url: str) -> 
 
 
 def done(daemon: Daemon, expected: int) -> bool:
-    """Everything is counted, and nothing waits for its acknowledgement."""
+    """Whether all events are counted and acknowledged."""
     found = daemon.metrics()
     events = sum(value for labels, value in found["celery_monitor_events_total"] if "task-" in labels["type"])
     return events >= expected and found["celery_monitor_unacked_messages"] == [({}, 0)]
 
 
 def main() -> None:
-    """One and three events a message, as the peers were measured; and twenty, as busy workers may send."""
+    """Measure one and three events per message, as for the peers, and twenty, as busy workers may send."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=60_000)
     parser.add_argument("--turns", type=int, default=3)

@@ -1,14 +1,13 @@
-"""Many people with an open page while events come in: lag of the stream, answers, memory, on RabbitMQ.
+"""Many viewers with an open page while events arrive: lag of the stream, responses and memory, on RabbitMQ.
 
     PYTHONPATH=. python bench/viewers.py [--viewers 50] [--rate 10000] [--per-message 3] [--seconds 60] [--write]
 
-Each viewer asks for the overview as the page's script does, every 10 s, on a connection that a browser would keep. The
-daemon has its default settings, but for the address of the broker and the store; the publisher and the viewers are a
-process each. Every request without an answer is told: when it was sent, what came instead and after how long, and how
-far the stream was behind. Exit code 1 when the lag was above 1 s, when an answer was lost, when memory in the last
-third was a tenth above that of the third before, or when fewer than 95 % of the wanted events were read: then the
-machine had no processor left for them, as the processor times beside them tell. ``--write`` writes the part of
-docs/benchmarks.md.
+Each viewer requests the overview every 10 s like the page's script, on a persistent connection like that of a browser.
+The daemon uses its default settings, except for the broker's address and the store; the publisher and the viewers are
+one process each. Every request without a response is reported: when it was sent, what happened instead and after how
+long, and the lag of the stream. The exit code is 1 if the lag was above 1 s, if a response was lost, if memory in the
+last third was a tenth above that of the second third, or if fewer than 95 % of the wanted events were read: then the
+machine was too slow, as the CPU times show. ``--write`` writes the section of docs/benchmarks.md.
 """
 
 import argparse
@@ -33,40 +32,40 @@ from tests.servers import RabbitMQ
 
 MAX_LAG = 1.0
 READ = 0.95
-"""Of the wanted rate."""
+"""Minimum share of the wanted rate."""
 GROWTH = 0.1
-"""Of the memory from the middle third to the last."""
+"""Maximum growth of the memory from the middle third to the last."""
 _TLS = ssl.create_default_context()
-"""Not used: but each client would load the certificate authorities again, and the others would wait meanwhile."""
+"""Not used. Without it, each client would load the certificate authorities, and the others would wait meanwhile."""
 SAMPLES_PER_SECOND = 2
 _ASKED = {"accept": "text/html", "cache-control": "max-age=3"}
-"""As in app.js."""
+"""Seconds, as in app.js."""
 _KEPT = httpx.Limits(keepalive_expiry=60)
-"""As browsers keep a connection, which is longer than from one request to the next."""
+"""Seconds for which browsers keep a connection, longer than the time between two requests."""
 _TEXT = 200
 
 
 @dataclass
 class Seen:
-    """What was measured. Seconds and bytes."""
+    """The measurements, in seconds and bytes."""
 
     began: float = field(default_factory=time.monotonic)
     answers: list[float] = field(default_factory=list)
     sizes: set[int] = field(default_factory=set)
     lost: list[str] = field(default_factory=list)
-    """Requests without an answer: when, what came instead, and after how long."""
+    """Requests without a response: when, what happened instead, and after how long."""
     lags: list[float] = field(default_factory=list)
     resident: list[int] = field(default_factory=list)
 
     def lose(self, who: str, sent: float, what: str) -> None:
-        """Note a request without an answer."""
+        """Record a request without a response."""
         lag = f"{self.lags[-1]:.2f} s" if self.lags else "not known"
         took = time.monotonic() - sent
         self.lost.append(f"{who} at {sent - self.began:.1f} s: {what}, after {took:.2f} s; the lag was {lag}")
 
 
 async def ask(client: httpx.AsyncClient, path: str, who: str, seen: Seen) -> str | None:
-    """An answer; None when it was lost."""
+    """The response; None if it was lost."""
     sent = time.monotonic()
     try:
         answer = await client.get(path)
@@ -83,7 +82,7 @@ async def ask(client: httpx.AsyncClient, path: str, who: str, seen: Seen) -> str
 
 
 async def view(url: str, number: int, viewers: int, until: float, seen: Seen) -> None:
-    """One viewer; they do not all come at once."""
+    """Run one viewer. Viewers start at different times."""
     await asyncio.sleep(REFRESH_SECONDS * number / viewers)
     options = {"base_url": url, "timeout": 60, "trust_env": False, "verify": _TLS, "limits": _KEPT, "headers": _ASKED}
     async with httpx.AsyncClient(**options) as client:  # type: ignore[arg-type] # of many types
@@ -93,7 +92,7 @@ async def view(url: str, number: int, viewers: int, until: float, seen: Seen) ->
 
 
 async def watch(daemon: Daemon, until: float, seen: Seen) -> None:
-    """How far the stream is behind, and how much memory the daemon has."""
+    """Record the lag of the stream and the daemon's memory."""
     async with httpx.AsyncClient(base_url=daemon.url(), timeout=60, trust_env=False, verify=_TLS) as client:
         while time.monotonic() < until:
             text = await ask(client, "/metrics", "scrape", seen) or ""
@@ -104,7 +103,7 @@ async def watch(daemon: Daemon, until: float, seen: Seen) -> None:
 
 
 async def both(daemon: Daemon, viewers: int, seconds: float) -> Seen:
-    """All viewers and the watch."""
+    """Run all viewers and the recorder."""
     seen = Seen()
     until = seen.began + seconds
     await asyncio.gather(
@@ -114,7 +113,7 @@ async def both(daemon: Daemon, viewers: int, seconds: float) -> Seen:
 
 
 def print_report(seen: Seen) -> None:
-    """Print what was measured of the pages."""
+    """Print the measurements of the pages."""
     lags = sorted(seen.lags)
     p95 = lags[int(len(lags) * 0.95)]
     print(f"stream lag: median {statistics.median(lags):.3f} s, p95 {p95:.3f} s, largest {lags[-1]:.3f} s")
@@ -130,7 +129,7 @@ def print_report(seen: Seen) -> None:
 
 
 def section(seen: Seen, arguments: argparse.Namespace, rate: float, cores: float) -> str:
-    """The part of docs/benchmarks.md. ``cores``: how many of them the daemon used."""
+    """The section of docs/benchmarks.md. ``cores``: the number of cores that the daemon used."""
     answers = [1000 * seconds for seconds in seen.answers]
     memory = [f"{statistics.mean(part):.0f}" for part in parts(seen.resident, 6)]
     rows = [
@@ -149,13 +148,13 @@ def section(seen: Seen, arguments: argparse.Namespace, rate: float, cores: float
 
 
 def parts(sizes: list[int], number: int) -> list[list[float]]:
-    """Sizes in bytes, in MiB and cut into parts of about the same length."""
+    """Sizes converted from bytes to MiB and split into parts of about the same length."""
     bounds = [len(sizes) * part // number for part in range(number + 1)]
     return [[size / 2**20 for size in sizes[low:high]] for low, high in itertools.pairwise(bounds) if high > low]
 
 
 def failures(seen: Seen, rate: float, wanted: int) -> list[str]:
-    """What was not as it should be."""
+    """The requirements that were not met."""
     found = [f"the lag was above {MAX_LAG:g} s"] if max(seen.lags) > MAX_LAG else []
     found += ["answers were lost"] if seen.lost else []
     *_, middle, last = map(statistics.mean, parts(seen.resident, 3))
@@ -165,7 +164,7 @@ def failures(seen: Seen, rate: float, wanted: int) -> list[str]:
 
 
 def main() -> None:
-    """Measure, and say whether all was within its bounds."""
+    """Measure, and report whether all requirements were met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--viewers", type=int, default=50)
     parser.add_argument("--rate", type=int, default=10_000)

@@ -1,9 +1,9 @@
-"""So many idle workers as one process: their heartbeats, and their answers to remote control.
+"""Simulates many idle workers in one process: their heartbeats and their answers to remote control.
 
     PYTHONPATH=. python bench/workers.py --broker amqp://localhost --workers 3000
 
 Each sends a heartbeat every two seconds and answers ``ping``, ``enable_events``, ``stats``, ``active_queues``,
-``registered``, ``active``, ``reserved`` and ``scheduled``, with what Celery 5.7 answers. RabbitMQ only.
+``registered``, ``active``, ``reserved`` and ``scheduled`` like Celery 5.7. RabbitMQ only.
 """
 
 import argparse
@@ -24,7 +24,7 @@ _QUEUE: Final = {"name": "celery", "exchange": {"name": "celery", "type": "direc
 
 
 def answer(method: str, worker: int) -> Any:  # noqa: ANN401 - as JSON
-    """What a worker says to a question."""
+    """A worker's answer to a remote control command."""
     if method == "stats":
         processes = list(range(worker * 10, worker * 10 + 4))
         pool = {"implementation": "celery.concurrency.prefork:TaskPool", "max-concurrency": 4, "processes": processes}
@@ -38,7 +38,7 @@ def answer(method: str, worker: int) -> Any:  # noqa: ANN401 - as JSON
 
 
 class Workers:
-    """The workers celery@worker-00000 and following, on one connection for questions and one for events."""
+    """The workers celery@worker-00000 and following, with one connection for remote control and one for events."""
 
     def __init__(self, url: str, number: int) -> None:
         """Connects and listens."""
@@ -68,7 +68,7 @@ class Workers:
                 )
 
     def run(self, until: float) -> None:
-        """Until this time of the monotonic clock. Heartbeats are spread over their interval."""
+        """Run until this time of the monotonic clock. Heartbeats are spread over their interval."""
         beats = self._heartbeats()
         began, sent = time.monotonic(), 0
         while (now := time.monotonic()) < until:
@@ -90,7 +90,7 @@ class Workers:
 
 
 def main() -> None:
-    """Be the workers for some time."""
+    """Simulate the workers for some time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--broker", required=True)
     parser.add_argument("--workers", type=int, default=3000)

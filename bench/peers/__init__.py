@@ -1,1 +1,1 @@
-"""Readers of one event stream, to compare: this daemon, its peers from PyPI, and bare kombu."""
+"""Readers of one event stream to compare: this daemon, its peers from PyPI, and plain kombu."""

@@ -1,8 +1,8 @@
-"""The floor: kombu takes each message and acknowledges it, and does nothing else.
+"""The lower bound: kombu receives and acknowledges each message and does nothing else.
 
     python bench/peers/floor.py BROKER_URL COUNTER_FILE
 
-The number of messages is in the file's first eight bytes.
+The first eight bytes of the file contain the number of messages.
 """
 
 import mmap
@@ -14,7 +14,7 @@ from kombu import Connection, Consumer, Queue
 
 
 def main(url: str, counter: Path) -> None:
-    """Read until the process is ended."""
+    """Read until the process is killed."""
     counter.write_bytes(bytes(8))
     with counter.open("r+b") as file, mmap.mmap(file.fileno(), 8) as shared, Connection(url) as connection:
         queue = Queue("floor", get_exchange(connection), routing_key="#", exclusive=True, auto_delete=True)

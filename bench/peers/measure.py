@@ -1,4 +1,4 @@
-"""One reader on the streams of one broker, one after the other: what it used for each of them."""
+"""Measures one reader on the streams of one broker, one after the other."""
 
 import re
 import subprocess
@@ -16,21 +16,21 @@ from bench.publish import Load
 FLAT_OUT: Final = 10**9
 _WARM_UP: Final = 4.0
 _STEADY_AFTER: Final = 3.0
-"""Seconds of a steady load before it is measured: what is done once is done by then."""
+"""Seconds of a steady load before the measurement, by which one-time work is done."""
 _IDLE_AFTER: Final = 20.0
-"""Seconds before idling is measured: from 10 s after its start, celery-monitor prepares its newest reports and 40 days
-of earlier ones, five a second. That is done once."""
+"""Seconds before the idle reader is measured: from 10 s after its start, celery-monitor prepares its newest reports and
+40 days of earlier ones, once."""
 _SETTLE: Final = 2.5
-"""Seconds without another event, after which nothing more is expected."""
+"""Seconds without a new event after which no more events are expected."""
 _PATIENCE: Final = 90.0
-"""Seconds after the end of a load in which a reader may still count it."""
+"""Seconds after the end of a load within which a reader may still count events."""
 _EVENTS_PER_TASK: Final = 3.56
-"""Of bench.publish.Load, about."""
+"""Approximately, for bench.publish.Load."""
 
 
 @dataclass(frozen=True)
 class Stream:
-    """``rate`` events a second, FLAT_OUT or 0 (idle), ``per_message`` of them in a message."""
+    """A stream: ``rate`` events per second, FLAT_OUT or 0 (idle), with ``per_message`` events in a message."""
 
     broker: str
     rate: int
@@ -39,31 +39,31 @@ class Stream:
 
 @dataclass(frozen=True)
 class Size:
-    """How much of each stream."""
+    """The length of each stream."""
 
     seconds: float
-    """Of a steady load, and of idling."""
+    """Seconds of a steady load and of an idle stream."""
     tasks: int
-    """Of a load that is flat out."""
+    """Tasks of a flat-out load."""
 
 
 @dataclass(frozen=True)
 class Used:
-    """What a reader did in some time."""
+    """The resources that a reader used during a period."""
 
     published: int
     counted: int
     cpu_per_event: float | None
-    """Seconds for each event that it counted."""
+    """Seconds of CPU time per counted event."""
     cpu_share: float
-    """Of one core; at a flat-out load, while it lasted."""
+    """Share of one core; of a flat-out load, during the load."""
     reached: float | None = None
-    """Events a second of a steady load, which a busy machine may not come to."""
+    """Events per second of a steady load, which a busy machine may not reach."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one reader did with one stream. CPU time is of its process only."""
+    """The measurement of one reader with one stream. The CPU time is that of its process only."""
 
     run: int
     reader: str
@@ -72,7 +72,7 @@ class Measured:
     per_message: int
     published: int = 0
     counted: int | None = None
-    """None: it died, or did not answer any more."""
+    """None: the reader died or stopped answering."""
     cpu_per_event: float | None = None
     cpu_share: float | None = None
     resident: int | None = None
@@ -85,7 +85,7 @@ class Measured:
 def life(
     name: str, streams: Sequence[Stream], url: str, directory: Path, *, size: Size, run: int
 ) -> Iterator[Measured]:
-    """One reader, started for these streams of a broker, and ended after them."""
+    """Start one reader, measure it with these streams of a broker, and stop it."""
     counted = 0
     with start(name, directory, url) as reader:
         time.sleep(_WARM_UP)
@@ -108,7 +108,7 @@ def _tail(directory: Path) -> str:
 
 
 def _measure(reader: Reader, url: str, stream: Stream, size: Size, before: int) -> Used:
-    """``before``: what it had counted until then."""
+    """Measure one stream. ``before``: the number of events counted before."""
     if stream.rate == 0:
         return _idle(reader, size.seconds)
     if stream.rate == FLAT_OUT:
@@ -117,16 +117,16 @@ def _measure(reader: Reader, url: str, stream: Stream, size: Size, before: int) 
 
 
 def _command(url: str, stream: Stream, tasks: int) -> list[str]:
-    """The publisher of a load."""
+    """The command of the publisher of a load."""
     found = [sys.executable, "bench/publish.py", "--broker", url, "--tasks", str(tasks), "--rate", str(stream.rate)]
     found += ["--per-message", str(stream.per_message)]
     return [*found, "--even"] if stream.rate <= 1000 else found
 
 
 def _settled(reader: Reader, per_message: int) -> tuple[int, float, float]:
-    """Wait until it counts no more: the number, its CPU time, and when that was first seen.
+    """Wait until the count is stable. Returns the count, the CPU time, and when the count was first reached.
 
-    Raises OSError or HTTPException when it does not answer at the end, or has ended.
+    Raises OSError or HTTPException if the reader does not answer at the end or has exited.
     """
     until = time.monotonic() + _PATIENCE
     seen, cpu, at = -1, 0.0, 0.0
@@ -145,7 +145,7 @@ def _settled(reader: Reader, per_message: int) -> tuple[int, float, float]:
 
 
 def _idle(reader: Reader, seconds: float) -> Used:
-    """Nothing comes."""
+    """Measure a reader that receives no events."""
     time.sleep(_IDLE_AFTER)
     cpu, began = cpu_seconds(reader), time.monotonic()
     time.sleep(seconds)
@@ -153,7 +153,7 @@ def _idle(reader: Reader, seconds: float) -> Used:
 
 
 def _flat_out(reader: Reader, url: str, stream: Stream, tasks: int, before: int) -> Used:
-    """From the beginning of the load until the reader counts no more."""
+    """Measure from the start of the load until the reader's count is stable."""
     cpu, began = cpu_seconds(reader), time.monotonic()
     subprocess.run(_command(url, stream, tasks), check=True, stdout=subprocess.DEVNULL)
     counted, used, ended = _settled(reader, stream.per_message)
@@ -163,11 +163,11 @@ def _flat_out(reader: Reader, url: str, stream: Stream, tasks: int, before: int)
 
 
 def _steady(reader: Reader, url: str, stream: Stream, seconds: float, before: int) -> Used:
-    """In the middle of the load, so that what is done once is done. No scrape falls into the time that is measured."""
+    """Measure in the middle of the load, after one-time work and without a scrape."""
     tasks = int(stream.rate * (_STEADY_AFTER + seconds + 1) / _EVENTS_PER_TASK)
     with subprocess.Popen(_command(url, stream, tasks), stdout=subprocess.PIPE, text=True) as publisher:
         try:
-            next(iter(publisher.stdout or ()), "")  # it begins only now, on a busy machine after seconds
+            next(iter(publisher.stdout or ()), "")  # the load starts only now; on a busy machine this takes seconds
             time.sleep(_STEADY_AFTER)
             cpu, began = cpu_seconds(reader), time.monotonic()
             time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""The readers as processes: how each is started, what it has counted, and what a scrape of it takes."""
+"""The readers as processes: how to start them, read their counts and scrape them."""
 
 import json
 import os
@@ -23,34 +23,34 @@ _FLOWER = ("flower==2.2.0", "redis>=6.1", "packaging")
 _ROOT = Path(__file__).resolve().parents[2]
 _FLOWER_VENV = _ROOT / ".cache" / "flower-venv"
 _SCHEDULED = 2
-"""CPUCLOCK_SCHED of the kernel: the time that a process's threads ran."""
+"""CPUCLOCK_SCHED of the kernel: the run time of a process's threads."""
 _ANSWER = 15.0
-"""Seconds in which a scrape must be answered."""
+"""Timeout of a scrape in seconds."""
 
 
 class Reader(Protocol):
-    """One reader of the stream, running."""
+    """A running reader of the stream."""
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """The process ID."""
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process is running."""
 
     def events(self, per_message: int) -> int:
-        """Task events that it has counted; ``per_message`` tells how many a message has."""
+        """The number of counted task events. ``per_message``: events per message."""
 
     def scrape(self) -> float | None:
-        """Seconds that one scrape of /metrics takes, or None if it has none."""
+        """Seconds that one scrape of /metrics takes; None if the reader has no metrics."""
 
 
 def cpu_seconds(reader: Reader) -> float:
-    """User and system time of its process, to the nanosecond. Raises OSError when it has ended.
+    """User and system time of the process, in nanosecond resolution. Raises OSError if the process has exited.
 
-    The number of another process's CPU clock is that of clock_getcpuclockid(3); /proc has whole ticks of 10 ms, which
-    would be a tenth of what an idle reader uses in ten seconds.
+    The ID of another process's CPU clock is that of clock_getcpuclockid(3). /proc has only ticks of 10 ms, a tenth of
+    the CPU time that an idle reader uses in ten seconds.
     """
     return time.clock_gettime((~reader.pid << 3) | _SCHEDULED)
 
@@ -61,9 +61,9 @@ def resident_bytes(reader: Reader) -> int:
 
 
 def _total(exposition: str, prefix: str) -> int:
-    """Sum of the samples whose line starts with ``prefix``, without events of workers.
+    """The sum of the samples whose line starts with ``prefix``, without worker events.
 
-    Lines are summed as text: a parser would take longer than what is measured.
+    Lines are summed as text, because a parser would take longer than the measured work.
     """
     lines = (line for line in exposition.splitlines() if line.startswith(prefix) and '"worker-' not in line)
     return sum(int(float(line.rpartition(" ")[2])) for line in lines)
@@ -84,7 +84,7 @@ class Monitor(Daemon):
         super().__init__(directory, url, {"broker": {"probe_interval": "5s"}})
 
     def start(self) -> None:
-        """Start it, and wait until it counts."""
+        """Start it and wait until it counts events."""
         super().start()
         self.until_ready()
 
@@ -115,7 +115,7 @@ class Exporter(CeleryExporter):
 
 
 class Flower(ServerProcess):
-    """Flower, which counts events for Prometheus, too."""
+    """Flower, which also counts events for Prometheus."""
 
     def __init__(self, directory: Path, url: str) -> None:
         """Choose a port."""
@@ -125,7 +125,7 @@ class Flower(ServerProcess):
 
     @staticmethod
     def install() -> None:
-        """Into an environment of its own, once."""
+        """Install it into a separate environment, once."""
         done = _FLOWER_VENV / "installed"
         if not done.exists() or json.loads(done.read_text()) != list(_FLOWER):
             subprocess.run([sys.executable, "-m", "venv", "--clear", str(_FLOWER_VENV)], check=True)
@@ -138,7 +138,7 @@ class Flower(ServerProcess):
         return [*flower, "--address=127.0.0.1", f"--port={self.port}"]
 
     def ready(self) -> bool:
-        """It serves."""
+        """Whether it serves requests."""
         return answers(self.port)
 
     def events(self, per_message: int) -> int:
@@ -165,7 +165,7 @@ class Floor(ServerProcess):
         return [sys.executable, str(Path(__file__).with_name("floor.py")), self.url, str(self.counter)]
 
     def ready(self) -> bool:
-        """It consumes."""
+        """Whether it consumes."""
         return self.log.exists() and "ready" in self.log.read_text()
 
     def events(self, per_message: int) -> int:
@@ -173,7 +173,7 @@ class Floor(ServerProcess):
         return per_message * int.from_bytes(self.counter.read_bytes(), "little")
 
     def scrape(self) -> None:
-        """It has no metrics."""
+        """None, because it has no metrics."""
 
 
 READERS = {"celery-monitor": Monitor, "celery-exporter": Exporter, "Flower": Flower, "kombu, ack only": Floor}
@@ -181,7 +181,7 @@ READERS = {"celery-monitor": Monitor, "celery-exporter": Exporter, "Flower": Flo
 
 
 def install(names: Iterable[str]) -> None:
-    """Those that are not part of this environment. Raises CalledProcessError when they cannot be had."""
+    """Install the readers that are not part of this environment. Raises CalledProcessError if that fails."""
     if "celery-exporter" in names:
         peer.install()
     if "Flower" in names:
@@ -189,7 +189,7 @@ def install(names: Iterable[str]) -> None:
 
 
 def start(name: str, directory: Path, url: str) -> AbstractContextManager[Reader]:
-    """The reader on a broker: started on entry, ended on exit."""
+    """A reader of a broker, started on entry and stopped on exit."""
     reader: AbstractContextManager[Reader] = READERS[name](directory, url)
     return reader
 

@@ -1,4 +1,4 @@
-"""The part "peers" of docs/benchmarks.md and its plots, from the measurements of bench/side_by_side.py."""
+"""The section "peers" of docs/benchmarks.md and its plots, from the measurements of bench/side_by_side.py."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 
 
 def medians(found: Iterable[Row]) -> list[dict[str, Any]]:
-    """One row for each reader and stream: each figure the median over the runs, and in ``spread`` the extremes."""
+    """One row per reader and stream, with the median of each figure over the runs and the extremes in ``spread``."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in found:
         groups.setdefault((row["broker"], row["rate"], row["per_message"], row["reader"]), []).append(row)
@@ -41,12 +41,12 @@ def _median(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _of(rows: Sequence[Row], **wanted: object) -> dict[str, Row]:
-    """Reader → row, of one stream."""
+    """The rows of one stream by reader."""
     return {r["reader"]: r for r in rows if all(r[field] == value for field, value in wanted.items())}
 
 
 def stream(row: Row) -> str:
-    """The stream in words."""
+    """The description of a stream."""
     if row["rate"] == 0:
         return "idle"
     events = "1 event" if row["per_message"] == 1 else f"{row['per_message']} events"
@@ -55,7 +55,7 @@ def stream(row: Row) -> str:
 
 
 def _figure(row: Row) -> tuple[str, float, str]:
-    """What a stream is judged by: the field, its scale, and its unit."""
+    """The figure by which readers are compared on a stream: the field, its scale and its unit."""
     return ("cpu_per_event", 1e6, " µs") if row["rate"] == FLAT_OUT else ("cpu_share", 100.0, " %")
 
 
@@ -87,7 +87,7 @@ def _cell(row: Row | None) -> str:
 
 
 def _ratio(found: Sequence[Row]) -> str:
-    """Of one stream: the median over the runs, each of which has its own ratio."""
+    """The ratio for one stream: the median of the ratios of the runs."""
     runs: dict[int, dict[str, Row]] = {}
     for row in found:
         runs.setdefault(row["run"], {})[row["reader"]] = row
@@ -103,7 +103,7 @@ def _ratio(found: Sequence[Row]) -> str:
 
 
 def table(found: Sequence[Row]) -> str:
-    """Processor time: flat out for each event, else as a share of one core."""
+    """The table of CPU time: per event for a flat-out load, otherwise as a share of one core."""
     rows = medians(found)
     names = _readers(rows)
     lines = [f"| Broker | Stream | {' | '.join(names)} | {PEER} takes |"]
@@ -119,7 +119,7 @@ def table(found: Sequence[Row]) -> str:
 
 
 def _readers(rows: Sequence[Row]) -> list[str]:
-    """Those that were measured, in their order."""
+    """The measured readers in their order."""
     return [name for name in READERS if any(row["reader"] == name for row in rows)]
 
 
@@ -138,7 +138,7 @@ def _memory(rows: Sequence[Row]) -> str:
 
 
 def line(row: Row) -> str:
-    """One measurement, for the progress."""
+    """A line about one measurement, for the progress output."""
     text = f"{row['broker']:<9}{stream(row):<38}{row['reader']:<16}"
     if row["counted"] is None:
         return text + "did not answer"
@@ -157,14 +157,14 @@ def console(results: Results) -> str:
 
 
 def losses(found: Sequence[Row]) -> str:
-    """What this daemon did not count, to the event."""
+    """The exact number of events that this daemon did not count."""
     own = [row for row in found if row["reader"] == OURS and row["counted"] is not None]
     published, counted = (sum(row[field] for row in own) for field in ("published", "counted"))
     return f"celery-monitor lost {published - counted:,} of {published:,} events."
 
 
 def paging_sentences(pages: Mapping[str, Sequence[Sequence[float]]]) -> list[str]:
-    """For each broker, over the pages of all runs."""
+    """A sentence for each broker about the pages of all runs."""
     sentences = []
     for broker, runs in pages.items():
         took = sorted(seconds for run in runs for seconds in run)
@@ -177,7 +177,7 @@ def paging_sentences(pages: Mapping[str, Sequence[Sequence[float]]]) -> list[str
 
 
 def chart(title: str, unit: str, bars: Sequence[tuple[str, str, float]]) -> str:
-    """An SVG of horizontal bars: label, reader, number. Fits a light and a dark page."""
+    """An SVG of horizontal bars: label, reader, number. It suits light and dark pages."""
     longest = max(number for _, _, number in bars)
     parts = []
     top = 40

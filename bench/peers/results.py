@@ -1,4 +1,4 @@
-"""What bench/side_by_side.py has measured, as it is kept in a file."""
+"""The measurements of bench/side_by_side.py and their file."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -10,20 +10,20 @@ KEPT: Final = Path("build/side_by_side.json")
 
 @dataclass
 class Results:
-    """Everything that was measured."""
+    """All measurements."""
 
     machine: str
-    """When and where, for a sentence."""
+    """The date and the machine, for a sentence."""
     size: str
-    """How much, for a sentence."""
+    """The size of the measurement, for a sentence."""
     streams: list[dict[str, Any]] = field(default_factory=list)
     """The fields of each Measured."""
     pages: dict[str, list[list[float]]] = field(default_factory=dict)
-    """Broker → for each run, what its pages took, sorted, in seconds."""
+    """Broker → for each run, the sorted durations of its pages in seconds."""
     seconds: float = 0.0
-    """That all of it took."""
+    """The total duration."""
 
     def keep(self) -> None:
-        """Write them down."""
+        """Write the results to the file."""
         KEPT.parent.mkdir(exist_ok=True)
         KEPT.write_text(json.dumps(asdict(self), indent=1))
