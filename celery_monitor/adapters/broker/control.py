@@ -16,7 +16,7 @@ from kombu import Exchange, Producer
 
 from celery_monitor.adapters.broker.addresses import KnownAddress
 from celery_monitor.adapters.broker.dial import Dialer
-from celery_monitor.adapters.broker.faults import Boundary, lost
+from celery_monitor.adapters.broker.faults import Boundary, lost, publishers_blocked
 from celery_monitor.adapters.broker.reply import Reply, UnreadableReason, read
 from celery_monitor.adapters.broker.reply_queue import open_reply_queue
 from celery_monitor.adapters.broker.session import Session
@@ -77,6 +77,8 @@ class RemoteControl:
         """Drop the connection that raised ``exc``; the error to raise."""
         line = self._line
         self._cut()
+        if line is not None and line.session.blocked:
+            return publishers_blocked()
         return lost(exc, _DOING, line.session.permissions if line else None, connecting=line is None)
 
     def _open(self, deadline: float) -> "_Line":

@@ -86,6 +86,14 @@ def describe(exc: BaseException) -> str:
     return re.sub(r"[^\x20-\x7e]+", " ", text)[:_TEXT_LIMIT]
 
 
+def publishers_blocked() -> SourceLostError:
+    """The error for an AMQP broker that takes no messages because of an alarm."""
+    return SourceLostError(
+        "the broker blocks publishers (memory or disk alarm)",
+        "run rabbitmqctl list_alarms, and free or add memory or disk space",
+    )
+
+
 def lost(
     exc: BaseException, doing: str, permissions: str | None = None, *, connecting: bool = False
 ) -> SourceLostError:

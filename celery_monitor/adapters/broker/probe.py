@@ -8,7 +8,7 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from celery_monitor.adapters.broker.addresses import KnownAddress
 from celery_monitor.adapters.broker.dial import Dialer, event_exchange
-from celery_monitor.adapters.broker.faults import Boundary, lost
+from celery_monitor.adapters.broker.faults import Boundary, lost, publishers_blocked
 from celery_monitor.adapters.broker.session import Session
 from celery_monitor.errors import SourceLostError, TasksRefusedError
 from celery_monitor.settings.broker import BrokerSettings
@@ -28,7 +28,6 @@ class BrokerProbe:
         self._exchange = settings.exchange
         self._session: Session | None = None
         self._producer: Any = None
-        self._blocked = False
 
     def send(self, body: bytes, timeout: float) -> None:
         """As Probe.send. On AMQP the broker has taken it when this returns."""
@@ -67,33 +66,25 @@ class BrokerProbe:
                 ) from exc
 
     def _failed(self, exc: Exception) -> SourceLostError:
-        session, blocked = self._session, self._blocked
+        session = self._session
         self.close()
-        if blocked:
-            return SourceLostError(
-                "the broker blocks publishers (memory or disk alarm)",
-                "run rabbitmqctl list_alarms, and free or add memory or disk space",
-            )
+        if session is not None and session.blocked:
+            return publishers_blocked()
         permissions = None if session is None else session.permissions
         return lost(exc, "cannot publish to the event exchange", permissions, connecting=session is None)
 
     def _open(self, deadline: float) -> Session:
         amqp = self._dialer.kind == "amqp"
-        options: dict[str, Any] = {"confirm_publish": True, "on_blocked": self._on_blocked} if amqp else {}
-        session = Session(self._dialer, deadline, **options)
+        session = Session(self._dialer, deadline, **({"confirm_publish": True} if amqp else {}))
         # Elsewhere declaring tells kombu alone that the exchange is a fanout; on AMQP it would need a permission.
         exchange = event_exchange(session.client, self._exchange)
         self._producer = Producer(session.channel, exchange, auto_declare=not amqp)
         self._session = session
         return session
 
-    def _on_blocked(self, _reason: str) -> None:
-        self._blocked = True
-
     def close(self) -> None:
         """As Probe.close."""
         session, self._session = self._session, None
         self._producer = None
-        self._blocked = False
         if session is not None:
             session.cut()

@@ -22,8 +22,12 @@ class Session:
         self._dialer, self._url = dialer, dialer.url
         self.kind = dialer.kind
         self.acknowledges = self.kind == "amqp"
+        self.blocked = False
+        """The broker takes no messages because of an alarm; known on AMQP, once one was published."""
         self._ended = threading.Event()
         timeout = max(_MIN_TIMEOUT, min(CONNECT_TIMEOUT, deadline - time.monotonic()))
+        if self.acknowledges:
+            options |= {"on_blocked": self._on_blocked, "on_unblocked": self._on_unblocked}
         self.client = dialer.dial(timeout=timeout, **options)
         self.permissions = dialer.permissions(self.client)
         self._transport = self.client.transport
@@ -38,6 +42,12 @@ class Session:
             undo.pop_all()
         dialer.rotation.opened()
         dialer.rotation.proven()
+
+    def _on_blocked(self, _reason: str) -> None:
+        self.blocked = True
+
+    def _on_unblocked(self) -> None:
+        self.blocked = False
 
     @property
     def outdated(self) -> bool:

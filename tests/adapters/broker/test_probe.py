@@ -1,5 +1,6 @@
 """The probe."""
 
+import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -93,8 +94,16 @@ def test_alarm(breakable_rabbitmq: RabbitMQ, listening: Listening, probing: Prob
         wait_until(lambda: "memory" in server.eval("rabbit_alarm:get_alarms()"), 60)
         with pytest.raises(SourceLostError, match="alarm"):
             probe.send(b"{}", 4)
+        late = threading.Timer(1.0, server.eval, ["vm_memory_monitor:set_vm_memory_high_watermark(0.4)"])
+        late.start()
+        probe.send(b"{}", 60)  # is blocked until the alarm ends
+        late.join()
     finally:
         server.eval("vm_memory_monitor:set_vm_memory_high_watermark(0.4)")
+    server.close_connections()
+    with pytest.raises(SourceLostError) as caught:
+        probe.send(b"{}", 20)
+    assert "alarm" not in str(caught.value)
     wait_until(lambda: _sent(probe, 2), 60)
 
 

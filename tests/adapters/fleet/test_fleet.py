@@ -363,6 +363,22 @@ def _works(fleet: BrokerFleet) -> bool:
     return True
 
 
+def test_alarm(breakable_rabbitmq: RabbitMQ, controlling: Controlling) -> None:
+    """Questions that a broker takes no more because of an alarm: told as that."""
+    server = breakable_rabbitmq
+    fleet = controlling(server.url())
+    assert _works(fleet)
+    server.eval("vm_memory_monitor:set_vm_memory_high_watermark(0.000001)")
+    try:
+        wait_until(lambda: "memory" in server.eval("rabbit_alarm:get_alarms()"), 60)
+        with pytest.raises(SourceLostError, match="alarm") as caught:
+            fleet.queues(0.2, NOW)
+        assert "list_alarms" in (caught.value.remedy or "")
+    finally:
+        server.eval("vm_memory_monitor:set_vm_memory_high_watermark(0.4)")
+    wait_until(lambda: _works(fleet), 60)
+
+
 def test_no_permission(rabbitmq: RabbitMQ, rabbitmq_url: str, controlling: Controlling) -> None:
     """Without permissions the remedy names them; with them all works."""
     vhost = urlsplit(rabbitmq_url).path.removeprefix("/")
