@@ -272,6 +272,7 @@ def pages(failure: str, ended: str, incident: str) -> dict[str, str]:
         "an incident": f"/incidents/{quote(incident, safe='')}",
         "workers": "/workers",
         "a worker": "/workers/celery@worker-1",
+        "queues": "/queues",
         "a queue": f"/queues/{QUEUES[0]}",
         "a queue, 7 days": f"/queues/{QUEUES[1]}?span=7d",
         "a queue without tasks": f"/queues/{queues()[-1]}?span=7d",

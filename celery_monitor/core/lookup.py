@@ -6,6 +6,7 @@ afterwards (``entries``, ``select_runs``). Changes between the two may or may no
 """
 
 import enum
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -23,6 +24,7 @@ _OVER: Final = -runs.ENDED_UNSEEN
 """``due_at`` of a run that is known to have ended although no event has reported it."""
 _T, _Y, _OK = map(int, (Stage.STARTED, Stage.RETRYING, Stage.SUCCEEDED))
 _ONE: Final = (None,)
+_NOT_WAITING: Final = (_T, _Y)
 CHILDREN: Final = 50
 """Maximum number of children that are listed for one task."""
 
@@ -190,6 +192,30 @@ def select_runs(
     part = matches[criteria.offset : criteria.offset + criteria.limit]
     by_state = {state: count for state, count in zip(LISTED, counts, strict=True) if count}
     return RunPage([to_task_run(uuid, run) for uuid, run in part], len(matches), by_state)
+
+
+def waiting_since(
+    tasks: Tasks, now: float, likely_queue: Callable[[str, str], str | None] = lambda *_: None
+) -> dict[str, float]:
+    """Queue → Unix seconds since when its oldest waiting run waits. Takes about 0.1 s for a million tasks.
+
+    A run waits from when it was sent (or received, if that is unknown), but not before its ETA. ``likely_queue``: see
+    TaskLookup; called once for each task and worker.
+    """
+    oldest: dict[str, float] = {}
+    likely = cache(likely_queue)
+    for entry in tasks[1]:
+        for run in _ONE if entry.others is None else runs.all_runs(entry):
+            run = run or entry  # noqa: PLW2901 - nearly every task has one run
+            if run.stage >= _OK or run.stage in _NOT_WAITING:
+                continue
+            since = run.sent_at or run.received_at
+            if run.details is not None and run.details.eta > since:
+                since = run.details.eta
+            queue = run.queue or (likely(run.name, run.host) if run.name else None)
+            if queue is not None and 0 < since <= now and since < oldest.get(queue, math.inf):
+                oldest[queue] = since
+    return oldest
 
 
 def _fits(criteria: RunFilter, likely_queue: Callable[[str, str], str | None]) -> Callable[[TaskRef], bool] | None:

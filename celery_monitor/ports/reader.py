@@ -250,6 +250,9 @@ class TaskView(Protocol):
     def page(self, criteria: RunFilter) -> RunPage:
         """Unfinished runs that match a filter."""
 
+    def waiting_since(self) -> dict[str, float]:
+        """Queue → Unix seconds since when its oldest waiting task waits. Only queues with waiting tasks."""
+
     def find(self, uuid: str) -> list[TaskRun]:
         """Runs of a task ID: unfinished ones, then ended ones that are still in memory, newest first."""
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec import structs
 
-from celery_monitor.core.lookup import RunFilter, RunPage, children, select_runs, to_task_run
+from celery_monitor.core.lookup import RunFilter, RunPage, children, select_runs, to_task_run, waiting_since
 from celery_monitor.core.model import Stage, TaskRun
 from celery_monitor.core.monitor import Monitor
 from celery_monitor.core.runs import all_runs
@@ -43,6 +43,12 @@ class MemoryTaskView:
         with self._lock:
             runs = self._monitor.lookup.complete(page.runs)
         return replace(page, runs=self._redacted(runs))
+
+    def waiting_since(self) -> dict[str, float]:
+        """See TaskView."""
+        with self._lock:
+            uuids = self._monitor.lookup.uuids()
+        return waiting_since(self._monitor.lookup.entries(uuids), self._clock.now(), self._likely_queue)
 
     def find(self, uuid: str) -> list[TaskRun]:
         """See TaskView."""
@@ -86,6 +92,11 @@ class StoredTaskView:
         """See TaskView. Covers the MAX_STORED tasks whose last event is the oldest."""
         rows = self._reader.tracked(MAX_STORED)
         return select_runs(([uuid for uuid, _ in rows], [ref for _, ref in rows]), criteria, self._clock.now())
+
+    def waiting_since(self) -> dict[str, float]:
+        """See TaskView. Covers the same tasks as ``page``."""
+        rows = self._reader.tracked(MAX_STORED)
+        return waiting_since(([uuid for uuid, _ in rows], [ref for _, ref in rows]), self._clock.now())
 
     def find(self, uuid: str) -> list[TaskRun]:
         """See TaskView. Only unfinished runs; ended ones are read from the store."""

@@ -52,7 +52,7 @@ PATHS: Final = (
     "/", "/tasks/own.pay", "/tasks/shop.pay", "/failures", "/failures/secretive-1", "/incidents", "/workers",
     "/metrics", "/reports/{date}", "/livez", "/readyz", "/health", "/openapi.json", "/nowhere", "/api/v1/summary",
     "/api/v1/tasks", "/api/v1/tasks/own.pay", "/api/v1/failures", "/api/v1/failures/secretive-1", "/api/v1/incidents",
-    "/api/v1/workers", "/runs", "/runs/secretive-1", "/api/v1/runs", "/api/v1/runs/secretive-1", "/silences",
+    "/api/v1/workers", "/queues", "/runs", "/runs/secretive-1", "/api/v1/runs", "/api/v1/runs/secretive-1", "/silences",
     "/schedules", "/sign-in?next=/runs", "/sign-in/callback?code=x&state=x",
     "/api/v1/outbox", "/api/v1/reports/{date}", "/api/v1/tasks?limit=x",
 )  # fmt: skip

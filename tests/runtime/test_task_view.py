@@ -10,6 +10,27 @@ from tests.builders import NOON, body, raw
 from tests.fakes import ManualClock
 
 
+def test_since_when_tasks_wait() -> None:
+    """By queue, the oldest one: from when it was sent, or became due. What runs, or is not due yet, does not wait."""
+    monitor = Monitor(Limits(), Restored(), NOON)
+    monitor.connected(acknowledges=True)
+    monitor.learn_queues({"w1@box": ["pay"]})
+    eta = {"due": "2023-11-15T12:00:40+00:00", "later": "2023-11-15T13:00:00+00:00"}
+    events = [
+        raw("sent", "s1", NOON + 30, name="t", queue="mail"),
+        raw("sent", "s2", NOON + 20, name="t", queue="mail"),
+        raw("sent", "due", NOON, name="t", queue="due", eta=eta["due"]),
+        raw("sent", "later", NOON, name="t", queue="later", eta=eta["later"]),
+        raw("received", "r1", NOON + 50, name="t"),
+        raw("sent", "runs", NOON, name="t", queue="busy"),
+        raw("received", "runs", NOON + 1, name="t"),
+        raw("started", "runs", NOON + 2),
+    ]
+    monitor.receive([Delivery(body(*events))], NOON + 60)
+    view = MemoryTaskView(monitor, threading.Lock(), ManualClock(time=NOON + 60), ())
+    assert view.waiting_since() == {"mail": NOON + 20, "due": NOON + 40, "pay": NOON + 50}
+
+
 def test_a_queue_that_no_event_has_told() -> None:
     """Celery sends no task-sent unless it is told to: a run is listed by the queue that is shown with it."""
     monitor = Monitor(Limits(), Restored(), NOON)

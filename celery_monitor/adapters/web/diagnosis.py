@@ -126,7 +126,7 @@ def next_steps(incident: Incident, *, is_notified: bool, workers: int, operator:
     if incident.condition in OF_QUEUES and incident.subject:
         steps.append(Step("Look at the queue", f"queues/{path(incident.subject)}", incident.subject))
     if incident.condition is not Condition.FAILURE or not steps:
-        steps.append(Step("Look at the", "workers", "workers and queues"))
+        steps.append(Step("Look at the", "workers", "workers"))
     return steps
 
 

@@ -1,5 +1,6 @@
 """Queues, and one queue with its tasks, times, workers and incidents, as pages and as JSON."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from celery_monitor.adapters.web import curves, incidents, trends, views
@@ -23,7 +24,7 @@ from celery_monitor.adapters.web.sorting import SortColumn, numbered, order
 from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.adapters.web.trends import DAY_HOURS, HOUR, SPANS, Window
 from celery_monitor.core import paging
-from celery_monitor.core.model import QueueStats, Snapshot, Worker
+from celery_monitor.core.model import FAILED, SUCCEEDED, QueueStats, Snapshot, Worker
 from celery_monitor.ports import TaskRow
 from celery_monitor.settings.units import DAY
 
@@ -31,6 +32,8 @@ FIELDS: Final = ("span", "sort", "page")
 _OPEN: Final = 10
 """Maximum number of open incidents that are listed."""
 _DEFAULT_SORT: Final = "executed"
+_DEFAULT_LIST_SORT: Final = "waiting"
+QUEUES_PER_PAGE: Final = 100
 
 Waits = Mapping[str, tuple[float, int]]
 """Task → (total seconds that its runs waited in the queue, number of these runs)."""
@@ -49,10 +52,17 @@ class QueueView:
     """Waiting times since counting began."""
     workers: Sequence[Worker]
     """Workers that consume it, by hostname."""
+    oldest_waiting_at: float | None
+    """Since when its oldest waiting task waits; None if no task is known to wait."""
 
     def json(self) -> views.Json:
         """The queue for the API, without its tasks."""
-        return views.queue(self.stats) | views.totals(self.tasks) | {"wait": views.waited(*self.waited())}
+        return (
+            views.queue(self.stats)
+            | {"oldest_waiting_at": views.time(self.oldest_waiting_at)}
+            | views.totals(self.tasks)
+            | {"wait": views.waited(*self.waited())}
+        )
 
     def waited(self) -> tuple[float, int]:
         """(total seconds waited, number of runs) of all tasks."""
@@ -68,6 +78,38 @@ class QueueView:
         return seconds / count if count else -1.0
 
 
+def _total(state: QueueView, *kinds: int) -> int:
+    return sum(row.counts[kind] for row in state.tasks for kind in kinds)
+
+
+def _rate(state: QueueView) -> float:
+    executed = _total(state, SUCCEEDED, FAILED)
+    return _total(state, FAILED) / executed if executed else -1.0
+
+
+def _mean_wait(state: QueueView) -> float:
+    seconds, count = state.waited()
+    return seconds / count if count else -1.0
+
+
+COLUMNS: Final = (
+    SortColumn(
+        "waiting", "Waiting", lambda state: -1 if state.stats.length is None else state.stats.length, numeric=True
+    ),
+    SortColumn("oldest", "Oldest waiting", lambda state: -(state.oldest_waiting_at or math.inf), numeric=True),
+    SortColumn("workers", "Workers", lambda state: state.stats.workers, numeric=True),
+    SortColumn("executed", "Executed", lambda state: _total(state, SUCCEEDED, FAILED), numeric=True),
+    SortColumn("failed", "Failed", lambda state: _total(state, FAILED), numeric=True),
+    SortColumn("rate", "Rate", _rate, numeric=True),
+    SortColumn("wait", "Mean wait", _mean_wait, numeric=True),
+    SortColumn(
+        "last", "Last failure", lambda state: max((row.last_failure_at or 0.0 for row in state.tasks), default=0.0)
+    ),
+)
+NAME_COLUMN: Final = SortColumn("name", "Queue", lambda state: state.stats.name, down=False)
+"""The first column of the list, which is sorted by the length of the queues unless another order is requested."""
+
+
 class QueuePages:
     """The endpoints."""
 
@@ -79,11 +121,33 @@ class QueuePages:
     def routes(self) -> list[Route]:
         """The routes of the endpoints."""
         return [
-            Route("/queues", _to_workers),
+            Route("/queues", self.queues),
             Route("/queues/{name:any}", self.queue),
             Route("/api/v1/queues", self.queues_as_json),
             Route("/api/v1/queues/{name:any}", self.queue_as_json),
         ]
+
+    async def queues(self, request: Request) -> Response:
+        """All queues, the longest first."""
+        given = {field: request.query_params.get(field, "") for field in ("sort", "page")}
+        columns = (NAME_COLUMN, *COLUMNS)
+        ordering = order(given["sort"] or _DEFAULT_LIST_SORT, columns)
+        states = sorted(await self._all(), key=NAME_COLUMN.key)
+        states.sort(key=ordering.column.key, reverse=ordering.down)
+        number, pages = numbered(given["page"], len(states), QUEUES_PER_PAGE)
+        return page(
+            request,
+            self._sources,
+            "queues.html",
+            queues=[state.json() for state in states[(number - 1) * QUEUES_PER_PAGE : number * QUEUES_PER_PAGE]],
+            total=len(states),
+            columns=ordering.heads(columns),
+            given=given,
+            number=number,
+            pages=pages,
+            retention=self._sources.retention,
+            refresh=True,
+        )
 
     async def queue(self, request: Request) -> Response:
         """One queue: runs and waits over time and by task."""
@@ -157,13 +221,14 @@ class QueuePages:
         in_order = sorted(rows, key=attrgetter("queue"))
         by_queue = {queue: list(found) for queue, found in groupby(in_order, key=attrgetter("queue"))}
         stats, workers = self._stats(), self._consumers()
-        waits = _waits(self._sources.snapshot())
+        waits, oldest = _waits(self._sources.snapshot()), await self._oldest()
         return [
             QueueView(
                 stats.get(name) or QueueStats(name, None, None, 0, 0),
                 by_queue.get(name, []),
                 waits.get(name, {}),
                 workers.get(name, []),
+                oldest.get(name),
             )
             for name in stats.keys() | by_queue.keys() | workers.keys()
         ]
@@ -176,7 +241,18 @@ class QueuePages:
         if not name or not (rows or stats or workers):
             raise HTTPException(404, "unknown queue: no task in it was counted, and no worker consumes it")
         waits = _waits(self._sources.snapshot(), name).get(name, {})
-        return QueueView(stats or QueueStats(name, None, None, 0, 0), rows, waits, workers)
+        oldest = (await self._oldest()).get(name)
+        return QueueView(stats or QueueStats(name, None, None, 0, 0), rows, waits, workers, oldest)
+
+    async def _oldest(self) -> Mapping[str, float]:
+        """See TaskView.waiting_since; by the names of queues as the store has them."""
+        view = self._sources.tasks()
+        found = await self._queries.shared("waiting since", view.waiting_since)
+        oldest: dict[str, float] = {}
+        for queue, since in found.items():
+            name = stored_text(queue)
+            oldest[name] = min(since, oldest.get(name, math.inf))
+        return oldest
 
     def _stats(self) -> dict[str, QueueStats]:
         """Queues as last reported by the broker, by their stored names."""
@@ -196,11 +272,6 @@ class QueuePages:
     def _shown(self, workers: Sequence[Worker]) -> list[views.Json]:
         details = self._sources.worker_details()
         return [views.worker(worker, details.get(worker.hostname)) for worker in workers]
-
-
-async def _to_workers(_: Request) -> Response:
-    """Redirect to the page of workers, which lists the queues."""
-    return RedirectResponse("workers#queues")
 
 
 def _since(begin: float, now: float) -> Window:

@@ -24,6 +24,7 @@ NAVIGATION: Final = (
     ("/errors", "Errors"),
     ("/failures", "Failures"),
     ("/incidents", "Incidents"),
+    ("/queues", "Queues"),
     ("/workers", "Workers"),
     ("/schedules", "Schedules"),
     ("/silences", "Silences"),
@@ -33,6 +34,7 @@ NAVIGATION: Final = (
 COMPILED: Final = (
     *("base.html", "parts.html", "overview.html", "report.html"),
     *("incident.html", "incidents.html", "failure.html", "failures.html", "task.html", "tasks.html", "queue.html"),
+    "queues.html",
 )
 """Templates that are compiled in advance: those of most pages and of the page that a notification links to."""
 REFRESH_SECONDS: Final = 10

@@ -50,7 +50,7 @@ class WorkerPages:
         ]
 
     async def workers(self, request: Request) -> Response:
-        """The current workers and queues; workers that are down first."""
+        """The current workers; workers that are down first."""
         sort = request.query_params.get("sort", "")
         ordering = order(sort, COLUMNS)
         shown = self._shown(
@@ -66,7 +66,6 @@ class WorkerPages:
             workers=shown,
             columns=ordering.heads(COLUMNS),
             given={"sort": sort},
-            queues=[views.queue(queue) for queue in self._sources.queues()],
             refresh=True,
         )
 

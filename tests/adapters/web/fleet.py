@@ -265,6 +265,7 @@ class Fleet:
     """In memory."""
     silent: bool = False
     """Nothing was ever heard."""
+    more_queues: list[QueueStats] = field(default_factory=list)
 
     def snapshot(self) -> Snapshot | None:
         """The state of now."""
@@ -292,8 +293,11 @@ class Fleet:
 
     def queues(self) -> list[QueueStats]:
         """Those that were asked last."""
-        known = [QueueStats("billing", 3, 1, 1, 8), QueueStats("celery", None, None, 1, 8)]
-        return [] if self.silent else known
+        return (
+            []
+            if self.silent
+            else [QueueStats("billing", 3, 1, 1, 8), QueueStats("celery", None, None, 1, 8), *self.more_queues]
+        )
 
     def report(self, day: date, now: float) -> Summary:
         """A day of the store."""

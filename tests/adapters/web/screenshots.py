@@ -68,9 +68,9 @@ def main(url: str, directory: Path, wanted: tuple[str, ...]) -> None:
 
 CORNERS = {
     **{f"empty-{page or 'overview'}": ("empty", page) for page in
-       ("", "tasks", "runs", "errors", "failures", "incidents", "workers", "schedules", "silences")},
+       ("", "tasks", "runs", "errors", "failures", "incidents", "queues", "workers", "schedules", "silences")},
     **{f"hostile-{page or 'overview'}": ("hostile", page) for page in
-       ("", "tasks", "runs", "errors", "failures", "incidents", "workers", "schedules", "silences")},
+       ("", "tasks", "runs", "errors", "failures", "incidents", "queues", "workers", "schedules", "silences")},
     "hostile-task": ("hostile", f"tasks/{LONG}"),
     "hostile-script": ("hostile", f"tasks/{quote(HOSTILE[1], '')}"),
     "hostile-run": ("hostile", f"runs/{quote(UNICODE_ID, '')}1"),
@@ -113,8 +113,9 @@ def pages(url: str) -> dict[str, str]:
         "run-unknown": "runs/4711",
         "ended": "runs?state=ended&sort=runtime",
         "workers": "workers",
+        "queues": "queues",
         "worker": first("workers", 'workers/[^"]+'),
-        "queue": first("workers", 'queues/[^"]+'),
+        "queue": first("queues", 'queues/[^"]+'),
         "schedules": "schedules",
         "silences": "silences",
         "report": "reports/today",

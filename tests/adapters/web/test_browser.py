@@ -53,6 +53,7 @@ PAGES = (
     "runs/never",
     "workers?sort=-load",
     "workers/celery%40box",
+    "queues",
     "queues/billing",
     "silences",
     "schedules",

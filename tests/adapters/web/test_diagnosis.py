@@ -98,7 +98,7 @@ def test_a_condition_of_a_queue_leads_to_it() -> None:
     steps = next_steps(one, is_notified=True, workers=1)
     assert [(step.link, step.link_text) for step in steps] == [
         ("queues/mail%2Fbulk", "mail/bulk"),
-        ("workers", "workers and queues"),
+        ("workers", "workers"),
     ]
 
 

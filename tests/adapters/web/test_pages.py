@@ -34,6 +34,7 @@ PAGES = (
     "/runs/id-1",
     "/workers",
     "/workers/celery%40box",
+    "/queues",
     "/queues/billing",
     "/reports/today",
 )
@@ -210,6 +211,7 @@ def test_hostile_texts_stay_text(site: Served, fleet: Fleet, commit: Commit) -> 
     for path in (
         "/",
         f"/tasks/{quoted}",
+        "/queues",
         f"/queues/{quoted}",
         "/errors",
         "/errors?by=exception",
@@ -347,6 +349,8 @@ def test_a_report_leads_on(site: Served) -> None:
         ("/reports/today", "Reports"),
         ("/reports/2026-11-22", "Reports"),
         ("/failures/id-1", "Failures"),
+        ("/queues", "Queues"),
+        ("/queues/billing", "Queues"),
         ("/", "Overview"),
     ],
 )
@@ -355,7 +359,7 @@ def test_a_page_knows_its_place(site: Served, path: str, named: str) -> None:
     assert re.findall(r'aria-current="(?:page|true)">(\w+)<', site.get(path).text)[0] == named
 
 
-@pytest.mark.parametrize("path", ["/", "/workers"])
+@pytest.mark.parametrize("path", ["/", "/queues", "/workers"])
 def test_what_is_left_open_looks_again(site: Served, path: str) -> None:
     """Pages that people leave open stay current by the script, but nothing with a form or a place in a list does.
 

@@ -8,8 +8,10 @@ from urllib.parse import quote
 
 import pytest
 
+from celery_monitor.adapters.web.filters import NONE
 from celery_monitor.adapters.web.parameters import stored_text
 from celery_monitor.adapters.web.queue_history import CACHED_FOR, MAX_CACHED, QueueHistory
+from celery_monitor.adapters.web.queues import QUEUES_PER_PAGE, QueuePages, QueueView
 from celery_monitor.adapters.web.trends import HOUR, window
 from celery_monitor.core.model import (
     COUNTS,
@@ -21,6 +23,7 @@ from celery_monitor.core.model import (
     HistoryRow,
     HourRow,
     IncidentState,
+    QueueStats,
     Series,
     SeriesKey,
 )
@@ -125,8 +128,85 @@ def test_the_api_has_the_same_numbers(site: Served, fleet: Fleet, commit: Commit
     listed = {item["name"]: item for item in site.get("/api/v1/queues").json()["items"]}
     assert list(listed) == sorted(listed)
     assert listed.keys() == {"billing", "celery", "idle", "mail"}
+    assert listed["celery"]["oldest_waiting_at"] == "2026-11-23T14:04:49.250Z"
+    assert listed["mail"]["oldest_waiting_at"] is None
     assert listed["billing"] == {key: one[key] for key in listed["billing"]}
     assert (listed["mail"]["length"], listed["mail"]["counts"]["succeeded"]) == (None, 9)
+
+
+def test_the_list(site: Served, fleet: Fleet, commit: Commit) -> None:
+    """Every queue that is known, with what waits in it now and what was counted in it, leads to its page."""
+    commit(more())
+    fleet.series = (in_memory("shop.charge", "billing", "a", (2, 2), 6.0),)
+    fleet.details["celery@box"] = replace(fleet.details["celery@box"], queues=("billing", "idle"))
+    page = site.get("/queues").text
+    rows = {row[0]: row[1:] for row in cells(page, "Queues, with")}
+    assert list(rows) == ["billing", "celery", "idle", "mail"]  # the longest first, those of unknown length last
+    assert rows["billing"][:7] == ["3", NONE, "1", "10", "3", "30.0 %", "1.5 s"]
+    assert "30 s ago" in rows["billing"][7]
+    assert rows["celery"][:3] == [NONE, "20 s ago", "1"]
+    assert rows["mail"][:6] == [NONE, NONE, "0", "9", "0", "0.0 %"]
+    assert 'href="./queues/billing"' in page
+    assert "4 queues." in shown(page)
+    assert 'href="../queues">Queues</a>' in site.get("/queues/billing").text
+
+
+@pytest.mark.parametrize(
+    ("sort", "names"),
+    [
+        ("", ["billing", "celery", "mail"]),
+        ("name", ["billing", "celery", "mail"]),
+        ("-name", ["mail", "celery", "billing"]),
+        ("oldest", ["celery", "billing", "mail"]),
+        ("workers", ["billing", "celery", "mail"]),
+        ("executed", ["billing", "mail", "celery"]),
+        ("failed", ["billing", "celery", "mail"]),
+        ("rate", ["billing", "celery", "mail"]),
+        ("wait", ["mail", "billing", "celery"]),
+        ("last", ["billing", "celery", "mail"]),
+    ],
+)
+def test_the_order_of_the_list(site: Served, fleet: Fleet, commit: Commit, sort: str, names: list[str]) -> None:
+    """Any column, in both directions."""
+    commit(more())
+    fleet.series = (
+        in_memory("shop.charge", "billing", "a", (2, 2), 6.0),
+        in_memory("shop.refund", "mail", "a", (0, 9), 900.0),
+    )
+    assert [row[0] for row in cells(site.get(f"/queues?sort={sort}").text, "Queues, with")] == names
+
+
+def test_a_queue_that_nobody_consumes(site: Served, fleet: Fleet) -> None:
+    """It stands out. Where the number of consumers is unknown, it does not."""
+    fleet.more_queues = [QueueStats("lonely", 9, 0, 0, 0), QueueStats("unknown", 9, None, 0, 0)]
+    page = site.get("/queues").text
+    rows = {row[0]: row[1:] for row in cells(page, "Queues, with")}
+    assert (rows["lonely"][2], rows["unknown"][2]) == ("none", "0")
+    assert page.count('class="n bad" data-label="Workers"') == 1
+
+
+def test_the_list_goes_by_pages(site: Served, commit: Commit) -> None:
+    """Per-client queues may be many."""
+    buckets = [bucket("a", f"client-{number:03}", succeeded=1) for number in range(QUEUES_PER_PAGE + 1)]
+    commit(Changes(now=NOW, sequence=2, buckets=buckets))
+    total = QUEUES_PER_PAGE + 3
+    first, second = (site.get(f"/queues?sort=name&page={number}").text for number in (1, 2))
+    assert f"{total} queues, page 1 of 2." in shown(first)
+    names = [row[0] for text in (first, second) for row in cells(text, "Queues, with")]
+    assert names == sorted(names)
+    assert len(names) == total
+    assert 'href="?sort=name&amp;page=2"' in first
+
+
+def test_no_queue_yet(site: Served, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has to happen before there is one."""
+    monkeypatch.setattr(QueuePages, "_all", _none)
+    fleet.silent = True
+    assert "No queue is known yet." in site.get("/queues").text
+
+
+async def _none(_: QueuePages) -> list[QueueView]:
+    return []
 
 
 @pytest.mark.parametrize(
@@ -170,7 +250,7 @@ def test_an_unknown_queue(site: Served, name: str) -> None:
         assert 'role="search"' in answer.text
         assert site.get(f"/api/v1/{address}").json()["error"].startswith("unknown queue")
     else:
-        assert site.get(f"/{address}", follow_redirects=True).url.path == "/workers"
+        assert site.get(f"/{address}", follow_redirects=True).url.path == "/queues"
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "line\nbreak", "x" * 3000, "Straße ?#%&"])

@@ -51,6 +51,7 @@ _QUEUE: Final = {
     "workers": COUNT,
     "processes": COUNT,
 }
+_OLDEST: Final = nullable({**TIME, "description": "Since when its oldest waiting task waits; null: none is known"})
 _WAITED: Final = {
     **object_of(count=COUNT, seconds=NUMBER),
     "description": "Runs whose waiting time was measured since counting began, and how long they waited together",
@@ -60,9 +61,10 @@ SCHEMAS: Final[dict[str, Json]] = {
     "Worker": object_of(**_WORKER),
     "WorkerInFull": object_of(**_WORKER, tasks=object_of(**dict.fromkeys(map(str, LISTED), COUNT))),
     "Queue": object_of(**_QUEUE),
-    "QueueWithTotals": object_of(**_QUEUE, **TOTALS, wait=_WAITED),
+    "QueueWithTotals": object_of(**_QUEUE, oldest_waiting_at=_OLDEST, **TOTALS, wait=_WAITED),
     "QueueInFull": object_of(
         **_QUEUE,
+        oldest_waiting_at=_OLDEST,
         **TOTALS,
         wait=_WAITED,
         tasks={**array(ref("QueueTask")), "description": "The first 1,000 by name"},
