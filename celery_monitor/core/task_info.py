@@ -46,13 +46,15 @@ def announce(ref: TaskRef, event: Event, names: Names, queues: Names, queue_of: 
 def relate(ref: TaskRef, event: Event) -> None:
     """Note how often it was retried, and which tasks it comes from. Of equal IDs one object is kept."""
     current = ref.details or NO_DETAILS
-    root, parent = current.root, current.parent
+    root, parent, retries = current.root, current.parent, event.retries
+    if root == event.root_id and parent == event.parent_id and (not retries or retries == current.retries):
+        return  # the task-received repeats its task-sent
     if parent is None and event.parent_id is not None:
         parent = _fitted(event.parent_id)
     if root is None and event.root_id is not None and event.root_id != event.uuid:
         root = _fitted(event.root_id)
     details = TaskDetails(
-        current.eta, event.retries or current.retries, parent if root == parent else root, parent, current.expires
+        current.eta, retries or current.retries, parent if root == parent else root, parent, current.expires
     )
     if details != current:
         ref.details = details

@@ -2,7 +2,7 @@
 
 import time
 
-from celery_monitor.core.fingerprint import MAX_EPOCHS, Fingerprints
+from celery_monitor.core.fingerprint import MAX_EPOCHS, Fingerprints, fingerprint_of
 from celery_monitor.core.model import Delivery
 
 
@@ -24,6 +24,15 @@ def test_a_smaller_prefetch_forgets_nothing() -> None:
     after.connected(acknowledges=True)
 
     assert all(after.is_redelivered_duplicate(message) for message in messages)
+
+
+def test_fingerprints_of_the_version_before_are_known() -> None:
+    """Version 0.1.0 stored blake2b. What it left unacknowledged is delivered again to its successor."""
+    after = Fingerprints(capacity=5)
+    after.restore(7, [(7, b"".join(fingerprint_of(message.body) for message in messages(3)))])
+    after.connected(acknowledges=True)
+
+    assert [after.is_redelivered_duplicate(message) for message in messages(4)] == [True, True, True, False]
 
 
 def test_the_newest_of_a_connection_are_known_on_it() -> None:
