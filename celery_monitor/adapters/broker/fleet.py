@@ -1,6 +1,6 @@
-"""What the workers say of themselves, and how long the broker's queues are (a FleetControl).
+"""Queries the workers, and the lengths of the broker's queues (a FleetControl).
 
-Answers come from any process that can reach the broker: whatever does not have the expected shape is left out.
+Any process that can reach the broker could send answers, so parts that do not have the expected shape are ignored.
 """
 
 import time
@@ -23,32 +23,32 @@ from celery_monitor.core.text import printable, shared
 from celery_monitor.core.workers import MAX_WORKERS
 from celery_monitor.settings.broker import BrokerSettings
 
-_UNIX_TIMES_FROM: Final = 1_000_000_000
-"""Smaller values of ``time_start`` are another machine's monotonic clock (Celery before 4.2, some pools)."""
+_MIN_UNIX_TIME: Final = 1_000_000_000
+"""Smaller values of ``time_start`` are from another machine's monotonic clock (Celery before 4.2, some pools)."""
 _LENGTHS_TIMEOUT: Final = 3.0
 _MAX_REGISTERED: Final = 10_000
 _MAX_TASKS: Final = 200_000
-"""Of one round; more are not named."""
-_MAX_BOUND: Final = 1_000
-"""Queues of one worker that tell where a task came from."""
+"""Maximum tasks in the answers of one round."""
+_MAX_BINDINGS: Final = 1_000
+"""Maximum queues of one worker that are searched for the queue of a task."""
 _MAX_NAMES: Final = 100_000
-"""Of queues, of all workers together: beyond it a worker counts for none of its queues."""
-_QUIET: Final = 0.5
-"""Seconds without another answer after which nobody else is waited for."""
+"""Maximum queue names in the answers of one round. Further names are ignored."""
+_MAX_SILENCE: Final = 0.5
+"""Seconds after the last answer until which further answers are awaited."""
 _CONF_INTERVAL: Final = 3600.0
-_CONF_OF: Final = 5
-"""Workers that are asked for their configuration."""
+_MAX_CONF_WORKERS: Final = 5
+"""Maximum workers whose configuration is requested."""
 _MAX_SUFFIXES: Final = 64
-_HOLDS: Final = ("active", "reserved", "scheduled")
+_HELD_COMMANDS: Final = ("active", "reserved", "scheduled")
 _MAX_POOL: Final = 40
 _MAX_IMPLEMENTATION: Final = 200
 """Characters of a pool's name."""
-_SWITCHED_ON: Final = "task events enabled"
-"""What a worker says (``celery.worker.control``) that did not send them before it was asked."""
+_NEWLY_ENABLED: Final = "task events enabled"
+"""The answer of a worker that did not send task events before (``celery.worker.control``)."""
 
 
 class BrokerFleet:
-    """Remote control and queue lengths on one connection of its own. For one thread, but for ``close``."""
+    """Remote control and queue lengths on a separate connection. For use by one thread, except ``close``."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class BrokerFleet:
         past: Iterable[str] = (),
         known: KnownAddress | None = None,
     ) -> None:
-        """``queues`` are reported though no worker consumes them, and of ``past`` those that are not empty.
+        """``queues`` are reported even if no worker consumes them, and those of ``past`` if they are not empty.
 
         ``known``: see Dialer.
         """
@@ -69,7 +69,7 @@ class BrokerFleet:
         self._suffixes = sorted(self._own_suffixes)
         self._ask_conf_at = 0.0
         self.responders: AbstractSet[str] = frozenset()
-        """As FleetControl.answered."""
+        """As FleetControl.responders."""
         self.details: dict[str, WorkerDetail] = {}
         """As FleetControl.details."""
         self.busy: set[str] = set()
@@ -81,39 +81,39 @@ class BrokerFleet:
 
     def enable_events(self, timeout: float, hostnames: Sequence[str] = ()) -> dict[str, bool]:
         """As FleetControl.enable_events."""
-        switched_on: dict[str, bool] = {}
+        newly_enabled: dict[str, bool] = {}
 
         def take(_command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
-            switched_on[hostname] = isinstance(answer, dict) and answer.get("ok") == _SWITCHED_ON
+            newly_enabled[hostname] = isinstance(answer, dict) and answer.get("ok") == _NEWLY_ENABLED
 
-        self._control.ask(("enable_events",), timeout, take, list(hostnames) or None, max_silence=_QUIET)
+        self._control.ask(("enable_events",), timeout, take, list(hostnames) or None, max_silence=_MAX_SILENCE)
         if not hostnames:
-            self.responders = frozenset(switched_on)
-        return switched_on
+            self.responders = frozenset(newly_enabled)
+        return newly_enabled
 
     def ping(self, timeout: float) -> AbstractSet[str]:
         """As FleetControl.ping."""
         hostnames: set[str] = set()
         self._control.ask(
-            ("ping",), timeout, lambda _command, hostname, _answer: hostnames.add(hostname), max_silence=_QUIET
+            ("ping",), timeout, lambda _command, hostname, _answer: hostnames.add(hostname), max_silence=_MAX_SILENCE
         )
         self.responders = frozenset(hostnames)
         return hostnames
 
     def tasks(self, timeout: float, hostnames: Sequence[str] = ()) -> Sequence[FleetTask]:
         """As FleetControl.tasks."""
-        queues: dict[str, list[_Bound]] = {}
+        queues: dict[str, list[_ConsumedQueue]] = {}
         held_tasks: dict[str, _WorkerTask] = {}
         answered: set[str] = set()
 
         def take(command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
             answered.add(hostname)
             if command == "active_queues":
-                queues[hostname] = list(islice(_bound(answer), _MAX_BOUND))
+                queues[hostname] = list(islice(_consumed_queues(answer), _MAX_BINDINGS))
                 return
             for task in _worker_tasks(hostname, answer):
                 if len(held_tasks) < _MAX_TASKS:
-                    # One that is active is the best known: it tells when it began.
+                    # Prefer the answer to "active", which contains the start time.
                     held_tasks[task.uuid] = task if command == "active" else held_tasks.get(task.uuid, task)
 
         self._control.ask(("active", "reserved", "scheduled", "active_queues"), timeout, take, list(hostnames) or None)
@@ -135,7 +135,7 @@ class BrokerFleet:
         def take(command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
             nonlocal names_left
             if command == "active_queues" and isinstance(answer, list):
-                queues[hostname] = [bound.name for bound in islice(_bound(answer), names_left)]
+                queues[hostname] = [bound.name for bound in islice(_consumed_queues(answer), names_left)]
                 names_left -= len(queues[hostname])
             elif command == "stats" and (number := _processes(answer)) is not None:
                 processes[hostname] = number
@@ -148,12 +148,12 @@ class BrokerFleet:
         self._control.ask(("active_queues", "stats"), timeout, take)
         self.responders = frozenset({*queues, *processes})
         self._learn_priorities(list(queues), timeout, now)
-        self._registry.hear(queues, processes, down)
+        self._registry.record_answers(queues, processes, down)
         return self._registry.measured(self._sizes(now), now)
 
     def lengths(self, now: float, *, down: Container[str] = ()) -> Sequence[QueueStats]:
         """As FleetControl.lengths."""
-        self._registry.hear({}, {}, down)
+        self._registry.record_answers({}, {}, down)
         return self._registry.measured(self._sizes(now), now)
 
     def registered(self, hostnames: Sequence[str], timeout: float) -> dict[str, list[str]]:
@@ -168,8 +168,8 @@ class BrokerFleet:
         return names_by_host
 
     def held_task_ids(self, hostnames: Sequence[str], timeout: float, *, fetched: bool) -> dict[str, set[str]]:
-        """As FleetControl.held."""
-        commands = _HOLDS if fetched else _HOLDS[:1]
+        """As FleetControl.held_task_ids."""
+        commands = _HELD_COMMANDS if fetched else _HELD_COMMANDS[:1]
         ids_by_host: dict[str, dict[str, set[str]]] = {}
 
         def take(command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
@@ -194,14 +194,14 @@ class BrokerFleet:
         return self._registry.worker_queues()
 
     def _sizes(self, now: float) -> dict[str, Size | None]:
-        """Of the queues that the census asks for."""
+        """The sizes of the registry's queues."""
         names, unconfirmed = self._registry.names(), self._registry.unconfirmed(now)
         deadline = time.monotonic() + _LENGTHS_TIMEOUT
         with Boundary(self._control.failed):
             return sizes(self._control.session(deadline), names, unconfirmed, self._suffixes, deadline)
 
     def _learn_priorities(self, hostnames: Sequence[str], timeout: float, now: float) -> None:
-        """Ask some workers how they name the lists of a queue's priorities: on Redis, and now and then."""
+        """On Redis, ask some workers once an hour how they name the lists of a queue's priorities."""
         if not self._has_priorities or not hostnames or now < self._ask_conf_at:
             return
         self._ask_conf_at = now + _CONF_INTERVAL
@@ -210,7 +210,7 @@ class BrokerFleet:
         def take(_command: str, _hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
             suffixes.update(suffixes_of(answer))
 
-        self._control.ask(("conf",), timeout, take, hostnames[:_CONF_OF])
+        self._control.ask(("conf",), timeout, take, hostnames[:_MAX_CONF_WORKERS])
         self._suffixes = sorted(suffixes | self._own_suffixes)[:_MAX_SUFFIXES]
 
     def close(self) -> None:
@@ -218,31 +218,31 @@ class BrokerFleet:
         self._control.close()
 
 
-class _Bound(NamedTuple):
-    """A queue that a worker consumes, and what it is bound to."""
+class _ConsumedQueue(NamedTuple):
+    """A queue that a worker consumes, and its binding."""
 
     name: str
     exchange: str | None
     routing_key: str | None
 
 
-def _bound(answer: object) -> Iterator[_Bound]:
+def _consumed_queues(answer: object) -> Iterator[_ConsumedQueue]:
     for queue in answer if isinstance(answer, list) else ():
         if isinstance(queue, dict) and is_name(name := queue.get("name")):
             exchange = queue.get("exchange")
             bound = exchange.get("name") if isinstance(exchange, dict) else None
-            yield _Bound(name, _text(bound), _text(queue.get("routing_key")))
+            yield _ConsumedQueue(name, _text(bound), _text(queue.get("routing_key")))
 
 
 def _names(reply: Sequence[Any]) -> Iterator[str]:
-    """Celery writes ``shop.pay [rate_limit=10/m]``."""
+    """Names of registered tasks, without additions such as ``shop.pay [rate_limit=10/m]``."""
     for item in reply[:_MAX_REGISTERED]:
         if isinstance(item, str) and is_text(name := item.partition(" [")[0]):
             yield name
 
 
 def _processes(reply: object) -> int | None:
-    """None where it does not tell."""
+    """Number of pool processes, 0 if the pool does not report it; None if there is no information about the pool."""
     pool = reply.get("pool") if isinstance(reply, dict) else None
     if not isinstance(pool, dict):
         return None
@@ -253,9 +253,9 @@ def _processes(reply: object) -> int | None:
 
 
 def _detail(reply: dict[str, Any], processes: int) -> WorkerDetail:
-    """What its statistics tell of a worker; each part only where it is what Celery writes."""
+    """Details from a worker's statistics. Values that do not have Celery's format are None."""
     pool, used = reply.get("pool"), reply.get("rusage")
-    # A class as celery.concurrency.prefork, a colon, and TaskPool.
+    # Such as "celery.concurrency.prefork:TaskPool".
     implementation = pool.get("implementation") if isinstance(pool, dict) else None
     kilobytes = _whole(used.get("maxrss")) if isinstance(used, dict) else None
     uptime = reply.get("uptime")
@@ -275,13 +275,13 @@ def _whole(value: object) -> int | None:
 
 
 def _is_solo(reply: object) -> bool:
-    """Its pool is the main thread: while a task runs it does nothing else."""
+    """Whether the worker runs tasks in its main thread, so that it does nothing else while a task runs."""
     pool = reply.get("pool") if isinstance(reply, dict) else None
     return isinstance(pool, dict) and "solo" in str(pool.get("implementation"))[:_MAX_IMPLEMENTATION]
 
 
 class _WorkerTask(NamedTuple):
-    """A task that a worker holds, and how it came to it."""
+    """A task that a worker holds, and its delivery."""
 
     hostname: str
     uuid: str
@@ -289,7 +289,7 @@ class _WorkerTask(NamedTuple):
     exchange: str | None
     routing_key: str | None
     delivered: bool
-    """Whether it says how it came."""
+    """Whether the answer contains information about the delivery."""
     since: float | None
 
 
@@ -307,13 +307,13 @@ def _worker_tasks(hostname: str, answer: object) -> Iterator[_WorkerTask]:
 
 
 def _time(value: object) -> float | None:
-    if isinstance(value, int | float) and _UNIX_TIMES_FROM < value <= LATEST_TIMESTAMP:
+    if isinstance(value, int | float) and _MIN_UNIX_TIME < value <= LATEST_TIMESTAMP:
         return float(value)
     return None
 
 
-def _queue(task: _WorkerTask, queues: Sequence[_Bound]) -> str | None:
-    """The queue that a delivery came from: told by the default exchange, by a binding, or because there is one only."""
+def _queue(task: _WorkerTask, queues: Sequence[_ConsumedQueue]) -> str | None:
+    """The queue of a delivery: by the default exchange, by a binding, or because the worker consumes only one queue."""
     if not task.delivered:
         return None
     if not task.exchange and is_name(task.routing_key):

@@ -1,9 +1,8 @@
-"""AMQP 0-9-1 frames → deliveries, without I/O: as much of the protocol as a consumer sees once it consumes.
+"""Parses AMQP 0-9-1 frames to deliveries, without I/O. Covers only what a broker sends to a consumer.
 
-A delivery is a method frame (Basic.Deliver), a header frame and as many body frames as its size needs; nothing comes
-between them on one channel. A body that is too long is dropped frame by frame, as it arrives. What else a broker sends
-to a consumer ends the stream (the queue was deleted, the channel or the connection closed) or means nothing here
-(heartbeats, the answer to what nobody waits for).
+A delivery consists of a method frame (Basic.Deliver), a header frame, and as many body frames as its size requires; no
+other frames of the channel come in between. The frames of a body that is too large are dropped as they arrive. Other
+methods end the stream (the queue was deleted, or the channel or connection closed) or are ignored, like heartbeats.
 """
 
 import struct
@@ -22,11 +21,11 @@ _SIZE = Struct(">4xQ")
 _FLAGS = Struct(">H")
 _REPLY = Struct(">HB")
 _DELIVER_FRAME: Final = Struct(">BxxIIB")
-"""Kind and size of a frame, its method, and the length of the consumer tag that follows."""
+"""Kind and size of a frame, its method, and the length of the consumer tag, which follows."""
 _HEADER_FRAME: Final = Struct(">BBxxI4xQ")
-"""The end of the frame before, kind and size of this one, and the size of the body. The flags follow."""
+"""End marker of the previous frame, kind and size of this frame, and size of the body. The flags follow."""
 _BODY_FRAME: Final = Struct(">BBxxI")
-"""The end of the frame before, and kind and size of this one. The body follows."""
+"""End marker of the previous frame, and kind and size of this frame. The body follows."""
 
 _KIND_METHOD, _KIND_HEADER, _KIND_BODY, _FRAME_END = 1, 2, 3, 0xCE
 _DELIVER, _CANCEL = (60, 60), (60, 30)
@@ -34,15 +33,15 @@ _DELIVER_METHOD: Final = 60 << 16 | 60
 _CHANNEL_CLOSE, _CONNECTION_CLOSE, _CONNECTION_CLOSED = (20, 40), (10, 50), (10, 51)
 _HAS_CONTENT_TYPE, _HAS_HEADERS = 0x8000, 0x2000
 _COMPRESSION = b"\x0bcompression"
-"""The name of kombu's header as it stands in a table."""
-_MAX_KNOWN, _MAX_KNOWN_LENGTH = 1_000, 300
-"""Sets of properties that are remembered, and bytes of each: one for each kind of event and worker is usual."""
+"""The name of kombu's header, encoded as in a table."""
+_MAX_REMEMBERED, _MAX_REMEMBERED_LENGTH = 1_000, 300
+"""Maximum sets of properties to remember, and bytes of each. Usually, there is one per event type and worker."""
 MAX_FRAME_SIZE = 1 << 20
-"""Bytes; py-amqp agrees with the broker on 128 KiB, unless it is told otherwise."""
+"""Bytes. py-amqp negotiates 128 KiB with the broker by default."""
 
 
 class ConsumerCancelledError(Exception):
-    """The broker has cancelled the consumer: somebody deleted the queue, or its leader is gone."""
+    """The broker has canceled the consumer, because the queue was deleted or its leader is unavailable."""
 
 
 class StreamClosedError(Exception):
@@ -50,9 +49,9 @@ class StreamClosedError(Exception):
 
 
 class FrameReader:
-    """Turns the bytes of a connection into deliveries. ``tag`` is the delivery tag of the last one given.
+    """Parses the bytes of a connection to deliveries. ``tag``: delivery tag of the last delivery that was returned.
 
-    Bodies have at most ``max_bytes``, frames at most ``max_frame_size``.
+    ``max_bytes``: maximum size of a body. ``max_frame_size``: maximum size of a frame, in bytes.
     """
 
     def __init__(self, max_bytes: int, max_frame_size: int = MAX_FRAME_SIZE) -> None:
@@ -66,18 +65,18 @@ class FrameReader:
         self._refused: str | None = None
         self._size = 0
         self._body: list[bytes] = []
-        self._known: dict[bytes, tuple[str, str | None]] = {}
-        """Properties as they came → what they say, see ``_parse``."""
+        self._properties_seen: dict[bytes, tuple[str, str | None]] = {}
+        """Encoded properties → the result of ``_parse``."""
 
     @property
     def is_mid_message(self) -> bool:
-        """Part of a message's body has come, and the rest has not."""
+        """Whether only a part of a message's body has arrived."""
         return bool(self._body)
 
     def feed(self, data: bytes, limit: int, deliveries: list[Delivery]) -> None:
-        """Append to ``deliveries`` what ``data`` and what was kept complete, until it holds ``limit``; keep the rest.
+        """Append complete messages to ``deliveries``, until it contains ``limit``. Keeps the remaining bytes.
 
-        Raises an AMQPError when the broker closes the channel or the connection, ConsumerCancelledError,
+        Raises AMQPError if the broker closes the channel or the connection, ConsumerCancelledError, and
         StreamClosedError.
         """
         buffer = self._rest + data if self._rest else data
@@ -85,7 +84,7 @@ class FrameReader:
         unpack = _FRAME.unpack_from
         try:
             while len(deliveries) < limit:
-                after = -1 if self._size else self._usual(buffer, at, deliveries)
+                after = -1 if self._size else self._fast_path(buffer, at, deliveries)
                 if after >= 0:
                     at = after
                     continue
@@ -110,10 +109,11 @@ class FrameReader:
         finally:
             self._rest = buffer[at:]
 
-    def _usual(self, buffer: bytes, at: int, deliveries: list[Delivery]) -> int:
-        """The place after the message that begins at ``at``, in half of the time that it would take frame by frame.
+    def _fast_path(self, buffer: bytes, at: int, deliveries: list[Delivery]) -> int:
+        """Parse the message that begins at ``at`` in half of the time that parsing its frames takes.
 
-        -1 for whatever is not a whole message with one body frame, and with properties that are known.
+        Returns the end of the message; -1 if it is not a complete message with one body frame and remembered
+        properties.
         """
         try:
             kind, size, method, length = _DELIVER_FRAME.unpack_from(buffer, at)
@@ -124,7 +124,7 @@ class FrameReader:
             method_end, kind, size, length = _HEADER_FRAME.unpack_from(buffer, at)
             properties = at + _HEADER_FRAME.size
             at += 1 + _FRAME.size + size
-            known = self._known.get(buffer[properties:at])
+            known = self._properties_seen.get(buffer[properties:at])
             header_end, body_kind, size = _BODY_FRAME.unpack_from(buffer, at)
             start = at + _BODY_FRAME.size
             stop: int = start + size
@@ -137,7 +137,7 @@ class FrameReader:
                 or not method_end == header_end == buffer[stop] == _FRAME_END
             ):
                 return -1
-        except (struct.error, IndexError):  # it is not here as a whole
+        except (struct.error, IndexError):  # the message is incomplete
             return -1
         self.tag = tag
         deliveries.append(Delivery(buffer[start:stop], known[0], redelivered))
@@ -161,7 +161,7 @@ class FrameReader:
     def _on_header(self, buffer: bytes, start: int, stop: int, deliveries: list[Delivery]) -> None:
         (self._size,) = _SIZE.unpack_from(buffer, start)
         properties = buffer[start + _SIZE.size : stop]
-        self._content_type, self._refused = self._known.get(properties) or self._parse(properties)
+        self._content_type, self._refused = self._properties_seen.get(properties) or self._parse(properties)
         if self._size > self._max_bytes:
             self._refused = TOO_LARGE
         if self._body:
@@ -170,7 +170,7 @@ class FrameReader:
             self._on_body(b"", deliveries)
 
     def _parse(self, properties: bytes) -> tuple[str, str | None]:
-        """The content type, and why the message is refused."""
+        """(content type, why the message is refused or None)."""
         (flags,) = _FLAGS.unpack_from(properties)
         content_type, refused = "", None
         if flags & _HAS_CONTENT_TYPE:  # the first property, if it is there
@@ -178,10 +178,10 @@ class FrameReader:
             content_type = properties[begin : begin + properties[_FLAGS.size]].decode("latin-1")
         if flags & _HAS_HEADERS and _COMPRESSION in properties:
             refused = COMPRESSED
-        if len(properties) <= _MAX_KNOWN_LENGTH:
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            self._known[properties] = content_type, refused
+        if len(properties) <= _MAX_REMEMBERED_LENGTH:
+            if len(self._properties_seen) >= _MAX_REMEMBERED:
+                self._properties_seen.clear()
+            self._properties_seen[properties] = content_type, refused
         return content_type, refused
 
     def _on_body(self, body: bytes, deliveries: list[Delivery]) -> None:

@@ -1,7 +1,7 @@
-"""How long queues are, and how many consume them.
+"""Queries lengths of queues and their numbers of consumers.
 
-On Redis a queue is several lists, one for each step of its priority, whose names the fleet's ``sep`` and
-``priority_steps`` give. kombu would count those of the monitor's own options only.
+On Redis, a queue consists of several lists, one for each priority step. Their names depend on the fleet's ``sep`` and
+``priority_steps``. kombu would only count the lists that the monitor's own options define.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -13,19 +13,19 @@ from amqp.exceptions import ChannelError, NotFound
 from celery_monitor.adapters.broker.queue_registry import Size
 from celery_monitor.adapters.broker.session import Session
 
-_AT_ONCE: Final = 100
-"""Queues that Redis is asked for in one go."""
+_MAX_PIPELINED: Final = 100
+"""Queues in one request to Redis."""
 MAX_REFUSED: Final = 20
-"""Names in one round that are not those of queues: for each of them RabbitMQ closes a channel and logs an error."""
+"""Maximum names per round that are not queues, because for each, RabbitMQ closes a channel and logs an error."""
 
 
 def sizes(
     session: Session, names: Sequence[str], unconfirmed: Sequence[str], suffixes: Collection[str], deadline: float
 ) -> dict[str, Size | None]:
-    """Of the queues that were asked for; None for one that does not exist. Raises what the libraries do.
+    """Name → size of each queried queue; None for a queue that does not exist. Raises errors of the libraries.
 
-    ``unconfirmed`` may not exist: they are asked for after ``names``, until the broker has refused too many of them.
-    ``suffixes``: of the lists of priorities, on Redis.
+    ``unconfirmed``: names of queues that may not exist. They are queried after ``names``, until MAX_REFUSED of them
+    were not found. ``suffixes``: of the lists of priorities on Redis.
     """
     if session.kind == "redis":
         return dict(_lists(session, [*names, *unconfirmed], suffixes))
@@ -43,15 +43,15 @@ def sizes(
 
 
 def _lists(session: Session, names: Sequence[str], suffixes: Collection[str]) -> Iterator[tuple[str, Size | None]]:
-    """There is no telling which queues exist: one without tasks is no key."""
+    """Sizes on Redis, where it is unknown whether an empty queue exists, because an empty list has no key."""
     remaining = iter(names)
     width = 1 + len(suffixes)
-    while some := list(islice(remaining, _AT_ONCE)):
+    while some := list(islice(remaining, _MAX_PIPELINED)):
         with session.channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
             for name in some:
                 for suffix in ("", *suffixes):
                     pipe.llen(name + suffix)
-            # A queue may have the name of a key of another type: that is no error of the others'.
+            # A key of another type may have the name of a queue, which must not affect the others.
             lengths = pipe.execute(raise_on_error=False)
         for number, name in enumerate(some):
             first, *rest = lengths[number * width : (number + 1) * width]
@@ -60,9 +60,9 @@ def _lists(session: Session, names: Sequence[str], suffixes: Collection[str]) ->
 
 
 def _size(channel: Any, name: str, *, counts_consumers: bool) -> Size | None:  # noqa: ANN401 - kombu has no types
-    """Length and consumers; both None when it is somebody's own. None when there is no such queue."""
+    """Length and consumers, both None for another connection's exclusive queue. None if the queue does not exist."""
     if not counts_consumers:
-        return channel._size(name), None  # noqa: SLF001 - there is no other way
+        return channel._size(name), None  # noqa: SLF001 - kombu has no public method
     try:
         declared = channel.queue_declare(name, passive=True)
     except NotFound:

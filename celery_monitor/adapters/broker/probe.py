@@ -1,4 +1,4 @@
-"""The monitor's own events, published on a second connection: they show that the stream is alive."""
+"""Publishes the monitor's own events on a second connection, to check that the stream works."""
 
 import time
 from typing import Any, Final
@@ -20,7 +20,7 @@ _MAX_LENGTH: Final = 200
 
 
 class BrokerProbe:
-    """Publishes to the event exchange (a Probe). For one thread."""
+    """Publishes to the event exchange (a Probe). For use by one thread."""
 
     def __init__(self, settings: BrokerSettings, known: KnownAddress | None = None) -> None:
         """Does no I/O. ``known``: see Dialer."""
@@ -30,7 +30,7 @@ class BrokerProbe:
         self._producer: Any = None
 
     def send(self, body: bytes, timeout: float) -> None:
-        """As Probe.send. On AMQP the broker has taken it when this returns."""
+        """As Probe.send. On AMQP, waits until the broker has confirmed the message."""
         deadline = time.monotonic() + timeout
         if self._session is not None and self._session.outdated:
             self.close()
@@ -49,16 +49,16 @@ class BrokerProbe:
                 self._try_write(session)
 
     def _try_write(self, session: Session) -> None:
-        """Whether Redis takes tasks: a full one, or a replica, goes on publishing events. Nothing is written.
+        """Raise TasksRefusedError if Redis rejects writes. Then it accepts no tasks, but still publishes events.
 
-        Pushing to a list that is not there does nothing, but is refused as any other write is.
+        LPUSHX on a list that does not exist writes nothing, but is rejected like any other write.
         """
         try:
             session.channel.client.lpushx(_NO_LIST, "")
         except ResponseError as exc:
             reason = str(exc)
             if reason.startswith(_REFUSED) or isinstance(exc, ReadOnlyError | OutOfMemoryError):
-                self.close()  # by now the name may lead to another server, which takes them
+                self.close()  # the host name may now resolve to another server, which accepts writes
                 raise TasksRefusedError(
                     f"the fleet cannot send tasks because Redis rejects writes: {reason[:_MAX_LENGTH]}",
                     hint="OOM: raise maxmemory, or find out what fills it; READONLY: point broker.url and the fleet "
@@ -76,7 +76,7 @@ class BrokerProbe:
     def _open(self, deadline: float) -> Session:
         amqp = self._dialer.kind == "amqp"
         session = Session(self._dialer, deadline, **({"confirm_publish": True} if amqp else {}))
-        # Elsewhere declaring tells kombu alone that the exchange is a fanout; on AMQP it would need a permission.
+        # On AMQP, declaring would need a permission. On others, it only informs kombu that the exchange is a fanout.
         exchange = event_exchange(session.client, self._exchange)
         self._producer = Producer(session.channel, exchange, auto_declare=not amqp)
         self._session = session

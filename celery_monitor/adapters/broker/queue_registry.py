@@ -1,14 +1,14 @@
-"""Which queues there are, and who consumes them, over several rounds of questions.
+"""Remembers which queues exist and which workers consume them, over several rounds of requests.
 
-A queue whose workers have all died is the one whose length matters, and nobody is left to name it: so a name stays
-when its workers are gone, until the broker says that there is no such queue, or until nothing was in it for an hour.
-A worker that is too busy to answer once has not gone: what it said last counts for some rounds more, but for one that
-is known to be down. Queues that tasks came from before a restart are looked at in turn, and told as soon as something
-waits in one: their workers may have died while nobody was looking.
+The length of a queue matters most when all of its workers have died, and then no worker reports its name. So a queue is
+remembered until the broker reports that it does not exist, or until it has been empty and without workers for an hour.
+A busy worker may miss a round, so its last answer stays valid for some rounds, unless the worker is known to be down.
+Queues that had tasks before a restart of the monitor are checked in turn, and reported as soon as they contain
+something, because their workers may have died in the meantime.
 
-Anybody who can reach the broker can answer as a worker, and name thousands of queues that do not exist. For each of
-them RabbitMQ closes a channel and logs an error, so names that have not been found are asked for last, a few of them
-in each round (see ``lengths``), and ever more rarely.
+Any process that can reach the broker could answer as a worker and name thousands of queues that do not exist. For each,
+RabbitMQ closes a channel and logs an error. So names that were not found are queried last, only a few per round (see
+``lengths``), and less and less often.
 """
 
 import math
@@ -25,56 +25,56 @@ from celery_monitor.core.text import shared
 from celery_monitor.core.workers import MAX_WORKERS
 
 MAX_MISSED_ROUNDS: Final = 4
-"""A worker that left so many rounds in a row unanswered has gone."""
+"""Number of successive rounds without an answer after which a worker counts as gone."""
 IDLE_RETENTION: Final = 3600.0
-"""Seconds for which a queue is remembered that nobody consumes and nothing is in."""
+"""Seconds for which an empty queue without workers is remembered."""
 MAX_QUEUES: Final = 2_000
-"""More are not asked for. Those that are consumed come first, then those that were in use last."""
-PAST_AT_ONCE: Final = 20
-"""Queues of before a restart that are looked at in one round: for each that is gone, RabbitMQ closes a channel."""
+"""Maximum queues. Queues with workers are preferred, then those that were used last."""
+MAX_PAST_CHECKED: Final = 20
+"""Queues from before a restart that one round checks. For each that no longer exists, RabbitMQ closes a channel."""
 
 ABSENT_RETRY_BASE: Final = 60.0
 ABSENT_RETRY_CAP: Final = 3600.0
-"""Seconds until a queue that was not told of is asked for again; doubled each time."""
+"""Seconds until a queue that was not found is queried again; doubled each time."""
 
 Size = tuple[int | None, int | None]
-"""Length and consumers; None for what the broker does not tell."""
+"""(length, consumers); None for a number that the broker does not report."""
 
 
 @dataclass(slots=True)
 class _WorkerAnswer:
-    """What it said last."""
+    """The last answer of a worker."""
 
     queues: list[str]
     processes: int = 0
     missed: int = 0
-    """Rounds since then."""
+    """Rounds since the answer."""
 
 
 @dataclass(slots=True)
 class _Queue:
-    """One that some worker consumes, or did."""
+    """A queue that a worker consumes or has consumed."""
 
     own: bool
-    """It is for one worker alone, and of no interest without it, unless something is left in it."""
+    """Whether it belongs to one worker. Without that worker it is of no interest, unless it contains something."""
     discovered: bool = False
-    """The broker told its length when it was asked last."""
+    """Whether the broker reported its length at the last query."""
     exists: bool = True
-    """The broker has not said that there is no such queue."""
+    """False if the broker reported that it does not exist."""
     absences: int = 0
-    """How often in a row it did not tell its length."""
+    """Number of successive queries for which the broker did not report its length."""
     again_at: float = -math.inf
-    """When to ask for it again, in monotonic time."""
+    """Monotonic time of the next query."""
     idle_since: float = math.inf
-    """Nobody has consumed it and nothing was in it since then; infinite while it is in use."""
+    """Monotonic time since which it has been empty and without workers; infinite while it is in use."""
 
     @property
     def absent(self) -> bool:
-        """The broker said that there is no such queue."""
+        """Whether the broker reported that it does not exist."""
         return self.absences > 0 and not self.exists
 
     def note(self, size: Size | None, now: float) -> None:
-        """It was asked for."""
+        """Record the result of a query."""
         self.exists = size is not None
         self.discovered = size is not None and size[0] is not None
         if self.discovered:
@@ -85,9 +85,9 @@ class _Queue:
 
 
 class QueueRegistry:
-    """A round is ``hear``, ``names`` and ``unconfirmed``, ``measured``. Does no I/O.
+    """Does no I/O. In each round, call ``record_answers``, ``names``, ``unconfirmed``, and ``measured``.
 
-    ``configured`` are told in any case, ``previous`` while something is in them that nobody consumes.
+    Queues of ``configured`` are always reported; those of ``previous`` (before a restart) when they contain something.
     """
 
     def __init__(self, configured: Iterable[str], previous: Iterable[str] = ()) -> None:
@@ -96,10 +96,12 @@ class QueueRegistry:
         self._workers: dict[str, _WorkerAnswer] = {}
         self._queues: dict[str, _Queue] = {}
 
-    def hear(self, queues: Mapping[str, list[str]], processes: Mapping[str, int], down: Container[str]) -> None:
-        """Take in what was answered, by hostname: queues consumed, and processes of the pool.
+    def record_answers(
+        self, queues: Mapping[str, list[str]], processes: Mapping[str, int], down: Container[str]
+    ) -> None:
+        """Record the answers by hostname: consumed queues, and number of pool processes.
 
-        Of those that are ``down`` and did not answer, nothing is kept.
+        ``down``: hostnames of workers whose earlier answers are dropped if they did not answer in this round.
         """
         for hostname, worker in list(self._workers.items()):
             worker.missed += 1
@@ -117,13 +119,13 @@ class QueueRegistry:
         self._remember()
 
     def names(self) -> list[str]:
-        """The queues to ask the broker for: those of the settings, those that exist, some of before a restart."""
+        """The queues to query: those of the settings, those that exist, and some from before a restart."""
         found_names = (name for name, queue in self._queues.items() if queue.discovered)
         names = islice(dict.fromkeys((*self._named, *found_names)), MAX_QUEUES)
-        return list(dict.fromkeys((*names, *self._past[:PAST_AT_ONCE])))
+        return list(dict.fromkeys((*names, *self._past[:MAX_PAST_CHECKED])))
 
     def unconfirmed(self, now: float) -> list[str]:
-        """More queues to ask for: workers name them, and the broker has not told of them yet. Due longest first."""
+        """More queues to query: those that workers name and the broker has not reported. The longest overdue first."""
         unconfirmed = [
             (queue.again_at, name)
             for name, queue in self._queues.items()
@@ -133,9 +135,9 @@ class QueueRegistry:
         return [name for _, name in unconfirmed]
 
     def measured(self, sizes: Mapping[str, Size | None], now: float) -> list[QueueStats]:
-        """The queues as they are, with the sizes of those that were asked for; None for one that does not exist.
+        """The queues, with the sizes that were queried; a size is None if the queue does not exist.
 
-        ``now`` is monotonic, in seconds.
+        ``now``: monotonic time in seconds.
         """
         names = list(islice(self._named | dict.fromkeys(self._queues), MAX_QUEUES))
         workers: Counter[str] = Counter()
@@ -156,11 +158,11 @@ class QueueRegistry:
         )
 
     def worker_queues(self) -> dict[str, list[str]]:
-        """Hostname → the queues that it consumes, of all that have not gone."""
+        """Hostname → queues that the worker consumes, of all workers that are not gone."""
         return {hostname: list(dict.fromkeys(map(shared, worker.queues))) for hostname, worker in self._workers.items()}
 
     def _without_duplicates(self, queues: Iterable[QueueStats]) -> list[QueueStats]:
-        """Queues whose names differ in what is random, such as those of a Broadcast, as one with their sums."""
+        """The queues, with those whose names differ only in a random part, such as of a Broadcast, added up to one."""
         stats_by_name: dict[str, QueueStats] = {}
         for queue in queues:
             name = queue.name if queue.name in self._named else shared(queue.name)
@@ -180,7 +182,7 @@ class QueueRegistry:
             for hostname, worker in self._workers.items()
             for rank, name in enumerate(worker.queues)
         ]
-        # The first queue of each worker, then the second ones: a worker that names thousands keeps out nobody's.
+        # The first queues of all workers, then the second ones, so a worker that names thousands displaces no others.
         ranked.sort(key=itemgetter(0))
         consumed = {name: is_direct_queue(name, hostname) or shared(name) != name for _, name, hostname in ranked}
         unconsumed = [name for name in self._queues if name not in consumed]
@@ -191,8 +193,8 @@ class QueueRegistry:
         }
 
     def _check_past(self, sizes: Mapping[str, Size | None]) -> list[str]:
-        """The next earlier queues to look at; one that no longer exists is not looked at again."""
-        portion, self._past = self._past[:PAST_AT_ONCE], self._past[PAST_AT_ONCE:]
+        """The names of the next portion of earlier queues. One that no longer exists is not checked again."""
+        portion, self._past = self._past[:MAX_PAST_CHECKED], self._past[MAX_PAST_CHECKED:]
         for name in portion:
             length, _ = sizes.get(name) or (None, None)
             if length is not None:
@@ -202,7 +204,7 @@ class QueueRegistry:
         return portion
 
     def _forget(self, name: str, size: Size | None, now: float, *, consumed: bool) -> None:
-        """What is not in use and gone, or for long, or for one worker alone."""
+        """Forget an unused queue if it does not exist, was unused for long, or belonged to one worker."""
         queue = self._queues.get(name)
         if queue is None:
             return

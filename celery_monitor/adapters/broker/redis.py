@@ -1,7 +1,7 @@
-"""The event stream on Redis: a subscription to the channels that kombu publishes the event exchange on.
+"""The event stream on Redis: a subscription to the channels to which kombu publishes the event exchange.
 
-Subscribing by hand leaves nothing behind on the server, where kombu's consumer would leave a binding for every process
-that was killed, and costs a tenth of kombu's time for a message.
+kombu's consumer would leave a binding on the server for each process that is killed. A direct subscription leaves
+nothing, and takes a tenth of kombu's time per message.
 """
 
 import contextlib
@@ -22,36 +22,36 @@ if TYPE_CHECKING:
 
 
 _MAX_STALL = 1.0
-"""Seconds between two reads that count as the broker's silence, beside those that a read was to wait. When the process
-itself stood still for longer (a paused machine, a stopped container), what was sent meanwhile may just not be here yet,
-and is lost with the connection."""
+"""Maximum seconds between two reads, beyond the timeout of a read, that count as silence of the broker. After a longer
+pause of this process (a paused machine, a stopped container), data may still be on its way, and closing the connection
+would lose it."""
 _DRAIN_STEP = 0.1
-"""Seconds of one read while the answer to a PING is awaited. A longer stall of this process counts as two of them."""
+"""Seconds of one read while waiting for the answer to a PING. A longer pause of this process counts as two of them."""
 _GLOB = re.compile(r"[*?\[\]\\]")
-"""Characters of a name that PSUBSCRIBE takes for a pattern: with them it would miss the fleet's channels, or take those
-of another fleet."""
+"""Characters that PSUBSCRIBE interprets as a pattern. Unescaped, a name with them would miss the fleet's channels or
+match those of another fleet."""
 
 
 class RedisLink:
-    """One subscribed connection. kombu and redis-py open it (TLS, Sentinel, log-in, database); it is read here."""
+    """One subscribed connection. kombu and redis-py connect (TLS, Sentinel, log-in, database); this class reads."""
 
     standby: bool = False
     created: bool = False
 
     def __init__(self, dialer: Dialer, settings: BrokerSettings) -> None:
-        """Connects and subscribes; bounded in time. Raises what the library raises."""
+        """Connects and subscribes; bounded in time. Raises errors of the library."""
         self._limit = settings.prefetch // 2
         self._ping_interval = settings.heartbeat
         transport = dialer.dial().transport
         transport.establish_connection()
         channel = transport.create_channel(transport)
         try:
-            # Not one of the pool's own, which would end with the channel. The channel is needed for its options only.
+            # Not a pooled connection, which would be closed with the channel. Only the channel's options are needed.
             self._connection: Any = channel.pool.make_connection()
             self._connection.connect()
         finally:
             channel.close()
-        self._wire = Wire(self._connection._sock)  # noqa: SLF001 - redis-py has no other way to it; kombu does the same
+        self._wire = Wire(self._connection._sock)  # noqa: SLF001 - redis-py has no public access; kombu does the same
         self._reader = RespReader(settings.max_message_bytes)
         self._early: list[Delivery] = []
         self._checked_at = time.monotonic()
@@ -73,7 +73,7 @@ class RedisLink:
             self._reader.feed(data, self._limit, self._early)
 
     def read(self, timeout: float) -> Batch | None:
-        """As EventSource.poll. Raises what the library raises."""
+        """As EventSource.poll. Raises errors of the library."""
         deliveries, self._early = self._early, []
         moving = False
         try:
@@ -81,16 +81,16 @@ class RedisLink:
         except Exception:
             if not deliveries:
                 raise
-            # They will not come again. The next call meets the same error.
+            # Return these first, because they will not be sent again. The next call raises the same error.
         if not deliveries:
             self._check_alive(timeout)
         return Batch(deliveries, 0) if deliveries or moving else None
 
     def drain(self, timeout: float) -> "list[Delivery]":
-        """All messages that the server has taken before this call, as far as they were not read.
+        """All messages that the server received before this call and that were not read yet.
 
-        The server answers on this connection after what it has sent before. Raises what the library raises, and
-        TimeoutError after ``timeout`` seconds in which this process ran.
+        Sends a PING, which the server answers after all earlier messages. Raises errors of the library, and
+        TimeoutError after ``timeout`` seconds, not counting pauses of this process.
         """
         self._pings += 1
         token = b"drain-%d" % self._pings
@@ -107,7 +107,7 @@ class RedisLink:
         return deliveries
 
     def _read(self, timeout: float, deliveries: "list[Delivery]") -> bool:
-        """Whether it read a part of a message, whose rest has not come."""
+        """Read into ``deliveries``. Returns whether data was read and the last message is still incomplete."""
         self._reader.feed(b"", self._limit, deliveries)
         deadline, bytes_left = time.monotonic() + timeout, POLL_BYTES
         while len(deliveries) < self._limit and (bytes_left > 0 or not deliveries):
@@ -121,8 +121,8 @@ class RedisLink:
         return bytes_left < POLL_BYTES and self._reader.is_mid_message
 
     def _check_alive(self, timeout: float) -> None:
-        """Redis has no heartbeats: ask for a sign when there was none for a while."""
-        # Only after reading: when nobody has read for long, the answer may be what was not read.
+        """Send a PING if nothing was received for a while, because Redis has no heartbeats. Raises TimeoutError."""
+        # Only after reading: if this process has not read for long, the answer may be among the unread data.
         now, last_received = time.monotonic(), self._wire.last_received
         if last_received >= self._checked_at:
             self._silent_for, self._pinged = 0.0, False
@@ -135,26 +135,26 @@ class RedisLink:
             self._wire.send(b"PING\r\n")
 
     def ack(self, tag: int) -> None:
-        """Nothing: Redis keeps no message."""
+        """Does nothing: Redis has no acknowledgements."""
 
     def cut(self) -> None:
-        """End it without a word. Never blocks; any thread."""
+        """See Link."""
         self._wire.cut()
 
     def release(self) -> None:
-        """Free what is left after ``cut``."""
+        """See Link."""
         with IGNORE_ERRORS:
             self._connection.disconnect()
 
     def leave(self, deadline: float) -> None:
-        """Nothing to say: the server forgets a subscription with its connection."""
+        """Does nothing: the subscription ends with the connection, without a handshake."""
 
 
 def _topic(channel: Any, exchange: str) -> str:  # noqa: ANN401 - kombu has no types
-    """The pattern of all channels that the exchange's messages are published on (kombu.transport.redis)."""
+    """The pattern of all channels to which kombu publishes the exchange's messages (kombu.transport.redis)."""
     prefix = channel.keyprefix_fanout
     if getattr(channel, "sentinel_fanout_compat", False):
-        # Those who have this option publish on both names, older workers on the old one only, which is this as it is.
+        # Workers with this option publish to both names. Older workers publish only to this name, without expanding it.
         prefix = "/{db}."
     name = _GLOB.sub(r"\\\g<0>", f"{channel.global_keyprefix}{prefix}{exchange}")
     return f"{name}{'/*' if channel.fanout_patterns else ''}"

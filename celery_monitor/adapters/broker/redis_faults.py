@@ -1,4 +1,4 @@
-"""What the refusals of Redis and Sentinel mean, and what a person can do about them."""
+"""Explains errors of Redis and Sentinel, with advice."""
 
 from typing import Final
 
@@ -18,18 +18,18 @@ _MASTER_NAME: Final = "set broker.transport_options.master_name to the master's 
 
 
 def describe(exc: BaseException) -> str | None:
-    """What happened, where the error's own text does not tell it, or tells more; None for any other exception."""
+    """What happened, if the text of the exception does not say it or contains too much. None for other exceptions."""
     if isinstance(exc, redis.sentinel.MasterNotFoundError):
         return _sentinels(exc)[0]
     if isinstance(exc, redis.exceptions.MovedError | redis.exceptions.AskError):
-        return "the key is on another node of the cluster"  # its own text is an address
+        return "the key is on another node of the cluster"  # the text is only an address
     if _is_unknown_command(exc):
-        return str(exc).partition(", with args")[0]  # what follows is the body of a message
+        return str(exc).partition(", with args")[0]  # the rest contains the body of a message
     return None
 
 
 def remedy(exc: BaseException) -> str | None:
-    """What to do about a refusal that does not pass by itself; None for any other exception."""
+    """Advice for an error that does not disappear by itself; None for other exceptions."""
     if isinstance(exc, redis.sentinel.MasterNotFoundError):
         return _sentinels(exc)[1]
     return _of_response(exc) if isinstance(exc, redis.exceptions.ResponseError) else None
@@ -37,7 +37,7 @@ def remedy(exc: BaseException) -> str | None:
 
 def _of_response(exc: redis.exceptions.ResponseError) -> str | None:
     text = str(exc)
-    # What a user may not do in a script is no error of a class of its own.
+    # Missing permissions within a script raise no NoPermissionError.
     if isinstance(exc, redis.exceptions.NoPermissionError) or "user executing the script" in text:
         if "'sentinel" in text:
             return "grant the user of sentinel_kwargs access on each sentinel: ACL SETUSER NAME +@connection +sentinel"
@@ -53,7 +53,7 @@ def _of_response(exc: redis.exceptions.ResponseError) -> str | None:
 
 
 def hint(exc: BaseException) -> str | None:
-    """What to do about a refusal that may pass by itself; None for any other exception."""
+    """Advice for an error that may disappear by itself; None for other exceptions."""
     if isinstance(exc, redis.exceptions.BusyLoadingError):
         return "wait until Redis has loaded its data"
     if isinstance(exc, redis.exceptions.RedisError) and _TOO_MANY_CLIENTS in str(exc):
@@ -66,7 +66,7 @@ def _is_unknown_command(exc: BaseException) -> bool:
 
 
 def _sentinels(exc: redis.sentinel.MasterNotFoundError) -> tuple[str, str]:
-    """What happened, and what to do. The error's text describes every object that was tried, with the error's class."""
+    """What happened, and advice. The text of the exception lists each sentinel that was tried, with its error class."""
     text = str(exc)
     if redis.exceptions.AuthenticationError.__name__ in text:
         return (

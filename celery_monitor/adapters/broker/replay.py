@@ -1,6 +1,6 @@
-"""The event stream of a replica on Redis: kept while it stands by, replayed when it takes over, and then read on.
+"""The event stream of a replica on Redis: buffered while on standby, replayed at a take-over, then read as usual.
 
-The connection of the standby becomes the leader's, so that nothing is missed between the two.
+The leader continues to use the connection of the standby, so that it misses no message.
 """
 
 import threading
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from celery_monitor.core.model import Delivery
 
 DRAIN_TIMEOUT: Final = 1.0
-"""Seconds for the server's answer at the take-over; a healthy one needs a millisecond."""
+"""Seconds to wait for the server's answer at a take-over. Usually, it takes a millisecond."""
 
 
 class ReplaySource:
-    """First a Replay, then, from ``resume`` on, an EventSource."""
+    """A Replay until ``resume`` is called, then an EventSource."""
 
     def __init__(self, settings: BrokerSettings, clock: Clock, known: KnownAddress | None = None) -> None:
         """Does no I/O. ``known``: see Dialer."""
@@ -32,9 +32,9 @@ class ReplaySource:
         self._ring = ReplayRing(settings.replay.max_bytes, settings.replay.max_age)
         self._lock = threading.Lock()
         self._last_received_at = 0.0
-        """When something came last; a connection may be dead for some time before that is noticed."""
+        """Monotonic time of the last message. A lost connection may be noticed only some time later."""
         self._adopted = False
-        """The connection is the standby's, and the next ``connect`` takes it over."""
+        """Whether the standby's connection is open, so that the next ``connect`` uses it."""
         self._backlog: deque[Delivery] = deque()
 
     # --- while it stands by ---
@@ -72,10 +72,10 @@ class ReplaySource:
             return self._ring.trim(position) and self._ring.connected
 
     def resume(self, position: str | None, alive_at: float | None) -> Resumption:
-        """See Replay. The deliveries are given by ``poll``."""
+        """See Replay. ``poll`` returns the deliveries."""
         if self._ring.connected:
             try:
-                # The position may be of a message that is still on its way to this process.
+                # The message at the position may still be on its way to this process.
                 self._ring.add(self._source.drain(DRAIN_TIMEOUT), self._clock.monotonic())
             except SourceLostError:
                 self._ring.lost(self._last_received_at)
@@ -101,20 +101,20 @@ class ReplaySource:
         return self._source.queue_created
 
     def connect(self) -> None:
-        """As EventSource.connect; the first one takes over the standby's connection, where there is one."""
+        """As EventSource.connect. The first call uses the connection of the standby if it is open."""
         if self._adopted:
             self._adopted = False
             return
         self._source.connect()
 
     def poll(self, timeout: float) -> Batch | None:
-        """As EventSource.poll. What comes while the backlog is not empty is added to it."""
+        """As EventSource.poll. Appends new messages to the backlog while it is not empty."""
         if not self._backlog:
             return self._source.poll(timeout)
         try:
             batch = self._source.poll(0)
         except SourceLostError:
-            # The backlog first; the next poll meets the same error.
+            # Return the backlog first. A later poll raises the same error.
             batch = None
         if batch is not None:
             self._backlog.extend(batch.deliveries)

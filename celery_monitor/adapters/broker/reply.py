@@ -1,8 +1,8 @@
-"""A worker's reply: bytes that anybody could have sent → who answered which question, and what.
+"""Parses a worker's reply, which any process could have sent.
 
-Each reply is bounded by itself, so that it costs no more than itself: its size, the number of values in it, and its
-depth (msgspec has a limit of its own). Compressed ones are refused: nothing in Celery compresses replies, and a bomb of
-1.8 kB would take gigabytes.
+The size, the number of values and the depth of each reply are limited (msgspec limits the depth), so that an invalid
+reply cannot exhaust memory. Compressed replies are rejected: Celery never compresses replies, and a decompression bomb
+of 1.8 kB would take gigabytes.
 """
 
 import binascii
@@ -15,9 +15,9 @@ import msgspec
 from celery_monitor.core.names import shortened_name
 
 MAX_BYTES: Final = 4 << 20
-"""Of one reply. A worker that holds a hundred tasks with long arguments sends some hundred kilobytes."""
+"""Maximum bytes of a reply. A worker with a hundred tasks with long arguments sends some hundred kilobytes."""
 MAX_VALUES: Final = 200_000
-"""Of one reply: four megabytes of ``{},`` would take a hundred times as much memory."""
+"""Maximum values in a reply. Four megabytes of ``{},`` would take a hundred times as much memory."""
 MAX_NAME_LENGTH: Final = 255
 MAX_TEXT_LENGTH: Final = 4_096
 _JSON: Final = frozenset({"application/json", "application/x-json"})
@@ -28,18 +28,18 @@ class UnreadableReason(enum.StrEnum):
 
     COMPRESSED = "compressed"
     CONTENT_TYPE = "content_type"
-    """Not JSON: the worker's ``task_serializer`` is another."""
+    """Not JSON: the worker has another ``task_serializer``."""
     LATE = "late"
-    """It answers none of the questions of now: the worker is slow, or nobody asked."""
+    """It answers no current request: the worker is slow, or there was no request."""
     MALFORMED = "malformed"
     TOO_LARGE = "too_large"
     TOO_MANY = "too_many"
-    """More workers answered than are kept."""
+    """More workers answered than the monitor accepts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """As it came, of any types but for the body's."""
+    """A reply as received. Only the type of ``body`` is checked."""
 
     ticket: object
     compression: object
@@ -85,7 +85,7 @@ def unwrap(data: bytes) -> Reply | UnreadableReason:
 
 
 def read(reply: Reply) -> tuple[str, Any] | UnreadableReason:
-    """The worker's name, as the core keeps it, and its answer: JSON of any shape."""
+    """(hostname of the worker as the core stores it, its answer: JSON of any shape), or why the reply is discarded."""
     if reply.compression:
         return UnreadableReason.COMPRESSED
     if not isinstance(reply.content_type, str) or reply.content_type.lower() not in _JSON:
@@ -104,10 +104,10 @@ def read(reply: Reply) -> tuple[str, Any] | UnreadableReason:
 
 
 def is_name(value: object) -> TypeGuard[str]:
-    """Whether it can be the name of a worker, of a queue, or an ID."""
+    """Whether the value can be the name of a worker or a queue, or an ID."""
     return isinstance(value, str) and 0 < len(value.encode(errors="replace")) <= MAX_NAME_LENGTH
 
 
 def is_text(value: object) -> TypeGuard[str]:
-    """Whether it can be the name of a task."""
+    """Whether the value can be the name of a task."""
     return isinstance(value, str) and 0 < len(value) <= MAX_TEXT_LENGTH

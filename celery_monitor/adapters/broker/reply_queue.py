@@ -1,13 +1,14 @@
-"""Where workers send their replies to, and how these come in. One mailbox for each connection.
+"""Queues to which workers send their replies, one per connection.
 
-Whatever is written here has to be readable for every worker, and gone when the monitor is, also after ``kill -9``:
+What the monitor writes to the broker must not disturb workers, and must disappear when the monitor ends, even after
+``kill -9``:
 
-- AMQP: an exclusive queue on Celery's reply exchange. The broker deletes it, and its binding, with the connection.
-- Redis: a list that expires. Replies are addressed to it by name (the exchange ""), so that no binding is needed: kombu
-  keeps bindings in a set that every worker reads for every reply, and one written with another ``sep`` than the fleet's
-  breaks remote control for everybody, for as long as it is there. An element keeps the list alive between replies and
-  after the end, so that its time to live covers those that come late.
-- memory: a queue with the same name for the life of the process.
+- AMQP: an exclusive queue on Celery's reply exchange. The broker deletes it and its binding with the connection.
+- Redis: a list that expires. Workers reply to it by name (exchange ""), so that no binding is needed. kombu stores
+  bindings in a set that every worker reads for every reply, and a binding with another ``sep`` than the fleet's breaks
+  remote control for all clients until it is deleted. The list always has one element, which keeps it and its expiry
+  alive between replies and after the monitor's end, so that late replies expire, too.
+- memory: a queue with the same name during the life of the process.
 """
 
 import os
@@ -28,14 +29,16 @@ from celery_monitor.adapters.broker.session import Session
 _QUEUE_SECONDS: Final = 60
 _QUEUE_BYTES: Final = 64 << 20
 _LIST_MS: Final = 600_000
-"""A worker whose only process runs a task answers after it: a reply within this time leaves nothing behind."""
-_FIRST_CHECK: Final = 0.02
-_LAST_CHECK: Final = 0.2
-"""Seconds between two looks at the list, doubled at each one in vain."""
-_AT_ONCE: Final = 100
-_BYTES_AT_ONCE: Final = 8 << 20
+"""Milliseconds until the list expires. A reply after that would stay forever. A worker with a single process answers
+only when its current task has ended."""
+_MIN_PAUSE: Final = 0.02
+_MAX_PAUSE: Final = 0.2
+"""Seconds between two checks of the list, doubled with each check that finds nothing."""
+_MAX_READ_REPLIES: Final = 100
+_MAX_READ_BYTES: Final = 8 << 20
+"""Limits of one read of the list."""
 
-# A reply that is too large is never sent to the monitor.
+# Removes replies from the list, and returns all except those that are too large.
 _TAKE: Final = """
 local key, most, largest, total = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local replies, refused, bytes = {}, 0, 0
@@ -57,40 +60,40 @@ return {refused, replies}
 
 
 class ReplyQueue(Protocol):
-    """Methods raise whatever the libraries raise."""
+    """Methods may raise any exception of the libraries."""
 
     address: dict[str, str]
-    """What questions carry as ``reply_to``."""
+    """The value of ``reply_to`` in requests."""
 
     def clear(self) -> None:
-        """Before a round of questions: nothing that has come so far answers them."""
+        """Discard earlier replies, before new requests are sent."""
 
     def wait(self, deadline: float) -> list[Reply]:
-        """What came, as soon as something did; none when nothing did until this monotonic time."""
+        """Wait for replies until this monotonic time. Returns as soon as there are any."""
 
     def close(self) -> None:
-        """Leave nothing that stays, even if workers answer later."""
+        """Clean up, so that nothing stays on the broker, even if workers answer later."""
 
 
 def open_reply_queue(session: Session, exchange: str, name: str, discarded: Counter[str]) -> ReplyQueue:
-    """The one for the session's transport. ``exchange`` is Celery's for replies, ``name`` that of the monitor."""
+    """Open the reply queue for the session's transport. ``exchange``: Celery's for replies. ``name``: the monitor's."""
     return _KINDS[session.kind](session, exchange, name, discarded)
 
 
 def _own_name(name: str) -> str:
-    """The same for the life of the process, and for the next one in the same container."""
+    """A name that stays the same during the life of the process, and in the next process of the same container."""
     return f"{uuid5(NAMESPACE_DNS, f'{socket.gethostname()}/{os.getpid()}/{name}')}.reply.celery.pidbox"
 
 
 class _Consumed:
-    """A queue whose messages are given to a consumer while the session is drained."""
+    """A queue whose consumer receives messages while the session is drained."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._replies: list[Reply] = []
 
     def clear(self) -> None:
-        """Nothing: tickets tell."""
+        """Does nothing: earlier replies are recognized by their tickets."""
 
     def wait(self, deadline: float) -> list[Reply]:
         while not self._replies and self._session.drain(deadline):
@@ -118,7 +121,7 @@ class _AmqpReplyQueue(_Consumed):
         )
         queue(session.channel).declare()
         guard(session.channel.connection, MAX_BYTES, self._refused)
-        # Not a kombu Consumer, whose messages are decompressed before anybody can look at them.
+        # Not a kombu Consumer, because it decompresses messages before they can be checked.
         session.channel.basic_consume(queue.name, no_ack=True, callback=self._on_message)
 
     def _refused(self) -> None:
@@ -127,7 +130,7 @@ class _AmqpReplyQueue(_Consumed):
     def _on_message(self, message: Any) -> None:  # noqa: ANN401 - py-amqp has no types
         properties, body = message.properties, message.body
         if not properties and not body:
-            return  # was refused
+            return  # replaced by ``guard``
         headers = properties.get("application_headers") or {}
         content = body.encode(errors="replace") if isinstance(body, str) else bytes(body)
         self._replies.append(
@@ -135,7 +138,7 @@ class _AmqpReplyQueue(_Consumed):
         )
 
     def close(self) -> None:
-        """Nothing: it ends with the connection."""
+        """Does nothing: the queue is deleted with the connection."""
 
 
 class _RedisReplyQueue:
@@ -145,8 +148,8 @@ class _RedisReplyQueue:
         own = _own_name(name)
         self.address = {"exchange": "", "routing_key": own}
         channel = session.channel
-        # Where a worker with the same options puts a message of no priority. EVAL has no prefix added by kombu.
-        self._key = f"{channel.global_keyprefix}{channel._q_for_pri(own, 0)}"  # noqa: SLF001 - there is no other way
+        # The list to which a worker with the same options sends a message without priority. kombu prefixes no EVAL.
+        self._key = f"{channel.global_keyprefix}{channel._q_for_pri(own, 0)}"  # noqa: SLF001 - kombu has no public method
 
     def clear(self) -> None:
         self._take(0)
@@ -154,17 +157,17 @@ class _RedisReplyQueue:
     def _take(self, limit: int) -> list[bytes]:
         with self._session.channel.conn_or_acquire() as client:
             refused, replies = client.execute_command(
-                "EVAL", _TAKE, 1, self._key, limit, 2 * MAX_BYTES, _BYTES_AT_ONCE, _LIST_MS
+                "EVAL", _TAKE, 1, self._key, limit, 2 * MAX_BYTES, _MAX_READ_BYTES, _LIST_MS
             )
         if refused:
             self._discarded[UnreadableReason.TOO_LARGE] += refused
         return list(replies)
 
     def wait(self, deadline: float) -> list[Reply]:
-        pause = _FIRST_CHECK
+        pause = _MIN_PAUSE
         while True:
             replies = []
-            received = self._take(_AT_ONCE)
+            received = self._take(_MAX_READ_REPLIES)
             for data in received:
                 reply = unwrap(data)
                 if isinstance(reply, UnreadableReason):
@@ -175,10 +178,10 @@ class _RedisReplyQueue:
                 return replies
             if not received:
                 self._session.pause(min(pause, max(0.0, deadline - time.monotonic())))
-                pause = min(2 * pause, _LAST_CHECK)
+                pause = min(2 * pause, _MAX_PAUSE)
 
     def close(self) -> None:
-        """Empty it. It is not deleted: a reply that comes late would make it anew, without a time to live."""
+        """Empty the list. It is not deleted, because a late reply would create it again without an expiry."""
         with IGNORE_ERRORS:
             self._take(0)
 

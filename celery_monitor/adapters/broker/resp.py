@@ -1,8 +1,8 @@
-"""Redis' pub/sub protocol → deliveries, without I/O: as much of RESP 2 and 3 as a subscriber sees.
+"""Parses Redis' pub/sub protocol to deliveries, without I/O. Covers only the parts of RESP 2 and 3 for subscribers.
 
-A message is an array (RESP 3: a push) ``pmessage, pattern, channel, data``. The data is kombu's envelope, JSON with
-the body in base64 (``kombu.transport.virtual``). Data that is no envelope is given away as it is, without a content
-type, so that it is counted as discarded and not lost from sight. Data that is too long is dropped as it arrives.
+A message is an array (RESP 3: a push) ``pmessage, pattern, channel, data``. The data is kombu's envelope: JSON with a
+body in Base64 (``kombu.transport.virtual``). Other data is delivered unchanged and without a content type, so that it
+is counted as discarded. Data that is too large is dropped as it arrives.
 """
 
 import binascii
@@ -36,60 +36,60 @@ class _Envelope(msgspec.Struct, Generic[_Body], gc=False):
 
 _envelope: Final = msgspec.json.Decoder(_Envelope[str])
 _base64_envelope: Final = msgspec.json.Decoder(_Envelope[bytes])
-"""Decodes the body, too, in a third of the time that ``binascii`` takes."""
+"""Decodes the body, too, in a third of the time of ``binascii``."""
 _REFUSALS: Final = (msgspec.DecodeError, ValueError, RecursionError)
-"""ValueError is what ``binascii`` and encodings raise, also for what is not ASCII."""
+"""``binascii`` and ``str.encode`` raise ValueError."""
 _MESSAGE: Final = {b"pmessage": 4, b"message": 3}
 _USUAL: Final = re.compile(
     rb"[*>]4\r\n\$8\r\npmessage\r\n\$(\d{1,9})\r\n([^\r]*)\r\n\$(\d{1,9})\r\n([^\r]*)\r\n\$(\d{1,9})\r\n"
 )
-"""A message up to its data, unless a name has a carriage return in it."""
+"""The beginning of a message up to its data. Does not match names with a carriage return."""
 _SIZE: Final = re.compile(rb"(\d{1,9})\r\n")
 _BULK, _ARRAY, _PUSH, _ERROR, _LEAVES = 0x24, 0x2A, 0x3E, 0x2D, b":+_,#("
 _HEADERS: Final = 1 << 16
-"""Bytes of an envelope beside its body."""
+"""Maximum bytes of an envelope without its body."""
 _MAX_LINE_LENGTH: Final = 1 << 16
 _MAX_BULK_LENGTH: Final = 1 << 30
-"""Twice what Redis takes (``proto-max-bulk-len``)."""
+"""Bytes. Twice the default of Redis (``proto-max-bulk-len``)."""
 _MAX_ITEMS: Final = 64
 _MAX_TAG: Final = 64
-"""Characters of a delivery tag; kombu's are UUIDs."""
+"""Maximum characters of a delivery tag. kombu uses UUIDs."""
 NO_TAG: Final = "-"
 
 
 class RespReader:
-    """Turns the bytes of a subscribed connection into deliveries; bodies have at most ``max_bytes``."""
+    """Parses the bytes of a subscribed connection to deliveries. ``max_bytes``: maximum size of a body."""
 
     def __init__(self, max_bytes: int) -> None:
         self.subscribed = False
-        """The server has confirmed the subscription."""
+        """Whether the server has confirmed the subscription."""
         self.pong = b""
-        """What the server answered to the last PING: its argument."""
+        """The answer to the last PING: its argument."""
         self._max_bytes = max_bytes
         self._longest = max_bytes * 4 // 3 + _HEADERS
         self._rest: list[bytes] = []
         self._length = 0
-        """Of ``_rest``, in bytes."""
+        """Bytes in ``_rest``."""
         self._need = 0
-        """Bytes that ``_rest`` must have before it is worth another look."""
+        """Bytes that ``_rest`` needs before the next value is complete."""
         self._skip = 0
-        """Bytes of a value that are dropped."""
+        """Remaining bytes of a value that is being dropped."""
         self._items: list[bytes] = []
         self._pending = 0
-        """Values that the present array still lacks."""
+        """Number of missing values of the current array."""
         self._too_large = False
         self._head = b""
-        """The last message up to the size of its data: nearly all begin with the same bytes."""
+        """The beginning of the last message up to the size of its data. Nearly all messages begin the same way."""
 
     @property
     def is_mid_message(self) -> bool:
-        """Part of a value has come, and the rest has not."""
+        """Whether only a part of a value has arrived."""
         return bool(self._need or self._skip)
 
     def feed(self, data: bytes, limit: int, deliveries: list[Delivery]) -> None:
-        """Append to ``deliveries`` what ``data`` and what was kept complete, until it holds ``limit``; keep the rest.
+        """Append complete messages to ``deliveries``, until it contains ``limit``. Keeps the remaining bytes.
 
-        Raises ResponseError for an error of the server, InvalidResponse for what is not RESP.
+        Raises ResponseError for an error of the server, and InvalidResponse if the data is not RESP.
         """
         if self._rest:
             self._rest.append(data)
@@ -101,7 +101,7 @@ class RespReader:
         at, end, self._need = 0, len(data), 0
         try:
             while at < end and len(deliveries) < limit:
-                after = -1 if self._pending or self._skip else self._usual(data, at, deliveries)
+                after = -1 if self._pending or self._skip else self._fast_path(data, at, deliveries)
                 if after >= 0:
                     at = after
                     continue
@@ -118,10 +118,10 @@ class RespReader:
                 self._rest = [data[at:]]
                 self._length = end - at
 
-    def _usual(self, buffer: bytes, at: int, deliveries: list[Delivery]) -> int:
-        """The place after the message that begins at ``at``, in a third of the time that it would take value by value.
+    def _fast_path(self, buffer: bytes, at: int, deliveries: list[Delivery]) -> int:
+        """Parse the message that begins at ``at`` in a third of the time that parsing its values takes.
 
-        -1 for whatever is not a whole message of the usual kind.
+        Returns the end of the message; -1 if it is not a complete message of the usual form.
         """
         head: re.Match[bytes] | None
         if self._head and buffer.startswith(self._head, at):
@@ -138,7 +138,7 @@ class RespReader:
         return end + 2
 
     def _new_head(self, buffer: bytes, at: int) -> re.Match[bytes] | None:
-        """The head of a message that begins in another way than the last one."""
+        """Match the beginning of a message that differs from the last one's, and remember it."""
         head = _USUAL.match(buffer, at)
         if head is None:
             return None
@@ -149,7 +149,7 @@ class RespReader:
         return head
 
     def _next(self, buffer: bytes, at: int) -> int:  # noqa: PLR0911 - one for each kind of value
-        """Take the value that begins at ``at``, or the head of an array; the place after it, -1 when more must come."""
+        """Parse the value, or the beginning of an array, at ``at``. Returns its end; -1 if it is incomplete."""
         if self._skip:
             return self._drop(buffer, at)
         line = buffer.find(b"\r\n", at)
@@ -162,7 +162,7 @@ class RespReader:
             size = int(buffer[at + 1 : line])
             if size > self._longest:
                 return self._refuse(buffer, after, size)
-            end = after + max(size, -2)  # -1 is a value without bytes, and without an end of the line
+            end = after + max(size, -2)  # -1 is a null value, which has neither bytes nor an end of line
             if len(buffer) < end + 2:
                 self._need = end + 2 - at
                 return -1
@@ -181,7 +181,7 @@ class RespReader:
         raise InvalidResponse("the server does not speak RESP")
 
     def _begin(self, number: int) -> None:
-        """An array of so many values; inside another one, its values take its place."""
+        """Begin an array of ``number`` values. A nested array is replaced by its values."""
         if number > _MAX_ITEMS or self._pending > _MAX_ITEMS:
             raise InvalidResponse("the server sent an unexpected array to a subscriber")
         if self._pending:
@@ -197,7 +197,7 @@ class RespReader:
             self._items = [value]
 
     def _refuse(self, buffer: bytes, at: int, size: int) -> int:
-        """A value that is too long: keep its head only."""
+        """Keep only the beginning of a value that is too large."""
         if size > _MAX_BULK_LENGTH:
             raise InvalidResponse("the server announced a value longer than Redis allows")
         self._take(buffer[at : min(at + HEAD, at + size)])
@@ -222,7 +222,7 @@ class RespReader:
                 deliveries.append(self._delivery(items[-1]))
         elif items[0] == b"psubscribe":
             self.subscribed = True
-        elif items[0] == b"pong" or len(items) == 1:  # RESP 2, and RESP 3
+        elif items[0] == b"pong" or len(items) == 1:  # RESP 2 or RESP 3
             self.pong = items[-1]
 
     def _delivery(self, data: bytes) -> Delivery:
@@ -240,11 +240,11 @@ class RespReader:
 
 
 def _opened(data: bytes) -> tuple[_Envelope[Any], bytes]:
-    """An envelope and its body. Raises _REFUSALS."""
+    """The envelope and its decoded body. Raises _REFUSALS."""
     try:
         encoded = _base64_envelope.decode(data)
     except _REFUSALS:
-        pass  # it may be in no Base64, or in a kind of it that msgspec refuses
+        pass  # the body may not be Base64, or in a variant that msgspec rejects
     else:
         if encoded.properties.body_encoding == "base64":
             return encoded, encoded.body

@@ -87,15 +87,15 @@ class _Stranger:
         self._rng = random.Random(seed)
         self._connection = Connection(url)
         self._redis = url.startswith("redis")
-        self._line: Any = fleet._control._line
-        self._address = fleet._control._open(0).mailbox.address["routing_key"]
+        self._control_connection: Any = fleet._control._connection
+        self._address = fleet._control._open(0).reply_queue.address["routing_key"]
 
     def close(self) -> None:
         self._connection.close()
 
     def publish(self, number: int) -> None:
         """So many replies to what is asked now."""
-        for ticket, command in list(self._line._tickets.items()):
+        for ticket, command in list(self._control_connection._tickets.items()):
             for _ in range(number):
                 self._publish(ticket, command)
 
@@ -137,7 +137,7 @@ def _rounds(fleet: BrokerFleet) -> Iterator[object]:
 def _fuzz(url: str, seed: int, seconds: float) -> None:
     with closing(BrokerFleet(BrokerSettings.model_validate({"url": url}), ["named"])) as fleet:
         fleet.ping(0.05)
-        line = fleet._control._line
+        line = fleet._control._connection
         until = time.monotonic() + seconds
         with closing(_Stranger(url, fleet, seed)) as stranger, pytest.MonkeyPatch.context() as patched:
             assert line is not None
@@ -152,7 +152,7 @@ def _fuzz(url: str, seed: int, seconds: float) -> None:
                 assert found is not None
                 if time.monotonic() > until:
                     break
-        assert fleet._control._line is line
+        assert fleet._control._connection is line
         assert fleet.discarded["malformed"]
         assert fleet.discarded["compressed"]
         assert fleet.worker_queues().keys() <= {"celery@a", "celery@b", "x\n\x1b[2J", "x"}

@@ -6,8 +6,8 @@ from celery_monitor.adapters.broker.queue_registry import (
     ABSENT_RETRY_BASE,
     IDLE_RETENTION,
     MAX_MISSED_ROUNDS,
+    MAX_PAST_CHECKED,
     MAX_QUEUES,
-    PAST_AT_ONCE,
     QueueRegistry,
     Size,
 )
@@ -31,7 +31,7 @@ def rounds(
     """
     told: list[QueueStats] = []
     for answer in [*({} for _ in range(number - len(answers))), *answers]:
-        of.hear(answer, dict.fromkeys(answer, 2), down)
+        of.record_answers(answer, dict.fromkeys(answer, 2), down)
         asked = [*of.names(), *of.unconfirmed(now)]
         told = of.measured({name: EMPTY if sizes is None else sizes.get(name) for name in asked}, now)
     return told
@@ -66,7 +66,7 @@ def test_processes_that_are_told_late() -> None:
     """A worker that answered one question of two keeps its processes."""
     of = QueueRegistry([])
     rounds(of, 1, {"a@box": ["pay"]})
-    of.hear({"a@box": ["pay", "mail"]}, {}, ())
+    of.record_answers({"a@box": ["pay", "mail"]}, {}, ())
     assert [(one.workers, one.processes) for one in of.measured({}, NOW)] == [(1, 2), (1, 2)]
 
 
@@ -177,7 +177,7 @@ def test_a_queue_that_comes_late() -> None:
 def test_queues_that_were_not_asked_for_come_first() -> None:
     """Whom the bound of a round left out is next, before those that were refused already."""
     of = QueueRegistry([])
-    of.hear({"a@box": invented(50)}, {}, ())
+    of.record_answers({"a@box": invented(50)}, {}, ())
     of.measured(dict.fromkeys(of.unconfirmed(NOW)[:20]), NOW)
     assert of.unconfirmed(NOW) == invented(50)[20:]
     assert of.unconfirmed(NOW + ABSENT_RETRY_BASE) == [*invented(50)[20:], *invented(20)]
@@ -186,14 +186,14 @@ def test_queues_that_were_not_asked_for_come_first() -> None:
 def test_a_worker_that_names_thousands_keeps_out_nobody() -> None:
     """The queues of the others are asked for and told, although it was heard first."""
     of = QueueRegistry([])
-    of.hear({"hostile@box": invented(3 * MAX_QUEUES), "a@box": ["pay", "mail"]}, {}, ())
+    of.record_answers({"hostile@box": invented(3 * MAX_QUEUES), "a@box": ["pay", "mail"]}, {}, ())
     assert {"pay", "mail"} < {*of.unconfirmed(NOW)}
     assert {"pay", "mail"} < {*names(of.measured({}, NOW))}
 
 
 def test_queues_of_before_a_restart() -> None:
     """They are told once something is in them, by turns; those that are gone are not asked for again."""
-    past = [f"q{number}" for number in range(PAST_AT_ONCE)]
+    past = [f"q{number}" for number in range(MAX_PAST_CHECKED)]
     of = QueueRegistry(["named"], [*past, "late"])
     assert of.names() == ["named", *past]
     sizes: dict[str, Size] = dict.fromkeys(("named", *past, "late"), EMPTY)

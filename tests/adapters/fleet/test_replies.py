@@ -286,9 +286,9 @@ def test_garbage_costs_nothing(broker_url: str, start: Start, tmp_path: Path) ->
     start(CeleryWorker(tmp_path / "worker", broker_url))
     fleet = BrokerFleet(BrokerSettings(url=broker_url))
     wait_until(lambda: fleet.ping(0.5), 60)
-    line = fleet._control._line
+    line = fleet._control._connection
     assert line is not None
-    address = line.mailbox.address["routing_key"]
+    address = line.reply_queue.address["routing_key"]
     before = _resident()
 
     def hostile() -> None:
@@ -301,7 +301,7 @@ def test_garbage_costs_nothing(broker_url: str, start: Start, tmp_path: Path) ->
         fleet.ping(0.05)
     thread.join()
     wait_until(lambda: fleet.ping(0.5) == {"celery@worker"}, 60)
-    assert fleet._control._line is line
+    assert fleet._control._connection is line
     assert fleet.discarded["too_large"] >= 5 or fleet.discarded["malformed"] > 5
     assert _resident() - before < 200 << 20
     fleet.close()
