@@ -40,7 +40,7 @@ class RemoteControl:
         """Number of discarded replies, by reason."""
         self._dialer = Dialer(settings, known)
         self._settings = settings
-        self._connection: _Connection | None = None
+        self._connection: _ControlConnection | None = None
         self._closing = threading.Lock()
 
     def session(self, deadline: float) -> Session:
@@ -81,11 +81,11 @@ class RemoteControl:
             return publishers_blocked()
         return lost(exc, _DOING, connection.session.permissions if connection else None, connecting=connection is None)
 
-    def _open(self, deadline: float) -> "_Connection":
+    def _open(self, deadline: float) -> "_ControlConnection":
         if self._connection is not None and self._connection.session.outdated:
             self.close()
         if self._connection is None:
-            self._connection = _Connection(self._dialer, self._settings, self.discarded, deadline)
+            self._connection = _ControlConnection(self._dialer, self._settings, self.discarded, deadline)
         return self._connection
 
     def _cut(self) -> None:
@@ -102,7 +102,7 @@ class RemoteControl:
         self._cut()
 
 
-class _Connection:
+class _ControlConnection:
     """A connection with its reply queue."""
 
     def __init__(self, dialer: Dialer, settings: BrokerSettings, discarded: Counter[str], deadline: float) -> None:

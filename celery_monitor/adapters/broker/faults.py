@@ -87,7 +87,7 @@ def describe(exc: BaseException) -> str:
 
 
 def publishers_blocked() -> SourceLostError:
-    """The error for an AMQP broker that takes no messages because of an alarm."""
+    """The error for an AMQP broker that blocks publishers because of an alarm."""
     return SourceLostError(
         "the broker blocks publishers (memory or disk alarm)",
         "run rabbitmqctl list_alarms, and free or add memory or disk space",

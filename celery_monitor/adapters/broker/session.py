@@ -23,7 +23,7 @@ class Session:
         self.kind = dialer.kind
         self.acknowledges = self.kind == "amqp"
         self.blocked = False
-        """The broker takes no messages because of an alarm; known on AMQP, once one was published."""
+        """Whether the broker blocks publishers because of an alarm. Known only on AMQP, after the first message."""
         self._ended = threading.Event()
         timeout = max(_MIN_TIMEOUT, min(CONNECT_TIMEOUT, deadline - time.monotonic()))
         if self.acknowledges:
