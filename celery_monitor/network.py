@@ -5,6 +5,7 @@ Uses only texts of the operating system and of this file: those of libraries may
 
 import enum
 import errno
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -26,9 +27,17 @@ class Fault(enum.Enum):
     CLOSED = "closed"
     """The connection was cut."""
     TLS = "tls"
-    """The server does not speak TLS, or shares no version or cipher with us."""
+    """The server does not speak TLS."""
+    TLS_CLOSED = "tls closed"
+    """The connection was cut within TLS. Redis does so, without a word, if it requires a client certificate."""
+    TLS_VERSION = "tls version"
+    """The server shares no TLS version or cipher with us."""
+    HANDSHAKE = "handshake"
+    """The server refuses the handshake, without saying why."""
     CERTIFICATE = "certificate"
-    """The server's certificate is not trusted."""
+    """The server's certificate is not trusted, or the configured certificates cannot be used."""
+    CLIENT_CERTIFICATE = "client certificate"
+    """The server requires a client certificate, or another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +50,11 @@ class ServerTerms:
     """How to configure the protocol of the port, and TLS."""
     trust: str
     """How to configure trusted certificates."""
+    client_certificate: str = "use a server that does not require one"
+    """How to configure a client certificate."""
 
 
+_ALLOWED: Final = "TLS version and cipher that the monitor allows (TLS 1.2 or later)"
 _REMEDIES: Final = {
     Fault.NAME: "the host name cannot be resolved: check {0.address}",
     Fault.REFUSED: "nothing is listening there, or a firewall rejects the connection: check that the server is "
@@ -52,10 +64,23 @@ _REMEDIES: Final = {
     Fault.CLOSED: "the server was restarted, a proxy or firewall closed the connection, or the port uses another "
     "protocol: {0.protocol}",
     Fault.TLS: "{0.protocol}",
+    Fault.TLS_CLOSED: "the server was restarted, a proxy or firewall closed the connection, or the server requires a "
+    "client certificate: {0.client_certificate}",
+    Fault.TLS_VERSION: f"the server supports no {_ALLOWED}: enable them on the server",
+    Fault.HANDSHAKE: f"the server supports no {_ALLOWED}, or requires a client certificate: {{0.client_certificate}}",
     Fault.CERTIFICATE: "{0.trust}",
+    Fault.CLIENT_CERTIFICATE: "the server requires a client certificate, or another one: {0.client_certificate}",
 }
-PASSING: Final = frozenset({Fault.REFUSED, Fault.UNREACHABLE, Fault.SILENT, Fault.CLOSED})
+_REASONS: Final = (
+    (re.compile("ALERT_(BAD_CERTIFICATE|UNKNOWN_CA|CERTIFICATE_)"), Fault.CLIENT_CERTIFICATE),
+    (re.compile("HANDSHAKE_FAILURE"), Fault.HANDSHAKE),
+    (re.compile("PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL|CIPHER|KEY_TOO_SMALL"), Fault.TLS_VERSION),
+    (re.compile("KEY_VALUES_MISMATCH|NO_CERTIFICATE|NO_START_LINE|PEM_LIB"), Fault.CERTIFICATE),
+)
+"""OpenSSL's words → fault. Alerts are what the server says."""
+PASSING: Final = frozenset({Fault.REFUSED, Fault.UNREACHABLE, Fault.SILENT, Fault.CLOSED, Fault.TLS_CLOSED})
 """Faults that may go away by themselves."""
+_SSL_CLOSED: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 
 
@@ -74,6 +99,8 @@ def explain(exc: BaseException) -> str:
     for cause in reversed(list(chain(exc))):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"TLS: {cause.verify_message}"
+        if isinstance(cause, _SSL_CLOSED):
+            return "TLS: the connection was closed"
         if isinstance(cause, ssl.SSLError):
             return f"TLS: {cause.reason or type(cause).__name__}"
         if isinstance(cause, OSError) and cause.strerror:
@@ -91,10 +118,10 @@ def chain(exc: BaseException | None) -> Iterator[BaseException]:
 def _fault(exc: BaseException) -> Fault | None:  # noqa: PLR0911 - a table
     if isinstance(exc, ssl.SSLCertVerificationError):
         return Fault.CERTIFICATE
-    if isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return Fault.CLOSED
+    if isinstance(exc, _SSL_CLOSED):
+        return Fault.TLS_CLOSED
     if isinstance(exc, ssl.SSLError):
-        return Fault.TLS
+        return next((fault for words, fault in _REASONS if words.search(exc.reason or "")), Fault.TLS)
     if isinstance(exc, socket.gaierror):
         return Fault.NAME
     if isinstance(exc, TimeoutError):

@@ -46,6 +46,7 @@ _SERVER: Final = ServerTerms(
     protocol="use amqp:// for RabbitMQ or redis:// for Redis in broker.url, and amqps:// or rediss:// (or "
     "broker.use_ssl) if and only if the port uses TLS",
     trust="check broker.use_ssl (ca_certs for amqps, ssl_ca_certs for rediss)",
+    client_certificate="set certfile and keyfile (for Redis ssl_certfile and ssl_keyfile) in broker.use_ssl",
 )
 
 

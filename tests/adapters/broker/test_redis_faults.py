@@ -13,7 +13,7 @@ from celery_monitor.errors import SourceLostError
 from tests.adapters.broker.conftest import Listening, settings
 from tests.conftest import Start
 from tests.servers import Redis, Sentinel
-from tests.servers.certificate import Certificate
+from tests.servers.certificate import Certificate, make_certificate
 
 MAIN = {"master_name": "main"}
 
@@ -73,6 +73,29 @@ def test_sentinels_with_tls(listening: Listening, start: Start, tmp_path: Path, 
     error = refusal(sentinel.url(), transport_options={"master_name": "nobody", "sentinel_kwargs": trusted})
     assert "no sentinel knows the master" in str(error)
     assert "ssl" not in str(error)
+
+
+def test_client_certificate(listening: Listening, start: Start, tmp_path: Path, certificate: Certificate) -> None:
+    """Redis requires one by default: the error says how to set it, and what is wrong with its files."""
+    server = start(Redis(tmp_path / "redis", certificate=certificate, options=("--tls-auth-clients", "yes")))
+    trusted = {"ssl_ca_certs": str(certificate.certificate)}
+    assert "requires a client certificate" in str(refusal(server.tls_url(), use_ssl=trusted))
+    own = {"ssl_certfile": str(certificate.certificate), "ssl_keyfile": str(certificate.key)}
+    listening(server.tls_url(), use_ssl=trusted | own)
+    stranger = make_certificate(tmp_path / "stranger")
+    error = refusal(server.tls_url(), use_ssl=trusted | own | {"ssl_keyfile": str(stranger.key)})
+    assert "KEY_VALUES_MISMATCH: check broker.use_ssl" in str(error)
+    other = {"ssl_certfile": str(stranger.certificate), "ssl_keyfile": str(stranger.key)}
+    assert "client certificate" in str(refusal(server.tls_url(), use_ssl=trusted | other))
+
+
+def test_an_old_version_of_tls(start: Start, tmp_path: Path, certificate: Certificate) -> None:
+    """The port does use TLS: the advice is not about that."""
+    old = ("--tls-protocols", "TLSv1.1", "--tls-ciphers", "ALL:@SECLEVEL=0")
+    server = start(Redis(tmp_path / "redis", certificate=certificate, options=old))
+    error = refusal(server.tls_url(), use_ssl={"ssl_ca_certs": str(certificate.certificate)})
+    assert "TLS 1.2 or later" in (error.remedy or "")
+    assert "if and only if" not in str(error)
 
 
 def test_cluster_mode(start: Start, tmp_path: Path) -> None:

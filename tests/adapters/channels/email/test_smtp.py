@@ -1,3 +1,4 @@
+import contextlib
 import math
 import socket
 import ssl
@@ -70,6 +71,25 @@ def test_an_unknown_certificate_is_refused(certificate: Certificate) -> None:
             send(replace(server.server(), tls=ssl.create_default_context()))
         assert "SSL_CERT_FILE" in (caught.value.remedy or "")
         assert server.logins == 0
+
+
+def test_a_server_that_requires_a_client_certificate(certificate: Certificate) -> None:
+    """The port is right, and the remedy does not say otherwise."""
+    strict = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    strict.load_cert_chain(certificate.certificate, certificate.key)
+    strict.load_verify_locations(certificate.certificate)
+    strict.verify_mode = ssl.CERT_REQUIRED
+
+    def shake(connection: socket.socket, over: threading.Event) -> None:
+        with contextlib.suppress(ssl.SSLError):
+            strict.wrap_socket(connection, server_side=True)
+        over.wait(1.0)
+
+    trusted = ssl.create_default_context(cafile=certificate.certificate)
+    with misbehaving(shake) as port, pytest.raises(RetryableError) as caught:
+        send(SmtpServer("localhost", port, "tls", tls=trusted))
+    assert "client certificate" in (caught.value.remedy or "")
+    assert "email.security" not in (caught.value.remedy or "")
 
 
 def test_a_server_without_starttls_gets_nothing(mail: MailServer) -> None:
