@@ -20,7 +20,7 @@ class Counters:
 
         ``prober``: the instance ID in this monitor's probes.
         """
-        self.news = False
+        self.flush_needed = False
         """Whether something was counted that needs a flush of its own; the caller resets it."""
         events = CounterFamily.EVENTS
         self._values = {name: value for name, value in restored.items() if events.label(name) is None}
@@ -35,7 +35,7 @@ class Counters:
         """Add to a counter. Without ``flush`` the write can wait until something else is written."""
         key = str(name)  # a plain string, not the enum member, for the store
         self._values[key] = self._values.get(key, 0.0) + amount
-        self.news |= flush
+        self.flush_needed |= flush
 
     def discard(self, reason: str) -> None:
         """Count a discarded event or message."""

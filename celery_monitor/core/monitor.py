@@ -217,9 +217,9 @@ class Monitor:
             fingerprints=self._parts.fingerprints.take(),
             position=self._intake.position,
         )
-        if changes.empty and not (force or self._parts.counters.news):
+        if changes.empty and not (force or self._parts.counters.flush_needed):
             return None
-        self._parts.counters.news = False
+        self._parts.counters.flush_needed = False
         self._sequence += 1
         return changes
 

@@ -59,7 +59,7 @@ class Liveness(NamedTuple):
     """Earliest Unix time at which that process may have begun; 0 if unknown."""
     stray_at: float
     """Watched time of the last event of another process under this name."""
-    mute: bool
+    no_heartbeats: bool
     """Whether it sends no heartbeats."""
     goodbye: float
     """Watched time of its last worker-offline, also of an earlier process; negative if it was before the start, minus
@@ -96,7 +96,7 @@ class WorkerState:
         "idle_before",
         "interrupted",
         "last_received_at",
-        "mute",
+        "no_heartbeats",
         "pids",
         "settled",
         "skew",
@@ -130,7 +130,7 @@ class WorkerState:
         self.started_lately = 0
         """Those since the last heartbeat: they may belong to the next run already."""
         self.baseline = baseline
-        self.mute = False
+        self.no_heartbeats = False
         """No heartbeat has been received."""
         self.skew = ClockSkew()
         self.unobserved = 0
@@ -177,7 +177,7 @@ class WorkerState:
         """Its signs of life."""
         return Liveness(
             self.last_received_at, self.event.timestamp + self.skew.offset, self.began, self.began_at, self.stray_at,
-            self.mute, self.goodbye, self.goodbye_sign, self.idle_at, self.idle_before,
+            self.no_heartbeats, self.goodbye, self.goodbye_sign, self.idle_at, self.idle_before,
         )  # fmt: skip
 
     def notice(self, now: float, unix_now: float) -> None:
@@ -185,7 +185,7 @@ class WorkerState:
         self.last_received_at, self.event.timestamp, self.up = now, unix_now, True
         self.changed()
 
-    def stray(self, now: float) -> None:
+    def record_stray(self, now: float) -> None:
         """Record a heartbeat of another process with this name."""
         self.last_received_at = self.stray_at = now
         self.strays += 1
@@ -253,7 +253,7 @@ class WorkerState:
             unobserved=self.unobserved,
             processed_before=self.before,
             clock_offset=self.skew.offset,
-            heartbeats=not self.mute,
+            heartbeats=not self.no_heartbeats,
             began_at=self.began_at,
             goodbye_at=self.goodbye_at,
             goodbye_sign=self.goodbye_sign if self.goodbye_at else 0.0,
@@ -290,7 +290,7 @@ def restored_state(worker: Worker, timeout: float, unix_now: float) -> WorkerSta
     state.started_seen, state.unobserved = worker.started_seen, worker.unobserved
     state.before = worker.processed_before
     state.settled, state.dirty = True, False
-    state.mute = not worker.heartbeats
+    state.no_heartbeats = not worker.heartbeats
     state.began_at = worker.began_at
     if worker.up and worker.active == 0:
         state.idle_at = worker.last_heartbeat - BETWEEN

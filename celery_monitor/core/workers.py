@@ -110,7 +110,7 @@ class Workers:
         state.started_seen += 1
         state.started_lately += 1
         state.dirty, state.frozen = True, None
-        return state.mute
+        return state.no_heartbeats
 
     def finish(self, hostname: str, at: float, *, started: bool) -> None:
         """A task of a worker has started or ended; ``at``: its event's timestamp. Only the ``finishing`` ones count it.
@@ -140,10 +140,10 @@ class Workers:
                 return False
             event = Event(type=HEARTBEAT, timestamp=unix_now, hostname=hostname)
             state = self._states[hostname] = WorkerState(event, now, baseline=0)
-            state.mute = True
+            state.no_heartbeats = True
             return True
-        is_new = state.mute and not state.up
-        if state.mute:
+        is_new = state.no_heartbeats and not state.up
+        if state.no_heartbeats:
             state.notice(now, unix_now)
         return is_new
 
@@ -169,7 +169,7 @@ class Workers:
         if not hostname:
             return False
         state = self._states.get(hostname)
-        if state is None or state.mute:
+        if state is None or state.no_heartbeats:
             if state is None and not self._has_room():
                 return False
             state = self._states[hostname] = WorkerState(event, now, baseline=event.processed or 0)
@@ -179,7 +179,7 @@ class Workers:
         run = state.classify_run(event)
         if run is Run.STRAY:
             if event.type != OFFLINE:
-                state.stray(now)
+                state.record_stray(now)
             return False
         is_new = run is Run.NEW or (not state.up and event.type != OFFLINE)
         if run is Run.NEW:

@@ -21,9 +21,9 @@ def test_what_is_worth_a_flush() -> None:
     """Everything but what was said to be able to wait."""
     of = Counters({}, ())
     of.add(CounterName.UPTIME, 1, flush=False)
-    assert not of.news
+    assert not of.flush_needed
     of.discard("malformed")
-    assert of.news
+    assert of.flush_needed
 
 
 def test_only_own_probes_tell_how_far_the_stream_was_read() -> None:

@@ -59,7 +59,7 @@ def strip(bars: Sequence[Bar], description: str) -> Markup:
     return _picture("chart", _WIDTH, _HEIGHT, description, parts)
 
 
-def spark(bars: Sequence[tuple[int, int]], description: str) -> Markup:
+def sparkline(bars: Sequence[tuple[int, int]], description: str) -> Markup:
     """A small bar chart of (runs, failed) for a table row. Empty if there are no runs."""
     peak = max((max(pair) for pair in bars), default=0)
     if not peak:

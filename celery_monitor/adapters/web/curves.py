@@ -146,7 +146,7 @@ class QueueTrends:
 
     curves: Curves | None
     """The chart of the longest queues."""
-    sparks: Mapping[str, Sequence[tuple[int, int]]]
+    sparklines: Mapping[str, Sequence[tuple[int, int]]]
     """Queue → its maximum length in each of the last 24 hours."""
     longest: Mapping[str, int]
     """Queue → its maximum length in the last 24 hours."""
@@ -159,11 +159,13 @@ def queue_trends(reader: Reader, queues: Sequence[str], span: Window, now: float
     longest = {queue: max(row.longest for row in rows.values()) for queue, rows in lengths.items()}
     drawn = sorted(longest, key=lambda queue: (-longest[queue], queue))[:_DRAWN]
     rows_by_queue = lengths if span == day else _by_queue(reader, drawn, span)
-    sparks = {
+    sparklines = {
         queue: [(rows[start].longest if start in rows else 0, 0) for start in day.starts]
         for queue, rows in lengths.items()
     }
-    return QueueTrends(_lengths({queue: rows_by_queue.get(queue, {}) for queue in drawn}, span, zone), sparks, longest)
+    return QueueTrends(
+        _lengths({queue: rows_by_queue.get(queue, {}) for queue in drawn}, span, zone), sparklines, longest
+    )
 
 
 def queue_lengths(reader: Reader, queue: str, span: Window, zone: tzinfo) -> Curves | None:

@@ -112,13 +112,13 @@ class Listings:
         rows.sort(key=ordering.column.key, reverse=ordering.down)
         number, pages = numbered(form_values["page"], len(rows), PER_PAGE)
         part = rows[(number - 1) * PER_PAGE : number * PER_PAGE]
-        sparks = await self._queries(partial(trends.sparks, reader, sorted({row.name for row in part}), now))
+        sparklines = await self._queries(partial(trends.sparklines, reader, sorted({row.name for row in part}), now))
         return page(
             request,
             self._sources,
             "tasks.html",
             tasks=[views.task(row) for row in part],
-            sparks=sparks,
+            sparklines=sparklines,
             total=len(rows),
             known=len(all_rows),
             given=form_values,

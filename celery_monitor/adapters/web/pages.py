@@ -90,7 +90,7 @@ class Pages:
         window = trends.window(now, SPANS.get(span, DAY_HOURS))
         rows = await self._queries.shared(window, partial(self._history.rows, window, now))
         names = [task["name"] for task in summary["worst"]]
-        sparks = await self._queries.shared(tuple(names), partial(trends.sparks, reader, names, now))
+        sparklines = await self._queries.shared(tuple(names), partial(trends.sparklines, reader, names, now))
         queues = tuple(task["name"] for task in summary["queues"])
         lengths = await self._queries.shared(
             (window, *queues), partial(curves.queue_trends, reader, queues, window, now, self._sources.zone)
@@ -105,7 +105,7 @@ class Pages:
             channels={channel.name: channel for channel in self._sources.channels},
             trend=trends.trend(rows, window, self._sources.zone),
             span=span if span in SPANS else "24h",
-            sparks=sparks,
+            sparklines=sparklines,
             lengths=lengths,
             open=[incidents.list_item(row) for row in incident_rows],
             running=self._running(),

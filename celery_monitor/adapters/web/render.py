@@ -102,7 +102,7 @@ def _templates() -> Environment:
         "navigation": NAVIGATION,
         "refresh_seconds": REFRESH_SECONDS,
         "strip": charts.strip,
-        "spark": charts.spark,
+        "sparkline": charts.sparkline,
         "query": filters.query,
         "line": charts.line,
         "lines": charts.lines,

@@ -161,7 +161,7 @@ def pairs(rows: Sequence[HistoryRow], span: Window) -> list[tuple[int, int]]:
     return [(count[SUCCEEDED] + count[FAILED], count[FAILED]) for count in counts]
 
 
-def sparks(reader: Reader, names: Sequence[str], now: float) -> dict[str, list[tuple[int, int]]]:
+def sparklines(reader: Reader, names: Sequence[str], now: float) -> dict[str, list[tuple[int, int]]]:
     """Task → (runs, failed) of each of the last 24 hours. Queries the store."""
     if not names:
         return {}

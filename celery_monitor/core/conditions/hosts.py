@@ -55,7 +55,7 @@ class WorkerLiveness:
         other process of this name appeared for some time after.
         """
         liveness = self._workers.liveness(hostname)
-        if liveness is None or liveness.mute or liveness.is_shared(watched):
+        if liveness is None or liveness.no_heartbeats or liveness.is_shared(watched):
             return False
         if started_at < liveness.began_at:
             return started_at < liveness.idle_before
@@ -84,7 +84,7 @@ class WorkerLiveness:
             and watched - liveness.began >= NEW_PROCESS_GRACE
         ):
             return liveness.began_at
-        if self._is_mute(hostname, liveness):
+        if self._never_responds(hostname, liveness):
             return None
         silence = watched - max(liveness.last_seen, self._answered.get(hostname, -1.0))
         return liveness.last_sign if silence >= min(silent_for, 0.9 * self._purge) else None
@@ -102,13 +102,13 @@ class WorkerLiveness:
         if liveness is None:
             return latest
         silence = watched - max(liveness.last_seen, self._answered.get(hostname, -1.0))
-        if silence >= min(silent_for, 0.9 * self._purge) and not self._is_mute(hostname, liveness):
+        if silence >= min(silent_for, 0.9 * self._purge) and not self._never_responds(hostname, liveness):
             return math.inf
         return max(latest, liveness.began_at, liveness.idle_at)
 
-    def _is_mute(self, hostname: str, liveness: Liveness) -> bool:
+    def _never_responds(self, hostname: str, liveness: Liveness) -> bool:
         """Whether the worker sends no signs of life anyway, so that its silence proves nothing."""
-        return hostname in self._busy or (liveness.mute and hostname not in self._answered)
+        return hostname in self._busy or (liveness.no_heartbeats and hostname not in self._answered)
 
     def _note_goodbye(self, hostname: str, liveness: Liveness) -> None:
         if len(self._goodbyes) > MAX_ANSWERS:

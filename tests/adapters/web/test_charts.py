@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from celery_monitor.adapters.web.charts import Bar, Point, line, spark, strip
+from celery_monitor.adapters.web.charts import Bar, Point, line, sparkline, strip
 from celery_monitor.adapters.web.trends import HOUR, LATE_HOURS, FleetHistory, quantile, trend, window
 from celery_monitor.core.model import COUNTS, FAILED, SUCCEEDED, Histogram, HistoryRow
 
@@ -45,7 +45,7 @@ def test_bars_are_in_proportion() -> None:
     [
         strip([Bar(HOSTILE, 5, 1, marked=True), Bar("b", 0, 0)], HOSTILE),
         line([Point(HOSTILE, 1.0), Point("", None), Point("", 0.0)], HOSTILE),
-        spark([(5, 1), (0, 0)], HOSTILE),
+        sparkline([(5, 1), (0, 0)], HOSTILE),
     ],
 )
 def test_a_picture_is_whole_and_told(picture: str) -> None:
@@ -56,7 +56,9 @@ def test_a_picture_is_whole_and_told(picture: str) -> None:
     assert not [each for each in root.iter() if each.get("style") or each.get("onload")]
 
 
-@pytest.mark.parametrize("picture", [strip([], ""), line([Point("", None)], ""), spark([(0, 0)], ""), spark([], "")])
+@pytest.mark.parametrize(
+    "picture", [strip([], ""), line([Point("", None)], ""), sparkline([(0, 0)], ""), sparkline([], "")]
+)
 def test_nothing_makes_no_picture(picture: str) -> None:
     """Without data there is no empty frame."""
     assert picture == ""
