@@ -1,8 +1,8 @@
-"""Counts: totals for ever, 15-minute buckets for the store, histograms, error groups and their samples.
+"""Counts events: permanent totals, 15-minute buckets for the store, histograms, error groups and their samples.
 
-Totals are kept here and written as absolute values, so that writing a flush again changes nothing. Buckets are kept
-here only until they are taken for a flush. Everything that an event's text can multiply is bounded; what is beyond a
-bound is counted as ``other``.
+Totals are kept in memory and written as absolute values, so that writing a flush again changes nothing. Buckets are
+kept only until a flush takes them. Everything that grows with the texts of events is bounded; the excess is counted as
+``other``.
 """
 
 from bisect import bisect_left
@@ -35,34 +35,34 @@ __all__ = ["EXCEPTIONS_PER_SERIES", "GROUPS_PER_TASK", "QUEUES_PER_TASK", "SAMPL
 GROUPS_PER_TASK: Final = 200
 SAMPLES_PER_GROUP: Final = 20
 MAX_PENDING_SAMPLES: Final = 5_000
-"""Samples of all groups held until the next flush: a bad second brings fewer. Without a store, one each."""
+"""Maximum number of samples of all groups until the next flush, more than usual. Without a store, one per group."""
 MAX_BUCKETS: Final = 50_000
 _SAMPLE: Final = 500
-"""Bytes of a sample besides its texts."""
+"""Bytes of a sample without its texts."""
 
 _EMPTY_BUCKET: Final = (*(0,) * len(COUNTS), 0.0, 0)
-"""Counts, then the sum and the number of runtimes: one list, because each event adds to it."""
+"""Counts, then the sum and the number of runtimes. One list, because each event adds to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much is kept. What is beyond a bound is counted as ``other``, or not kept."""
+    """Limits of memory. Data beyond a limit is counted as ``other`` or dropped."""
 
     names: int = 10_000
-    """Task names."""
+    """Number of task names."""
     series: int = 10_000
     """See ``series``."""
     groups: int = 20_000
-    """Error groups that are told apart, of all tasks."""
+    """Number of separate error groups of all tasks."""
     sample_bytes: int = 16 * 1024 * 1024
-    """Of the texts of failures that wait for the next flush."""
+    """Size of the texts of failures that wait for the next flush."""
     buckets: int = MAX_BUCKETS
-    """15-minute buckets of all series that wait for the next flush."""
+    """Number of 15-minute buckets of all series that wait for the next flush."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What changed between two flushes; the fields are those of ``Changes``."""
+    """The changes between two flushes, with the fields of ``Changes``."""
 
     series: Sequence[Series]
     dropped_series: Sequence[SeriesKey]
@@ -74,7 +74,7 @@ class Counted:
 
 
 class Aggregator:
-    """Adds events up. Not thread-safe: it belongs to the monitor.
+    """Counts events. Not thread-safe: it belongs to the monitor.
 
     ``runtime_bounds`` and ``wait_bounds`` are in seconds, ascending. ``hosts``, ``knows`` and
     ``overflows``: see ``Table``.
@@ -121,12 +121,12 @@ class Aggregator:
 
     @property
     def admission_version(self) -> int:
-        """Changes with what ``admits`` says."""
+        """Changes whenever the result of ``admits`` may change."""
         return self._table.changes
 
     @property
     def used(self) -> dict[str, int]:
-        """How much of each bound is used."""
+        """The current usage of each limit."""
         return {
             "series": self._table.size,
             "task_names": self._table.names,
@@ -136,11 +136,11 @@ class Aggregator:
         }
 
     def tick(self, now: float) -> None:
-        """About once a second; and once before ``restore``."""
+        """Called about once per second, and once before ``restore``."""
         self._table.tick(now)
 
     def restore(self, series: Iterable[Series]) -> None:
-        """Go on from stored totals. A histogram with other bounds than today's starts again at zero."""
+        """Continue from stored totals. A histogram whose bounds have changed starts again at zero."""
         self._table.restore(series, self._runtime_bounds, self._wait_bounds)
 
     def add(  # noqa: PLR0917  # the hot path: one call an event, nothing to build for it
@@ -165,7 +165,7 @@ class Aggregator:
         return row
 
     def add_failure(self, row: Row, exception: str, uuid: str, at: float) -> str:
-        """Note the class of a failure that ``add`` counted; returns its label (``other`` beyond the bound)."""
+        """Record the class of a failure that ``add`` counted, and return its label (``other`` beyond the limit)."""
         exception = self._table.class_of(row, exception)
         exceptions = row.own_exceptions()
         exceptions[exception] = exceptions.get(exception, 0) + 1
@@ -173,7 +173,7 @@ class Aggregator:
         return exception
 
     def admits_group(self, name: str, group: str) -> bool:
-        """Whether this error group is counted apart; not when the task has had too many others.
+        """Whether this error group is counted separately. It is not if the task has too many other groups.
 
         Beyond the limit over all tasks, the group whose last failure is the oldest is forgotten.
         """
@@ -194,7 +194,7 @@ class Aggregator:
         return True
 
     def add_error(self, group: ErrorGroup, sample: Failure) -> None:
-        """Count a failure of an error group and keep it among the newest samples."""
+        """Count a failure of an error group and add it to the newest samples."""
         at = group.last_at
         key = (int(at // BUCKET_SECONDS) * BUCKET_SECONDS, group.id)
         count = self._errors.get(key, 0)
@@ -214,13 +214,13 @@ class Aggregator:
     def drop_hosts(self, hosts: AbstractSet[str]) -> None:
         """Forget the series of hosts (only with the hostname label).
 
-        What they did stays in the buckets, and their failures in the series without a host: the failures of a task,
-        which are shown without hosts, must not fall.
+        The buckets keep their counts, and the series without a host keep their failures: the failure counter of a task,
+        which is exported without hosts, must not decrease.
         """
         self._table.drop_hosts(hosts)
 
     def take(self) -> Counted:
-        """What changed since the last call."""
+        """The changes since the last call."""
         rows, dropped = self._table.take()
         series, buckets = [], []
         for row in rows:
@@ -249,7 +249,7 @@ class Aggregator:
         return [self._freeze(row) for row in self._rows.values()]
 
     def _bucket(self, row: Row, at: float) -> list[Any]:
-        """The row's bucket for this time. When too many wait, because the store is away, its last one stands for it."""
+        """The row's bucket for this time, or its last one if too many wait because the store is unavailable."""
         start = int(at // BUCKET_SECONDS)
         if row.buckets is None:
             row.buckets = {}
@@ -268,7 +268,7 @@ class Aggregator:
         return bucket
 
     def _keep(self, sample: Failure) -> None:
-        """Among the samples of its group; where their texts are too much, the oldest of any group go."""
+        """Add it to the samples of its group. If the texts exceed the limit, drop the oldest samples of any group."""
         samples = self._samples.get(sample.group)
         if samples is None:
             samples = self._samples[sample.group] = deque()
@@ -313,7 +313,7 @@ def _with_times(group: ErrorGroup, first_at: float, last_at: float) -> ErrorGrou
 
 
 def _size(sample: Failure) -> int:
-    """Bytes in memory, about."""
+    """Approximate size in memory, in bytes."""
     size = _SAMPLE + sample.message.__sizeof__() + sample.traceback.__sizeof__()
     if sample.args or sample.kwargs:
         size += size_of(sample.args or "") + size_of(sample.kwargs or "")

@@ -1,13 +1,14 @@
-"""Bytes of a message → events, or the reason why not.
+"""Decodes the bytes of a message into events, or the reason why it is refused.
 
-Two ways. The fast one lets msgspec read the whole body into structs. Whatever it refuses takes the lenient one: the
-standard library's parser, then field by field, so that one bad event of a list costs only itself, and a harmless
-oddity (a lone surrogate in an exception's text, ``NaN``, a string where a number should be in a field nobody needs)
-costs nothing. Refused is only what cannot be counted: no type, no usable timestamp, a task event without its uuid.
+There are two decoders. The fast one lets msgspec read the whole body into structs. Bodies that it refuses are read by
+the lenient one: the standard library's parser, then field by field, so that a bad event does not affect the others in
+its list, and harmless oddities (a lone surrogate in an exception's text, ``NaN``, a string instead of a number in an
+unused field) are ignored. Only events that cannot be counted are refused: those without a type or a usable timestamp,
+and task events without a uuid.
 
-The caller holds a lock, and both parsers hold the interpreter's, so the work for one message is bounded whatever it
-holds: no more than ``MAX_EVENTS`` of its events are read, and a large body is split into its events before any parser
-builds objects from it (see ``split_array``).
+The caller holds a lock, and both parsers hold the interpreter lock, so the work for one message is bounded regardless
+of its contents: at most ``MAX_EVENTS`` of its events are read, and a large body is split into its events before a
+parser builds objects from it (see ``split_array``).
 """
 
 import json
@@ -38,27 +39,27 @@ COMPRESSED: Final = "compressed"
 TOO_MANY_EVENTS: Final = "too_many_events"
 """The rest of a message with more events than ``MAX_EVENTS``."""
 POISON: Final = "poison"
-"""The process died twice while it applied this message."""
+"""The process died twice while applying this message."""
 
 MAX_EVENTS: Final = 1_000
-"""Events read from one message. A Celery worker sends at most 24 (``EventDispatcher.buffer_limit``)."""
+"""Maximum number of events per message. A Celery worker sends at most 24 (``EventDispatcher.buffer_limit``)."""
 _LARGE: Final = 1 << 16
-"""Bytes of a body above which it is split before a parser may build objects from it."""
+"""Size in bytes above which a body is split before a parser builds objects from it."""
 _MAX_LENIENT: Final = 2 << 20
-"""Bytes of one message that may be read in the lenient way: some 30 ms."""
+"""Maximum bytes of one message that the lenient decoder reads, which takes about 30 ms."""
 
 
 class Discarded(msgspec.Struct, frozen=True):
-    """One event, or a whole message, that is not counted, and why (a label of events_discarded_total)."""
+    """An event or a whole message that is not counted, and the reason (a label of events_discarded_total)."""
 
     reason: str
 
 
-_fast = msgspec.json.Decoder(list[Event] | Event).decode  # checks the bounds of Event's fields, too
+_fast = msgspec.json.Decoder(list[Event] | Event).decode  # also checks the bounds of Event's fields
 _fast_one = msgspec.json.Decoder(Event).decode
 _fast_msgpack = msgspec.msgpack.Decoder(list[Event] | Event).decode
 _REFUSALS: Final = (msgspec.MsgspecError, RecursionError, UnicodeError, ValueError, TypeError, MemoryError)
-"""What msgspec raises for input of any kind."""
+"""The exceptions that msgspec raises for any input."""
 _TEXTS: Final = (
     "name", "queue", "eta", "expires", "exception", "traceback", "args", "kwargs", "sw_ident", "sw_ver", "sw_sys",
 )  # fmt: skip
@@ -69,7 +70,7 @@ _ARRAY_16, _ARRAY_32, _FIXARRAY = 0xDC, 0xDD, range(0x90, 0xA0)
 
 
 def events_of(delivery: Delivery) -> list[Event | Discarded]:
-    """All events of one message, in their order, or the reason why it is refused. Never raises."""
+    """All events of one message in order, or the reason why it is refused. Never raises."""
     body = delivery.body
     if delivery.refused is not None:
         return [Discarded(delivery.refused)]
@@ -85,9 +86,9 @@ def events_of(delivery: Delivery) -> list[Event | Discarded]:
 
 
 def decode(body: bytes, content_type: str) -> list[Event | Discarded]:
-    """All events of one message, in their order. Never raises, whatever the body.
+    """All events of one message in order. Never raises, whatever the body contains.
 
-    JSON and MessagePack are read. Nothing else is: a pickle is code, and YAML has aliases that grow without end.
+    Only JSON and MessagePack are read: a pickle can contain code, and aliases in YAML can expand without limit.
     """
     if content_type != _JSON:
         kind = content_type.partition(";")[0].strip().lower()
@@ -107,7 +108,7 @@ def _decode_json(body: bytes) -> list[Event | Discarded]:
         return _decode_leniently(body) if len(body) <= _LARGE else _decode_pieces(body)
     if type(decoded) is not list:
         return [cast("Event", decoded)]
-    # No Discarded comes out of it, but copying the list to please its type would cost as much as all checks.
+    # The list contains no Discarded, but copying it to satisfy the type would cost as much as all checks.
     return cast("list[Event | Discarded]", decoded) if len(decoded) <= MAX_EVENTS else _limited(decoded)
 
 
@@ -116,7 +117,7 @@ def _limited(events: "list[Event] | list[Event | Discarded]") -> "list[Event | D
 
 
 def _decode_pieces(body: bytes) -> list[Event | Discarded]:
-    """Event by event, so that what is built at a time is no more than one of them."""
+    """Decode one event at a time, so that never more than one is built at once."""
     events: list[Event | Discarded] = []
     lenient = 0
     for piece in split_array(body):
@@ -135,7 +136,7 @@ def _decode_pieces(body: bytes) -> list[Event | Discarded]:
 
 
 def _decode_msgpack(body: bytes) -> list[Event | Discarded]:
-    """The same from MessagePack, as kombu's serializer ``msgpack`` writes it."""
+    """Decode MessagePack, as written by kombu's serializer ``msgpack``."""
     if _array_length(body) > MAX_EVENTS:
         return [Discarded(TOO_MANY_EVENTS)]
     try:
@@ -150,7 +151,7 @@ def _decode_msgpack(body: bytes) -> list[Event | Discarded]:
 
 
 def _array_length(body: bytes) -> int:
-    """Of a body that is an array, as its head says; 0 for any other."""
+    """The length of an array according to the body's head; 0 for any other body."""
     head = body[0] if body else 0
     if head in _FIXARRAY:
         return head - _FIXARRAY.start
@@ -166,7 +167,7 @@ def _decode_leniently(body: bytes) -> list[Event | Discarded]:
 
 
 def _parse(body: bytes) -> object:
-    """As the standard library does; None, which is no event, for what is no JSON."""
+    """Parse JSON with the standard library. Returns None, which is not an event, for invalid JSON."""
     try:
         return json.loads(body.decode("utf-8-sig", "replace"), parse_int=_parse_int)
     except (ValueError, RecursionError):
@@ -174,7 +175,7 @@ def _parse(body: bytes) -> object:
 
 
 def _parse_int(digits: str) -> float:
-    """Python refuses to read thousands of digits, which would cost the whole message; no number here needs twenty."""
+    """Parse an integer. Python refuses thousands of digits, which would discard the message. No field needs 20."""
     return int(digits) if len(digits) <= _MAX_INT_DIGITS else float(digits)
 
 
@@ -211,7 +212,7 @@ def _text(value: object) -> str | None:
 
 
 def _id(value: object) -> str | None:
-    """Of another task. Only shown, so one that is too long costs nothing but itself."""
+    """The ID of another task. It is only shown, so an ID that is too long is dropped without discarding the event."""
     return storable_text(value) if isinstance(value, str) and len(value) <= MAX_UUID_LENGTH else None
 
 

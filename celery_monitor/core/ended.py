@@ -1,7 +1,7 @@
-"""The newest runs that have ended, so that a task is found by its ID after its end.
+"""The newest ended runs, so that a task can be found by its ID after its end.
 
-For people, and bounded: in memory, in what one flush writes, and in the store. Where more tasks end between two flushes
-than ``PORTION``, the newest of them are kept and the others are not.
+They are bounded in memory, in each flush and in the store. If more tasks than ``PER_FLUSH`` end between two flushes,
+only the newest are kept.
 """
 
 from collections import deque
@@ -10,50 +10,50 @@ from typing import Final
 
 from celery_monitor.core.model import NO_DETAILS, TaskRef, TaskRun
 
-PORTION: Final = 500
-"""Runs that are kept of those between two flushes: what they cost is bounded, however many there are."""
+PER_FLUSH: Final = 500
+"""Maximum number of runs that are kept between two flushes, which bounds their cost."""
 IN_MEMORY: Final = 10_000
-"""Runs that are found while the store is away or has not been written yet, some 350 bytes each."""
+"""Maximum number of runs in memory, which can be found before they are written. About 350 bytes per run."""
 
 QueueOf = Callable[[str, str], str]
 _End = tuple[str, TaskRef, int, float, float, float | None]
 
 
 class EndedTasks:
-    """Not thread-safe: it belongs to the monitor. ``max_runs`` runs are kept; 0: none."""
+    """The ended runs, at most ``max_runs``; 0: none. Not thread-safe: it belongs to the monitor."""
 
     def __init__(self, max_runs: int) -> None:
-        """Start without any: the store has those of before."""
-        self._fresh: deque[_End] = deque(maxlen=PORTION)
-        self._taken: deque[TaskRun] = deque(maxlen=min(max_runs, IN_MEMORY))
+        """Start empty: the store has the earlier runs."""
+        self._fresh: deque[_End] = deque(maxlen=PER_FLUSH)
+        self._written: deque[TaskRun] = deque(maxlen=min(max_runs, IN_MEMORY))
         self.note = self._fresh.append if max_runs else None
-        """Takes in the end of a run, see ``track.End``; None where none is kept. On the hot path."""
+        """Records the end of a run, see ``fast_path.End``; None if no runs are kept. On the hot path."""
 
     def take(self, queue_of: QueueOf) -> list[TaskRun]:
-        """Those since the last call, in the order of their ends.
+        """The runs since the last call, in the order of their ends.
 
-        Only here they become values: a task-sent that is read right after the end still counts. ``queue_of``: the most
-        likely queue of a task's name on a worker, where no event has told it.
+        The values are created only here, so that a task-sent right after the end is included. ``queue_of`` returns the
+        most likely queue of a task's name on a worker, for runs whose events do not contain it.
         """
         runs = [_run(end, queue_of) for end in self._fresh]
         self._fresh.clear()
-        self._taken.extend(runs)
+        self._written.extend(runs)
         return runs
 
     def all(self, queue_of: QueueOf) -> Iterator[TaskRun]:
-        """All that are in memory, the newest first."""
+        """All runs in memory, newest first."""
         yield from (_run(end, queue_of) for end in reversed(self._fresh))
-        yield from reversed(self._taken)
+        yield from reversed(self._written)
 
     def find(self, uuid: str, queue_of: QueueOf) -> list[TaskRun]:
-        """Runs of a task ID, the newest first."""
+        """The runs of a task ID in memory, newest first."""
         fresh = [_run(end, queue_of) for end in reversed(self._fresh) if end[0] == uuid]
-        return fresh + [run for run in reversed(self._taken) if run.uuid == uuid]
+        return fresh + [run for run in reversed(self._written) if run.uuid == uuid]
 
 
 def _run(end: _End, queue_of: QueueOf) -> TaskRun:
     uuid, ref, stage, started_at, ended_at, runtime = end
-    if ref.stage != stage:  # the ID is in use again
+    if ref.stage != stage:  # the ID was reused
         ref = TaskRef(name=ref.name, queue=ref.queue, host=ref.host)
     details = ref.details or NO_DETAILS
     return TaskRun(

@@ -1,10 +1,10 @@
-"""The entries of all task IDs under way: what is to be stored of them, and when they are forgotten.
+"""The entries of all active task IDs: which changes to store, and when to forget an entry.
 
-What an event does to an entry is in ``track``.
+``track`` applies events to entries.
 
-When the last run of an ID has ended, its entry lingers for a minute in which events come, where something can still
-follow: while the broker stands still, what it waits for cannot come either. When some runs of an ID have ended, the
-others may never end (their worker was lost): they are kept for some hours. The number of entries is bounded.
+When the last run of an ID has ended and a further event may follow, its entry lingers for a minute, which counts only
+while events arrive. If only some runs of an ID have ended, the others may never end (their worker was lost): they are
+kept for some hours. The number of entries is bounded.
 """
 
 from collections import deque
@@ -21,17 +21,17 @@ from celery_monitor.core.recent_tasks import RecentTasks
 from celery_monitor.core.text import size_of
 
 _HEAVY: Final = 500
-"""Bytes: more than twice of what the texts of a task of a usual fleet take."""
+"""Bytes: more than twice the size of a typical task's texts."""
 EXPIRED_PER_TICK: Final = 1000
 LEFT_OPEN: Final = 6 * 3600.0
-"""Seconds for which open runs are kept when another run of their task ID has ended."""
+"""Seconds for which open runs are kept after another run of their task ID has ended."""
 _OK: Final = int(Stage.SUCCEEDED)
 
 
 class Entries:
     """Not thread-safe: it belongs to the monitor.
 
-    ``max_tasks`` bounds the runs (the oldest go first), ``max_age`` and ``linger`` are in seconds.
+    ``max_tasks`` limits the runs (the oldest are dropped first); ``max_age`` and ``linger`` are in seconds.
     """
 
     def __init__(self, *, max_tasks: int, max_age: float, linger: float, arguments: TaskArguments) -> None:
@@ -58,15 +58,15 @@ class Entries:
         """Some may be too old since this minute began."""
 
     def __len__(self) -> int:
-        """Runs that are remembered: what ``max_tasks`` bounds."""
+        """The number of tracked runs, which ``max_tasks`` limits."""
         return len(self.tasks) + self._others
 
     def restore(self, tracked: Iterable[tuple[str, TaskRef]], ended: Iterable[tuple[str, TaskRef]] = ()) -> None:
-        """Take over what the store kept. Ended ones linger again: their twin may be the next message.
+        """Restore the stored entries. Ended ones linger again, because the next message may be their duplicate.
 
         ``ended``: see ``Restored``. Without them, a late task-sent of one of them would wait until it is too old.
         """
-        for uuid, ref in sorted(tracked, key=_seen):  # the oldest first, as they came
+        for uuid, ref in sorted(tracked, key=_seen):  # oldest first, in the order of arrival
             self.tasks[uuid] = ref
             if ref.others is None and ref.stage < _OK:
                 continue
@@ -78,18 +78,18 @@ class Entries:
         self._recent.restore(ended, self.tasks)
 
     def lose(self, uuid: str, run: TaskRef, at: float) -> None:
-        """Note that a started run was lost with its worker at that time; 0: it was not, after all.
+        """Record that a started run was lost with its worker at this time; 0: it was not lost after all.
 
-        ``runs.ENDED_UNSEEN``: it has ended. It is kept, because a late event may still need its name. ``runs.killed``:
-        it may be delivered again.
+        ``runs.ENDED_UNSEEN``: it has ended. The run is kept, because a late event may still need its name.
+        ``runs.killed``: it may be redelivered.
         """
         run.due_at = -at
         self._dirty[uuid] = None
 
     def tick(self, now: float, *, quiet: float = 0.0) -> None:
-        """Forget what lingered long enough, what is too old, and the oldest above the bound.
+        """Forget entries that lingered long enough or are too old, and the oldest above the limit.
 
-        ``quiet``: seconds since the last call in which the stream brought nothing.
+        ``quiet``: seconds since the last call during which no events arrived.
         """
         minute = int(now // 60)
         if minute != self._minute:
@@ -110,7 +110,7 @@ class Entries:
             self._evict(len(self) - self._max_tasks + self._max_tasks // 100)
 
     def shed_load(self) -> None:
-        """Forget the tasks with the longest names and IDs: somebody invents them. If they are few, the oldest."""
+        """Forget the tasks with the longest, probably made-up names and IDs. If there are few, forget the oldest."""
         heavy = [uuid for uuid, ref in self.tasks.items() if _weight(uuid, ref) > _HEAVY]
         for uuid in heavy:
             self._forget(uuid)
@@ -120,9 +120,9 @@ class Entries:
         self._recent = RecentTasks()
 
     def take(self) -> tuple[list[tuple[str, TaskRef]], list[str]]:
-        """What to save and what to delete since the last call. The saved entries are copies.
+        """The entries to save and the IDs to delete since the last call. The saved entries are copies.
 
-        ``saved`` of a copy tells whether an earlier call has given the entry already.
+        ``saved`` of a copy is true if an earlier call has returned the entry.
         """
         saved, removed = [], self._gone
         for uuid in self._dirty:
@@ -143,13 +143,13 @@ class Entries:
         if ref.others is not None:
             self._others -= len(ref.others)
             self._left_open.pop(uuid, None)
-        self._dirty.pop(uuid, None)  # else a store that is away for hours fills the memory with what is over
+        self._dirty.pop(uuid, None)  # otherwise finished tasks fill the memory while the store is unavailable
         if self.arguments:
             self.arguments.drop(uuid)
         return ref
 
     def _give_up(self) -> None:
-        """Let go of what was left open when another run ended."""
+        """Forget runs that stayed open after another run of their ID ended."""
         while self._left_open:
             uuid, due_at = next(iter(self._left_open.items()))
             if due_at > self._time:
@@ -160,9 +160,9 @@ class Entries:
                 self._forget(uuid)
 
     def _expire(self) -> bool:
-        """Of the oldest; one that is still in use, such as an endless retry, does not hold up those behind it.
+        """Forget the oldest entries. One that is in use, such as an endless retry, does not block those behind it.
 
-        Whether there may be more of this minute.
+        Returns whether there may be more to forget in this minute.
         """
         before, oldest = len(self.tasks), self._minute - self._max_age_minutes
         for uuid in list(islice(self.tasks, EXPIRED_PER_TICK)):
@@ -171,7 +171,7 @@ class Entries:
         return len(self.tasks) < before
 
     def _evict(self, number: int) -> None:
-        """Forget so many runs at once, more than needed: a dict finds its first key by way of all deleted slots."""
+        """Forget this many runs at once. Many, because a dict scans all deleted slots to find its first key."""
         for uuid in list(islice(self.tasks, number)):
             if number <= 0:
                 return
@@ -184,8 +184,8 @@ def _seen(entry: tuple[str, TaskRef]) -> int:
 
 
 def _weight(uuid: str, ref: TaskRef) -> int:
-    """Bytes of its texts, if it shares them with no other task."""
+    """Size in bytes of its texts, if no other task shares them."""
     details = ref.details or NO_DETAILS
-    # IDs of other tasks count only where they are longer than any that Celery makes.
+    # IDs of other tasks count only if they are longer than those that Celery creates.
     related = [text for text in (details.root, details.parent) if text and len(text) > SHORT]
     return sum(size_of(text) for text in (uuid, ref.name, ref.queue, ref.host, *related) if text)

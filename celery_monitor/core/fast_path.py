@@ -1,7 +1,7 @@
-"""The usual life of a task: sent, received, started and succeeded, by one worker, in this order.
+"""The usual sequence of a task's events: sent, received, started and succeeded, from one worker, in this order.
 
-Nearly every event is of it. What it does is here in a few lines for each kind; ``Tracker.advance_any`` does the same
-for every event, and looks for more.
+Nearly every event belongs to it, and takes a few lines for each kind here. ``Tracker.advance_any`` handles all events
+and has more checks.
 """
 
 import math
@@ -15,22 +15,22 @@ from celery_monitor.core.names import Names, fitted_queue
 from celery_monitor.core.task_info import delay, limit, relate
 
 MAX_KNOWN_NAMES: Final = 20_000
-"""Cleaned names kept for sharing one string among all of a task's entries."""
+"""Maximum number of cached names. All entries of a task share one string."""
 MAX_KNOWN_HOSTS: Final = 10_000
-"""The same of workers."""
+"""The same for workers."""
 MAX_SLOW: Final = 1_000
-"""Slow runs that are kept until somebody takes them."""
+"""Maximum number of slow runs that are kept until they are taken."""
 SlowEnd = tuple[str, str, str | None, str, float, float]
-"""Task ID, name, queue where it is known, worker, when it began, and the seconds it took."""
+"""Task ID, name, queue if known, worker, start time, and run time in seconds."""
 End = tuple[str, TaskRef, int, float, float, float | None]
-"""Task ID, run, its stage then, when it was started (0: not known), when it ended, and the seconds of work."""
+"""Task ID, run, its stage at the end, start time (0: unknown), end time, and run time in seconds."""
 
 _S, _R, _T = map(int, list(Stage)[:3])
 _OK: Final = int(Stage.SUCCEEDED)
 
 
 class FastPath(Entries):
-    """The entries, and the steps of the usual life. Not thread-safe: it belongs to the monitor."""
+    """The entries, and the steps of the usual sequence. Not thread-safe: it belongs to the monitor."""
 
     def __init__(
         self,
@@ -42,33 +42,33 @@ class FastPath(Entries):
         max_argument_bytes: int = 32 * 1024 * 1024,
         on_ended: Callable[[End], None] | None = None,
     ) -> None:
-        """Start empty; ``restore`` fills it. ``on_ended``: called for each run that ended. Others: see ``Entries``."""
+        """Start empty; ``restore`` fills it. ``on_ended`` is called for each ended run. Others: see ``Entries``."""
         super().__init__(
             max_tasks=max_tasks, max_age=max_age, linger=linger, arguments=TaskArguments(max_argument_bytes)
         )
         self.slow = math.inf
-        """Seconds of work above which a run that has ended is put into ``slow_runs``."""
+        """Run time in seconds above which an ended run is added to ``slow_runs``."""
         self.slow_runs: list[SlowEnd] = []
         self._on_ended = on_ended
         self._capture_arguments = capture_arguments
         self.queue_of: dict[str, str] = {}
-        """Task name → queue of its newest task-sent: most likely also that of a task-received that came first."""
+        """Task name → queue of its newest task-sent: probably also the queue of a task-received without task-sent."""
         self._names = Names(MAX_KNOWN_NAMES, on_clear=self.queue_of.clear)
         self._queues = Names(MAX_KNOWN_NAMES, normalize=fitted_queue)
         self._hosts = Names(MAX_KNOWN_HOSTS)
 
     @property
     def arguments_bytes(self) -> int:
-        """What the arguments take in memory."""
+        """Memory used by the arguments, in bytes."""
         return self.arguments.bytes
 
     @property
     def arguments_cut(self) -> int:
-        """Of how many tasks they were forgotten for that."""
+        """The number of tasks whose arguments were dropped because of the limit."""
         return self.arguments.cut
 
     def shed_load(self) -> None:
-        """As ``Entries`` does; and forget all names that are not in use."""
+        """Like ``Entries``, and forget all cached names."""
         super().shed_load()
         self._names.clear()
         self._queues.clear()
@@ -96,7 +96,7 @@ class FastPath(Entries):
         return ref
 
     def _receive(self, ref: TaskRef, event: Event) -> TaskRef:
-        """The only run was received, where it waits for that."""
+        """The only run, which waits for its task-received, was received."""
         uuid = event.uuid
         ref.seen_minute, ref.stage, ref.received_at = self._minute, _R, event.timestamp
         self._dirty[uuid] = None
@@ -115,7 +115,7 @@ class FastPath(Entries):
         return ref
 
     def _start(self, ref: TaskRef, event: Event) -> float | None:
-        """The only run has started. The seconds in the queue, where known."""
+        """The only run has started. Returns the seconds in the queue, if known."""
         at, due_at = event.timestamp, ref.due_at
         ref.seen_minute, ref.stage, ref.due_at, ref.started_at = self._minute, _T, 0.0, at
         self._dirty[event.uuid] = None
@@ -124,7 +124,7 @@ class FastPath(Entries):
         return None
 
     def _finish(self, ref: TaskRef, event: Event) -> float | None:
-        """The only run, which had started, has succeeded. The seconds of work, where known."""
+        """The only run, which had started, has succeeded. Returns the run time in seconds, if known."""
         at, started_at, measured = event.timestamp, ref.started_at, event.runtime
         if at - started_at > self.slow:
             self._note_slow(ref, event)
@@ -137,7 +137,7 @@ class FastPath(Entries):
         if name is None or self.arguments or (ref.queue is None and name in self.queue_of):
             self._succeed(uuid, ref, _T)
             return measured
-        # As ``_succeed`` and ``_forget`` do, without their calls.
+        # Inlined from ``_succeed`` and ``_forget``.
         ref.stage = _OK
         del self.tasks[uuid]
         self._dirty.pop(uuid, None)
@@ -152,7 +152,7 @@ class FastPath(Entries):
             self.slow_runs.append((event.uuid, ref.name, ref.queue, event.hostname, ref.started_at, runtime))
 
     def _succeed(self, uuid: str, ref: TaskRef, stage_before: int) -> None:
-        """The only run has succeeded, or the last of several. Only a task-sent can follow."""
+        """The only run, or the last of several, has succeeded. Only a task-sent can follow."""
         ref.stage = _OK
         if ref.name is not None and (ref.queue is not None or ref.name not in self.queue_of):
             self._recent.add(uuid, self._forget(uuid))

@@ -1,4 +1,4 @@
-"""The way of one event: decode → track → aggregate → judge. What runs for every event is here."""
+"""Processes each event: decode → track → aggregate → judge. This code runs for every event."""
 
 from collections.abc import Iterable
 from copy import copy
@@ -29,7 +29,7 @@ from celery_monitor.core.workers import KINDS as WORKER_KINDS
 from celery_monitor.core.workers import OFFLINE
 
 FUTURE: Final = 86_400.0
-"""Seconds that an event's clock may be ahead; beyond it the time of reading is taken."""
+"""Maximum seconds that an event's timestamp may be ahead. Beyond that, the time of reading is used."""
 _UNREAD: Final = frozenset({COMPRESSED, CONTENT_TYPE})
 
 
@@ -42,7 +42,7 @@ class Intake:
     )  # fmt: skip
 
     def __init__(self, parts: Parts, clock: StreamClock, messages: int) -> None:
-        """``messages``: how many were read before."""
+        """``messages``: the number of messages read before."""
         self._parts, self._clock, self.messages = parts, clock, messages
         self.failures = FailureJudge(parts.limits, parts.tracker, parts.aggregator, parts.decider, parts.counters)
         self.position: str | None = None
@@ -51,7 +51,7 @@ class Intake:
         """Workers that are new or back."""
         self.probes: list[tuple[int, int]] = []
         """(instance, number) of the probes that came in, of any monitor."""
-        # Bound once: these are used for every event, and each is one object for ever.
+        # Bound once: these are used for every event, and the objects never change.
         self._advance, self._add, self._start = parts.tracker.advance, parts.aggregator.add, parts.starts.note
         self._awaited, self._scheduled, self._unnamed_ids = (
             parts.decider.awaited,
@@ -62,13 +62,13 @@ class Intake:
         self._types, self._by_host = parts.counters.types, parts.limits.hostname_label
 
     def flowing(self) -> None:
-        """The stream is open, though no message proves it."""
+        """Record that the stream is open, even if no message has arrived."""
         if not self._clock.watched:
             self._clock.watched = True
             self._parts.workers.stream_interrupted()
 
     def receive(self, deliveries: Iterable[Delivery], now: float) -> None:
-        """Apply messages in their order. Never raises, whatever they hold."""
+        """Apply messages in order. Never raises, whatever they contain."""
         self._clock.message_read(now)
         self.flowing()
         fingerprints, offsets, names = self._parts.fingerprints, self._parts.workers.offsets, self._parts.workers.names
@@ -106,11 +106,11 @@ class Intake:
             self._clock.read(event.timestamp)
 
     def settle(self, events: Iterable[UnnamedEvent]) -> None:
-        """Count the events that have stopped waiting: under the name that arrived, or as unknown."""
+        """Count events that no longer wait for a name: under the name that arrived, or as unknown."""
         overflows, unnamed = self._parts.overflows, self._parts.unnamed
         overflows["unnamed_events"], unnamed.cut = overflows["unnamed_events"] + unnamed.cut, 0
         for unnamed_event in events:
-            event = copy(unnamed_event.event)  # a flush may hold it
+            event = copy(unnamed_event.event)  # a flush may use it
             kind = KINDS[event.type]
             ref = self._parts.tracker.named_run(event.uuid, event.hostname)
             if ref is None and kind == FAILED:
@@ -119,7 +119,7 @@ class Intake:
             self._count(event, kind, name, queue, unnamed_event.measured, self._clock.now)
 
     def notice(self, hostname: str, now: float) -> None:
-        """A sign of life of a worker that is no heartbeat."""
+        """Record a sign of life of a worker other than a heartbeat."""
         if self._parts.workers.notice(hostname, self._clock.watched_for, now):
             self.arrivals.append(self._parts.workers.names[hostname])
 
@@ -151,7 +151,7 @@ class Intake:
             self.settle(self._parts.unnamed.release_task(uuid))
 
     def _name_in(self, event: Event) -> str | None:
-        """The name that is in the failure itself: no other event may name a task that no worker knows."""
+        """The task name in the failure itself. For a task that no worker has registered, it may be the only name."""
         name = unregistered_name(event.exception)
         return None if name is None else self._parts.tracker.name(name)
 

@@ -1,4 +1,4 @@
-"""The names of tasks that are over, for some minutes: an ID may be run again, or an event of it may come late."""
+"""Remembers the names of ended tasks for some minutes: an ID may be run again, or one of its events may arrive late."""
 
 from collections.abc import Container, Iterable
 from typing import Final
@@ -7,18 +7,18 @@ from celery_monitor.core.model import TaskRef
 from celery_monitor.core.runs import all_runs, last_known_at, newest_named
 
 RECENT: Final = 25_000
-"""Tasks in each of two generations, 300 bytes each."""
+"""Maximum number of tasks in each of two generations, 300 bytes per task."""
 RECENT_SECONDS: Final = 300.0
-"""The age at which a generation becomes the older one at the latest."""
+"""The maximum age at which the newer generation becomes the older one."""
 
 
 class RecentTasks:
-    """In memory alone: what began and ended within a flush costs the store nothing."""
+    """The recently ended tasks. In memory only: a task that starts and ends within a flush costs the store nothing."""
 
     def __init__(self, max_tasks: int = RECENT) -> None:
-        """Start without any."""
+        """Start empty."""
         self._limit = max_tasks
-        # For the hot path to look into.
+        # Read directly by the hot path.
         self.newer: dict[str, TaskRef] = {}
         self.older: dict[str, TaskRef] = {}
         self._since = 0.0
@@ -27,7 +27,7 @@ class RecentTasks:
         return uuid in self.newer or uuid in self.older
 
     def add(self, uuid: str, ref: TaskRef) -> None:
-        """Remember one that is over."""
+        """Remember an ended task."""
         if ref.others is not None:
             ref = _as_one(ref)
         newer = self.newer
@@ -36,33 +36,33 @@ class RecentTasks:
             self.newer, self.older = {}, newer
 
     def restore(self, ended: Iterable[tuple[str, TaskRef]], tracked: Container[str]) -> None:
-        """Take over what ended last before a start, the newest last; without what is ``tracked``."""
+        """Restore the tasks that ended last before a start, the newest last, except those that are ``tracked``."""
         for uuid, ref in ended:
             if uuid not in tracked:
                 self.add(uuid, ref)
 
     def get(self, uuid: str) -> TaskRef | None:
-        """What is known of it."""
+        """The remembered entry, or None."""
         return self.newer.get(uuid) or self.older.get(uuid)
 
     def pop(self, uuid: str) -> TaskRef:
-        """The same, and forget it. Raises KeyError when nothing is known."""
+        """Remove and return the entry. Raises KeyError if there is none."""
         old = self.older.pop(uuid, None)
         return self.newer.pop(uuid) if old is None else self.newer.pop(uuid, old)
 
     def reopen(self, uuid: str) -> TaskRef:
-        """A new entry for this ID, with the name and queue that it had."""
+        """A new entry for this ID, with its previous name and queue."""
         named_run = newest_named(self.pop(uuid), "")
         return TaskRef() if named_run is None else TaskRef(name=named_run.name, queue=named_run.queue)
 
     def tick(self, time: float) -> None:
-        """``time`` in seconds, by a clock that does not go back."""
+        """Rotate the generations. ``time`` is in seconds, by a clock that never goes back."""
         if time - self._since >= RECENT_SECONDS:
             self.newer, self.older, self._since = {}, self.newer, time
 
 
 def _as_one(ref: TaskRef) -> TaskRef:
-    """What is needed of several runs: there may be many."""
+    """One entry with the essential data of several runs, of which there may be many."""
     named_run = newest_named(ref, "") or ref
     ended_at = max(map(last_known_at, all_runs(ref)))
     return TaskRef(

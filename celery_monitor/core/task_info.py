@@ -1,6 +1,6 @@
-"""What task-sent and task-received tell of a run: its name, its queue, when it is due, and where it comes from.
+"""Applies the contents of task-sent and task-received to a run: name, queue, due time and related tasks.
 
-A task whose ``expires`` has passed is never begun. RabbitMQ drops its message, without any event (Celery sets the
+A task whose ``expires`` has passed is never started. RabbitMQ drops its message without any event (Celery sets the
 message's TTL); on Redis a worker revokes it when it fetches it.
 """
 
@@ -14,10 +14,10 @@ from celery_monitor.core.names import SHORT, Names, shortened_name
 
 
 def announce(ref: TaskRef, event: Event, names: Names, queues: Names, queue_of: MutableMapping[str, str]) -> TaskRef:
-    """Take over a task-sent. ``queue_of``: task name → the queue that it was last sent to, kept here.
+    """Apply a task-sent. ``queue_of``: task name → the queue to which it was last sent, updated here.
 
-    It names only what has no name, and gives its queue only to its own task: under another name it announces what the
-    task is to be replaced by. Returns what the event is to be counted under.
+    It names only a run without a name, and sets the queue only of a run with the same name: a task-sent with another
+    name announces the replacement of the task. Returns the run under which to count the event.
     """
     counted = ref
     ref.sent_at = event.timestamp
@@ -36,7 +36,7 @@ def announce(ref: TaskRef, event: Event, names: Names, queues: Names, queue_of: 
     if event.expires is not None:
         limit(ref, event.expires)
     at = event.timestamp
-    if at > ref.started_at and ref.due_at >= 0:  # else it comes late: the wait is over, or the run is lost
+    if at > ref.started_at and ref.due_at >= 0:  # otherwise it is late: the wait is over, or the run is lost
         ref.due_at = max(ref.due_at, at)
         if event.eta is not None:
             delay(ref, event.eta)
@@ -44,7 +44,7 @@ def announce(ref: TaskRef, event: Event, names: Names, queues: Names, queue_of: 
 
 
 def relate(ref: TaskRef, event: Event) -> None:
-    """Note how often it was retried, and which tasks it comes from. Of equal IDs one object is kept."""
+    """Record the number of retries and the root and parent IDs. Equal IDs share one object."""
     current = ref.details or NO_DETAILS
     root, parent, retries = current.root, current.parent, event.retries
     if root == event.root_id and parent == event.parent_id and (not retries or retries == current.retries):
@@ -61,12 +61,12 @@ def relate(ref: TaskRef, event: Event) -> None:
 
 
 def _fitted(uuid: str) -> str:
-    """As IDs of tasks are kept."""
+    """The stored form of a task ID."""
     return uuid if len(uuid) <= SHORT else shortened_name(uuid)
 
 
 def delay(ref: TaskRef, eta: str) -> None:
-    """It is not due before its ETA."""
+    """Record that the run is not due before its ETA."""
     due_at = _unix_time(eta)
     if due_at is not None:
         ref.details = replace(ref.details or NO_DETAILS, eta=due_at)
@@ -75,14 +75,14 @@ def delay(ref: TaskRef, eta: str) -> None:
 
 
 def limit(ref: TaskRef, expires: str) -> None:
-    """It is not begun after that."""
+    """Record that the run is not started after this time."""
     expires_at = _unix_time(expires)
     if expires_at is not None:
         ref.details = replace(ref.details or NO_DETAILS, expires=expires_at)
 
 
 def _unix_time(iso: str) -> float | None:
-    """Unix time of Celery's ISO 8601 eta or expires; one without an offset is UTC (Celery's default)."""
+    """The Unix time of Celery's ISO 8601 eta or expires. Without an offset it is UTC (Celery's default)."""
     try:
         moment = datetime.fromisoformat(iso)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

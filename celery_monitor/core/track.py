@@ -1,55 +1,55 @@
-"""uuid → what is known of a task whose end has not come.
+"""Tracks unfinished tasks by task ID.
 
-Only task-sent and task-received carry a task's name; a failure has nothing but a uuid. So every task is remembered
-from its first event to its end. The table of transitions below says what each event does to a run at each stage. Its
-rows are written for a stream out of order: a retry's task-received may come before task-retried, task-sent may come
-after everything else, and a lost event leaves a stage out.
+Only task-sent and task-received contain a task's name; a failure has only a uuid. So every task is tracked from its
+first event to its end. The table of transitions below defines what each event does to a run at each stage. It tolerates
+events that are out of order or missing: a retry's task-received may arrive before task-retried, task-sent may arrive
+last, and a lost event skips a stage.
 
-**The identity of a run is (task ID, worker).** One ID is run by several workers, or several times by one: from a
-Broadcast queue, after Redis' visibility_timeout, with acks_late after a lost worker, or because the application chose
-the ID. Each run has its own stage, name and end. "Open" is received or started, "in the queue" is retried or rejected
-with requeue, "ended" is the rest. What an event does, by the worker's own newest run of the ID, and by those of others:
+**A run is identified by (task ID, worker).** One ID can be run by several workers, or several times by one worker: from
+a Broadcast queue, after Redis' visibility_timeout, with acks_late after a lost worker, or because the application chose
+the ID. Each run has its own stage, name and end. "Open" means received or started, "in the queue" means retried or
+rejected with requeue, "ended" is the rest. The effect of an event depends on this worker's newest run of the ID and on
+the runs of other workers:
 
     event          worker's own run     other workers' runs   result
-    task-sent      any                  any                   no run. It names what has no name; an entry that ended
-                                                              a minute before it was sent begins anew
+    task-sent      any                  any                   no run. It names runs without a name; an entry that ended
+                                                              a minute before it was sent starts again
     received       none                 none                  the entry's first run (after task-sent), or a new entry
-                   none                 one in the queue      that run goes on here: same run, other worker
+                   none                 one in the queue      that run continues here: same run, other worker
                    none                 open or ended         another run
-                   in the queue         any                   that run goes on
-                   open                 any                   another run: delivered again, a retry that overtook its
-                                                              task-retried, or replaced
-                   failed               any                   another run; the failure stays known for its twin
-                   ended otherwise      any                   that run begins anew: the ID is used again
-                   ended after it       any                   no run: the event is read late. It names a run without
+                   in the queue         any                   that run continues
+                   open                 any                   another run: redelivered, replaced, or a retry whose
+                                                              task-retried arrives later
+                   failed               any                   another run; the failure is kept to detect a duplicate
+                   ended otherwise      any                   that run starts again: the ID is reused
+                   ended after it       any                   no run: the event arrived late. It names a run without
                                                               a name
-    started        received             any                   the first received one starts
-                   none                 one in the queue      that run goes on here
-                   none                 open or ended         another run, named as the entry: its received was lost
+    started        received             any                   the first received run starts
+                   none                 one in the queue      that run continues here
+                   none                 open or ended         another run, named like the entry: its received was lost
                    started, ended       any                   that run (a received was lost)
-    retried,       started              any                   its first run of that name goes into the queue; where a
-    rejected with                                             later run of the name is open, it has become that one
+    retried,       started              any                   its first run of that name goes into the queue; if a
+    rejected with                                             later run of that name is open, that is its continuation
     requeue
     failed,        started              any                   its newest started run ends
     succeeded,     only received        any                   its first received run ends
     rejected,      in the queue         any                   that run ends
-    revoked        ended                any                   failed, succeeded: twin of an end at most a minute away
+    revoked        ended                any                   failed, succeeded: duplicate of an end within a minute
                                                               (not counted), else another end; others: see the table
                    none                 one in the queue      that run ends here
-                   none                 open or ended         another run that has ended at once
+                   none                 open or ended         another run, which has already ended
 
-A run takes its name from its own worker's task-received; another worker's event, or a task-sent under another name,
-never changes it. ``Task.replace`` sends the ID again under another name: the worker's new run has the new name, and
-takes the place of the old one when it ends. A failure by a hard time limit right after a failure of that worker is a
-twin also when the ID was received again in between.
+A run gets its name from its own worker's task-received; another worker's event, or a task-sent with another name, never
+changes it. ``Task.replace`` sends the ID again under another name: the worker's new run has the new name, and replaces
+the old one when it ends. A failure by a hard time limit right after a failure of that worker is a duplicate even if the
+ID was received again in between.
 
-When the last run has ended, the entry is over: it leaves what is tracked at once, but where something can still follow
-that is to be seen by all: the twin of a failure (Celery 5.7 sends a hard time limit's task-failed twice, and a
-rejection after the failure), a second task-revoked, or a task-sent that has not been seen in a fleet that sends them.
-Such entries linger for a minute in which events come: while the broker stands still, what they wait for cannot come
-either. When some runs of an ID have ended, the others may never end (their worker was lost): they are kept for some
-hours. And what is over is known for some minutes more, in memory alone, in case the ID is run again or an event of it
-is read late; a start takes it from the ended tasks of the store.
+When the last run has ended, the entry is no longer tracked. The exception are entries for which a further event may
+follow: the duplicate of a failure (Celery 5.7 sends a hard time limit's task-failed twice, and a rejection after the
+failure), a second task-revoked, or a missing task-sent in a fleet that sends them. Such entries linger for a minute,
+which counts only while events arrive. If only some runs of an ID have ended, the others may never end (their worker was
+lost): they are kept for some hours. Finished entries are remembered for some more minutes, in memory only, in case the
+ID is run again or one of its events arrives late; after a start they are read from the ended tasks in the store.
 """
 
 from collections.abc import Iterable
@@ -77,31 +77,31 @@ from celery_monitor.core.transitions import TRANSITIONS
 __all__ = ["LEFT_OPEN", "MAX_ARGUMENTS_LENGTH", "Tracker"]
 
 NEW_LIFE: Final = 60.0
-"""Seconds from an end to a task-sent that is of another use of the ID, and not late; clocks differ by less."""
+"""A task-sent this many seconds after the end reuses the ID. Before that it is late, as clocks differ by less."""
 
 _S, _R, _T, _Y, _Q, _OK, _F, _J, _V = map(int, Stage)
-"""Plain ints: comparing enum members costs as much as the rest of a step."""
+"""Plain ints, because comparing enum members costs as much as the rest of a step."""
 _ONCE: Final = {FAILED: _F, SUCCEEDED: _OK}
-"""Ends that an attempt has but once: another one of these at that stage is a twin."""
+"""Ends that an attempt has only once: another such event at that stage is a duplicate."""
 _WAITING: Final = (_S, _Y, _Q)
 """Stages at which the only run waits for its task-received."""
 _APART: Final = frozenset({_R, _T, _F})
-"""Stages at which a task-received begins another run."""
+"""Stages at which a task-received starts another run."""
 
 
 class Tracker(FastPath):
-    """The tasks under way: what an event of any kind does to a run. Not thread-safe: it belongs to the monitor."""
+    """The active tasks, to which it applies events of any kind. Not thread-safe: it belongs to the monitor."""
 
     def advance(self, event: Event, kind: int) -> tuple[TaskRef, float | None] | None:
-        """Apply a task event. Returns the task's run and what the event measured, or None for the twin of an end.
+        """Apply a task event. Returns the task's run and a measured duration, or None for the duplicate of an end.
 
-        Measured are the seconds in the queue (task-started) or of work (task-succeeded), where known. The task's
-        name is None when no event has told it yet.
+        The duration in seconds is the time in the queue (task-started) or the run time (task-succeeded), if known. The
+        run's name is None if no event has contained it yet.
         """
         uuid = event.uuid
         entry = self.tasks.get(uuid)
-        # Nearly every event is the next one of its task's only run, on its only worker. For those the table of
-        # transitions, and what ``advance_any`` looks for, comes down to a few lines for each kind.
+        # Nearly every event is the next one of its task's only run, on its only worker. For these, the table of
+        # transitions and the checks of ``advance_any`` reduce to a few lines for each kind.
         if entry is None:
             recent = self._recent
             if kind <= RECEIVED and len(uuid) <= SHORT and uuid not in recent.newer and uuid not in recent.older:
@@ -122,7 +122,7 @@ class Tracker(FastPath):
         return self.advance_any(event, kind)
 
     def advance_any(self, event: Event, kind: int) -> tuple[TaskRef, float | None] | None:
-        """What ``advance`` does, for every event."""
+        """Like ``advance``, without the shortcut for the usual events."""
         entry = self.tasks.get(event.uuid) or self._enter(event, kind)
         uuid = event.uuid
         if kind == RECEIVED and (ended := runs.ended_after(entry, event)) is not None:
@@ -159,11 +159,11 @@ class Tracker(FastPath):
         return counted, measured
 
     def name(self, raw: str) -> str:
-        """A task's name or a queue's as it is kept."""
+        """The stored form of a task's or a queue's name."""
         return self._names[raw]
 
     def learn(self, tasks: Iterable[FleetTask]) -> list[str]:
-        """Take in what the workers say they hold: it began while nobody was watching. Returns the IDs named by it."""
+        """Add the tasks that the workers report, which started unobserved. Returns the IDs that got a name."""
         named_uuids = []
         for task in tasks:
             uuid = shortened_name(task.uuid)
@@ -171,7 +171,7 @@ class Tracker(FastPath):
             if entry is None:
                 ended = self._recent.get(uuid)
                 if ended is not None and (task.started_at or 0.0) <= ended.started_at:
-                    continue  # it has ended since the worker was asked
+                    continue  # it has ended since the worker was queried
                 stage = _T if task.started_at else _R
                 entry = self.tasks[uuid] = TaskRef(stage=stage, started_at=task.started_at or 0.0)
                 entry.seen_minute = self._minute
@@ -186,14 +186,14 @@ class Tracker(FastPath):
         return named_uuids
 
     def named_run(self, uuid: str, hostname: str) -> TaskRef | None:
-        """The run of this worker, with a name; or any of the ID's that has one."""
+        """The run of this worker if it has a name, otherwise any run of the ID with a name."""
         entry = self.tasks.get(uuid) or self._recent.get(uuid)
         return None if entry is None else runs.newest_named(entry, self._hosts[hostname])
 
     def _enter(self, event: Event, kind: int) -> TaskRef:
-        """A new entry; for a task-sent or task-received that is read after the end, the one that is over.
+        """A new entry, or the finished entry for a task-sent or task-received that arrives after the end.
 
-        An ID that is too long is cut, in the event as well: IDs that are known are not.
+        An ID that is too long is shortened, in the event as well. Known IDs are short.
         """
         uuid = event.uuid
         if len(uuid) > SHORT:
@@ -215,7 +215,7 @@ class Tracker(FastPath):
         return entry
 
     def _run(self, entry: TaskRef, event: Event, kind: int) -> TaskRef | None:
-        """The run that the event belongs to, a new one where it must be; None for the twin of an end."""
+        """The run of the event, which may be a new one; None for the duplicate of an end."""
         if kind == SENT:
             self._sent_again(entry, event)
             return entry
@@ -233,7 +233,7 @@ class Tracker(FastPath):
         return None if _is_duplicate(run, event, kind) else run
 
     def _introduce(self, ref: TaskRef, event: Event, kind: int) -> TaskRef:
-        """Take over what a task-sent or task-received tells. Returns what the event is to be counted under."""
+        """Apply the contents of a task-sent or task-received. Returns the run under which to count the event."""
         if kind == SENT:
             if self._capture_arguments:
                 self.arguments.capture(event)
@@ -241,7 +241,7 @@ class Tracker(FastPath):
         return self._receive(ref, event)
 
     def _receive_late(self, run: TaskRef, event: Event) -> TaskRef:
-        """A task-received of a run that has ended. Returns what the event is to be counted under."""
+        """Apply a task-received of an ended run. Returns the run under which to count the event."""
         name = event.name and self.name(event.name)
         if name and run.name is None:
             run.name = name
@@ -264,7 +264,7 @@ class Tracker(FastPath):
         return run
 
     def _sent_again(self, entry: TaskRef, event: Event) -> None:
-        """A task-sent that is not the first event: of further runs, or of another use of an ID."""
+        """Apply a task-sent that is not the first event: it announces further runs, or reuses an ID."""
         if not runs.is_open(entry):
             if _is_late(entry, event, SENT):
                 return
@@ -276,7 +276,7 @@ class Tracker(FastPath):
             announce(run, event, self._names, self._queues, self.queue_of)
 
     def _move(self, uuid: str, entry: TaskRef, ref: TaskRef, stage: int, event: Event) -> None:
-        """Bring a run to its next stage, and see to what has ended."""
+        """Move a run to its next stage, and handle the runs that ended."""
         self._dirty[uuid] = None
         stage_before = ref.stage
         if stage == _J and event.requeue:
@@ -290,7 +290,7 @@ class Tracker(FastPath):
             self._lingering.append((self._time + self._linger, uuid))
 
     def _is_over(self, uuid: str, entry: TaskRef, ref: TaskRef) -> bool:
-        """Whether every run has succeeded; else sees to those that this one's step has ended."""
+        """Whether every run has succeeded. Otherwise, handle the runs that this step has ended."""
         if ref.stage < _OK:
             if ref.stage > _T and runs.is_continued(entry, ref):
                 entry = self._remove(uuid, entry, ref)
@@ -309,7 +309,7 @@ class Tracker(FastPath):
         return False
 
     def _remove(self, uuid: str, entry: TaskRef, run: TaskRef) -> TaskRef:
-        """Take out one of several runs. Returns the entry, which is another one when the first run goes."""
+        """Remove one of several runs. Returns the entry, which is a different object if the first run is removed."""
         remaining = [other for other in runs.all_runs(entry) if other is not run]
         first, others = remaining[0], remaining[1:] or None
         first.saved, first.seen_minute, first.others = entry.saved, entry.seen_minute, others
@@ -319,7 +319,7 @@ class Tracker(FastPath):
 
 
 def _is_late(entry: TaskRef | None, event: Event, kind: int) -> bool:
-    """Whether a task-sent or task-received is of the runs that are over, and not of another use of the ID."""
+    """Whether a task-sent or task-received belongs to the finished runs, and does not reuse the ID."""
     if entry is None or kind > RECEIVED:
         return False
     if kind == RECEIVED:
@@ -332,7 +332,7 @@ def _is_duplicate(ref: TaskRef, event: Event, kind: int) -> bool:
 
 
 def _measured(ref: TaskRef, event: Event, kind: int) -> float | None:
-    """Note when a run began or ended. The seconds in the queue, or of work."""
+    """Record when a run started or ended. Returns the seconds in the queue, or the run time in seconds."""
     measured = None
     if kind == STARTED:
         if ref.due_at > 0:

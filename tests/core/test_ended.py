@@ -113,7 +113,7 @@ def test_each_worker_has_its_run() -> None:
 
 def test_the_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """In what a flush writes and in memory; 0 keeps nothing."""
-    monkeypatch.setattr(ended, "PORTION", 3)
+    monkeypatch.setattr(ended, "PER_FLUSH", 3)
     of, none = monitor(max_ended_tasks=5), monitor(max_ended_tasks=0)
     for number in range(0, 12, 4):
         for to in (of, none):

@@ -8,7 +8,7 @@ import pytest
 
 from celery_monitor.core.model import TaskStarts
 from celery_monitor.core.regular import suggestion
-from celery_monitor.core.start_history import KEPT, MAX_TASKS, PORTION, StartHistory
+from celery_monitor.core.start_history import MAX_TASKS, STARTS_PER_TASK, TASKS_PER_FLUSH, StartHistory
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -82,10 +82,10 @@ def test_the_history_is_bounded_and_written_seldom() -> None:
     assert history.take(299.0, force=False) == []
     taken = []
     while portion := history.take(300.0, force=False):
-        assert len(portion) <= PORTION
+        assert len(portion) <= TASKS_PER_FLUSH
         taken += portion
     assert len(taken) == MAX_TASKS
-    assert taken[0].starts == tuple(10.0 + number for number in range(1_000 - KEPT, 1_000))
+    assert taken[0].starts == tuple(10.0 + number for number in range(1_000 - STARTS_PER_TASK, 1_000))
     history.note("old", 2000.0)
     assert history.take(301.0, force=False) == []
     assert [one.name for one in history.take(301.0, force=True)] == ["old"]
