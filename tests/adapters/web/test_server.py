@@ -286,10 +286,10 @@ def test_only_what_is_cheap_is_prepared(fleet: Fleet, monkeypatch: pytest.Monkey
     site = Site(WebSettings(), replace(made, reader=cast("Reader", Noting()), prepare_report=prepare))
     with served(WebServer(site, host="127.0.0.1", port=0)) as one:
         wait_until(lambda: bool(prepared))
+        assert len(prepared) == 1
         assert "queue_hours" not in asked
         assert one.get("/queues/billing").status_code == 200
         assert "queue_hours" in asked
-        assert len(prepared) == 1
 
 
 def test_a_fault_of_ours_is_told_without_details(site: Served, fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
