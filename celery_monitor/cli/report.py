@@ -44,7 +44,7 @@ def report(config_path: Path | None, store: str | None, day: str, form: str, *, 
     with _reports(settings, zone) as reports:
         summary = reports.summary(date, now)
         if send:
-            print_result(daily.send_again(summary, settings.web.external_url))
+            print_result(daily.resend(summary, settings.web.external_url))
         else:
             click.echo(_printed(summary, form, daily, settings.web.external_url), nl=False)
 

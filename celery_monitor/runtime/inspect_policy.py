@@ -32,7 +32,7 @@ class InspectBackoff:
     def __init__(self) -> None:
         self.proven = False
         """Whether workers are known to answer."""
-        self._asked_at = -math.inf
+        self._inspected_at = -math.inf
         self._unanswered = 0
         self._unheard = 0
 
@@ -44,11 +44,11 @@ class InspectBackoff:
             wait = 0.0 if self._unanswered < MAX_UNANSWERED_BUSY else BUSY_BACKOFF
         else:
             wait = UNANSWERED_BACKOFF[min(self._unanswered, len(UNANSWERED_BACKOFF) - 1)]
-        return now - self._asked_at >= wait
+        return now - self._inspected_at >= wait
 
     def note_inspection(self, now: float, *, active_workers: bool, answered: bool) -> None:
         """A request was sent to all workers. ``answered``: whether any answered."""
-        self._asked_at = now
+        self._inspected_at = now
         if answered:
             self.proven, self._unanswered, self._unheard = True, 0, 0
         elif active_workers:

@@ -15,7 +15,7 @@ class RegisteredTasks:
     def __init__(self) -> None:
         self._renewed = False
         self._known: set[str] = set()
-        self._asked: dict[str, float] = {}
+        self._inspected_at: dict[str, float] = {}
         """Hostname → when it was last asked."""
 
     def renew(self) -> None:
@@ -34,9 +34,11 @@ class RegisteredTasks:
         unknown = [hostname for hostname in hostnames if hostname not in self._known]
         if not unknown:
             return []
-        hosts = sorted(unknown, key=lambda hostname: self._asked.get(hostname, -math.inf))[:MAX_INSPECTED_PER_ROUND]
-        inspected_at = {hostname: at for hostname, at in self._asked.items() if hostname in hostnames}
-        self._asked = inspected_at | dict.fromkeys(hosts, now)
+        hosts = sorted(unknown, key=lambda hostname: self._inspected_at.get(hostname, -math.inf))[
+            :MAX_INSPECTED_PER_ROUND
+        ]
+        inspected_at = {hostname: at for hostname, at in self._inspected_at.items() if hostname in hostnames}
+        self._inspected_at = inspected_at | dict.fromkeys(hosts, now)
         return hosts
 
     def learned(self, hostnames: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from celery_monitor.settings.channels import ChannelName
-from celery_monitor.settings.cron import Cron, never_end, some_times
+from celery_monitor.settings.cron import Cron, never_end, sample_times
 from celery_monitor.settings.pagerduty import RoutingKey, RoutingKeyFile
 from celery_monitor.settings.secret import SecretSource
 from celery_monitor.settings.section import FieldError, Glob, HttpUrl, Section, Text, TimeZone, check_one_source
@@ -132,7 +132,7 @@ class RuleSettings(Section):
 
     @field_validator("to")
     @classmethod
-    def _one_way(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    def _check_receiver(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if value and (info.data.get("routing_key") or info.data.get("routing_key_file")):
             raise ValueError("set either to or routing_key: a channel in channels has a routing key of its own")
         return _unique(value)
@@ -186,7 +186,7 @@ class MuteSettings(Section):
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
-        if next(some_times(self.cron, self.timezone), None) is None:
+        if next(sample_times(self.cron, self.timezone), None) is None:
             raise FieldError("cron", "never matches any date, like 30 February")
         if never_end([(self.cron, self.timezone, self.lasting)]):
             raise FieldError(

@@ -14,7 +14,7 @@ from celery_monitor.core.model import MAX_SILENCE
 from celery_monitor.settings.units import DAY, MINUTE
 
 _FIELDS: Final = "minute hour day month weekday"
-_SOME_DAY: Final = datetime(2024, 1, 1, tzinfo=UTC)
+_REFERENCE_TIME: Final = datetime(2024, 1, 1, tzinfo=UTC)
 LONGEST: Final = MAX_SILENCE
 """Maximum seconds that mute windows may cover without a break: as long as the longest silence."""
 _PERIOD: Final = 400 * DAY
@@ -29,7 +29,7 @@ def _cron(value: str) -> str:
     if len(value.split()) != len(_FIELDS.split()):  # cronsim also takes six, with seconds
         raise ValueError(f"must have five fields: {_FIELDS}, as in 0 8 * * 1-5")
     try:
-        CronSim(value, _SOME_DAY)
+        CronSim(value, _REFERENCE_TIME)
     except CronSimError as exc:
         raise ValueError(f"is not a valid cron expression: {str(exc).lower()} ({_FIELDS})") from None
     return value
@@ -38,9 +38,9 @@ def _cron(value: str) -> str:
 Cron = Annotated[str, AfterValidator(_cron)]
 
 
-def some_times(expression: str, timezone: str) -> Iterator[float]:
+def sample_times(expression: str, timezone: str) -> Iterator[float]:
     """Up to _COMPARED consecutive times of the expression, in Unix seconds."""
-    start = _SOME_DAY.astimezone(ZoneInfo(timezone))
+    start = _REFERENCE_TIME.astimezone(ZoneInfo(timezone))
     return (at.timestamp() for at in islice(CronSim(expression, start), _COMPARED))
 
 
@@ -49,7 +49,7 @@ def shortest_interval(expression: str, timezone: str) -> float:
 
     Times in a skipped hour coincide; they are not compared.
     """
-    times = some_times(expression, timezone)
+    times = sample_times(expression, timezone)
     return min((later - earlier for earlier, later in pairwise(times) if later - earlier >= MINUTE), default=inf)
 
 
@@ -70,6 +70,6 @@ def never_end(windows: Sequence[tuple[str, str, float]]) -> bool:
 
 
 def _first_times(expression: str, timezone: str) -> Iterator[float]:
-    start = _SOME_DAY.astimezone(ZoneInfo(timezone))
+    start = _REFERENCE_TIME.astimezone(ZoneInfo(timezone))
     times = (at.timestamp() for at in islice(CronSim(expression, start), _MINUTES))
-    return takewhile(lambda at: at < _SOME_DAY.timestamp() + _PERIOD, times)
+    return takewhile(lambda at: at < _REFERENCE_TIME.timestamp() + _PERIOD, times)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, model_validator
 
 from celery_monitor.settings.channels import ChannelName
-from celery_monitor.settings.cron import Cron, shortest_interval, some_times
+from celery_monitor.settings.cron import Cron, sample_times, shortest_interval
 from celery_monitor.settings.section import FieldError, HttpUrl, Section, Text, TimeZone
 from celery_monitor.settings.units import MINUTE, duration
 
@@ -65,7 +65,7 @@ class ScheduleSettings(Section):
                 "one of them, or two schedules",
             )
         zone = self.timezone or "UTC"
-        if next(some_times(self.cron, zone), None) is None:
+        if next(sample_times(self.cron, zone), None) is None:
             raise FieldError("cron", "never matches any date, like 30 February")
         if self.grace >= shortest_interval(self.cron, zone):
             raise FieldError("grace", "must be shorter than the time from one start to the next")

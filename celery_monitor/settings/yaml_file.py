@@ -25,7 +25,7 @@ _TOKENS: Final = frozenset(
 """Tokens of YAML that the parser quotes in errors, such as ``,`` and ``<stream end>``."""
 _TAB: Final = repr("\t")
 _QUOTED: Final = re.compile(r"\s*(['\"]).*\1")
-_HELD: Final = "\x00"
+_PLACEHOLDER: Final = "\x00"
 _TWICE: Final = "duplicate key in a section"
 _DEEP: Final = f"it is nested more than {MAX_DEPTH} levels deep"
 _LARGE: Final = f"it has more than {MAX_NODES:,} values (aliases count as what they stand for)"
@@ -126,10 +126,10 @@ def _without_quotes(text: str) -> str:
     """The message without quotes from the file; YAML's own tokens are kept."""
     quoted = [f"'{token}'" for token in _TOKENS if f"'{token}'" in text]
     for number, token in enumerate(quoted):
-        text = text.replace(token, f"{_HELD}{number}{_HELD}")
+        text = text.replace(token, f"{_PLACEHOLDER}{number}{_PLACEHOLDER}")
     text = _QUOTED.sub("", text)
     for number, token in enumerate(quoted):
-        text = text.replace(f"{_HELD}{number}{_HELD}", token)
+        text = text.replace(f"{_PLACEHOLDER}{number}{_PLACEHOLDER}", token)
     return text
 
 

@@ -30,7 +30,7 @@ from tests.servers.celery_worker import CeleryWorker
 from tests.servers.waiting import wait_until
 
 _VISIBILITY = 4
-_QUIET = 15.0
+_IDLE_SECONDS = 15.0
 """Seconds without a note after which the fleet has done all that it will."""
 
 
@@ -96,7 +96,7 @@ class Fleet:
             now = self.truth.stat().st_size
             if now != size:
                 size, since = now, time.monotonic()
-            return time.monotonic() - since >= _QUIET
+            return time.monotonic() - since >= _IDLE_SECONDS
 
         wait_until(quiet, 300, what="the end of all tasks")
 

@@ -55,7 +55,7 @@ class _WorkerAnswer:
 class _Queue:
     """A queue that a worker consumes or has consumed."""
 
-    own: bool
+    is_direct: bool
     """Whether it belongs to one worker. Without that worker it is of no interest, unless it contains something."""
     discovered: bool = False
     """Whether the broker reported its length at the last query."""
@@ -63,7 +63,7 @@ class _Queue:
     """False if the broker reported that it does not exist."""
     absences: int = 0
     """Number of successive queries for which the broker did not report its length."""
-    again_at: float = -math.inf
+    next_query_at: float = -math.inf
     """Monotonic time of the next query."""
     idle_since: float = math.inf
     """Monotonic time since which it has been empty and without workers; infinite while it is in use."""
@@ -78,10 +78,10 @@ class _Queue:
         self.exists = size is not None
         self.discovered = size is not None and size[0] is not None
         if self.discovered:
-            self.absences, self.again_at = 0, -math.inf
+            self.absences, self.next_query_at = 0, -math.inf
             return
         self.absences += 1
-        self.again_at = now + min(ABSENT_RETRY_BASE * 2.0 ** min(self.absences - 1, 10), ABSENT_RETRY_CAP)
+        self.next_query_at = now + min(ABSENT_RETRY_BASE * 2.0 ** min(self.absences - 1, 10), ABSENT_RETRY_CAP)
 
 
 class QueueRegistry:
@@ -127,9 +127,9 @@ class QueueRegistry:
     def unconfirmed(self, now: float) -> list[str]:
         """More queues to query: those that workers name and the broker has not reported. The longest overdue first."""
         unconfirmed = [
-            (queue.again_at, name)
+            (queue.next_query_at, name)
             for name, queue in self._queues.items()
-            if not queue.discovered and now >= queue.again_at and name not in self._named
+            if not queue.discovered and now >= queue.next_query_at and name not in self._named
         ]
         unconfirmed.sort(key=itemgetter(0))
         return [name for _, name in unconfirmed]
@@ -188,7 +188,7 @@ class QueueRegistry:
         unconsumed = [name for name in self._queues if name not in consumed]
         unconsumed.sort(key=lambda name: -self._queues[name].idle_since)
         self._queues = {
-            name: self._queues.get(name) or _Queue(own=consumed[name])
+            name: self._queues.get(name) or _Queue(is_direct=consumed[name])
             for name in islice((*consumed, *unconsumed), MAX_QUEUES)
         }
 
@@ -200,7 +200,7 @@ class QueueRegistry:
             if length is not None:
                 self._past.append(name)
             if length:
-                self._queues.setdefault(name, _Queue(own=False))
+                self._queues.setdefault(name, _Queue(is_direct=False))
         return portion
 
     def _forget(self, name: str, size: Size | None, now: float, *, consumed: bool) -> None:
@@ -212,7 +212,7 @@ class QueueRegistry:
             queue.idle_since = math.inf
             return
         queue.idle_since = min(queue.idle_since, now)
-        if queue.absent or (queue.own and size is not None) or now - queue.idle_since >= IDLE_RETENTION:
+        if queue.absent or (queue.is_direct and size is not None) or now - queue.idle_since >= IDLE_RETENTION:
             del self._queues[name]
 
 

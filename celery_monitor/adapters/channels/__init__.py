@@ -100,7 +100,7 @@ class DailyReport:
 
     The number is the page number, from 1, for a day with long lists.
     """
-    send_again: Callable[[Summary, str | None], TestResult]
+    resend: Callable[[Summary, str | None], TestResult]
     """Sends a report on request. Raises DeliveryError if no recipient got it."""
 
 

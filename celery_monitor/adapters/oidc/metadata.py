@@ -15,7 +15,7 @@ from celery_monitor.errors import ProviderUnavailableError
 
 CACHE_SECONDS: Final = 3600.0
 """After which endpoints and keys are asked for again. Where the provider does not answer, the old ones stay in use."""
-AGAIN_SECONDS: Final = 10.0
+MIN_FETCH_INTERVAL: Final = 10.0
 """The least time between two questions for keys that tokens of unknown keys can cause, and after one without answer."""
 
 
@@ -96,7 +96,7 @@ class _Cached(Generic[T]):
             now = self._monotonic()
             value = self._value
             if value is not None and (
-                now < self._fetched_at + AGAIN_SECONDS or (not newer and now < self._at + CACHE_SECONDS)
+                now < self._fetched_at + MIN_FETCH_INTERVAL or (not newer and now < self._at + CACHE_SECONDS)
             ):
                 return value
             self._fetched_at = now

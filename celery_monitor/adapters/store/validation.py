@@ -36,7 +36,7 @@ def required_row(row: Sequence[Any], kind: Any) -> Any:  # noqa: ANN401 - msgspe
     return msgspec.convert(tuple(row), kind)
 
 
-def _one(row: tuple[Any, ...], kind: Any, build: Callable[..., T]) -> list[T]:  # noqa: ANN401
+def _valid_row(row: tuple[Any, ...], kind: Any, build: Callable[..., T]) -> list[T]:  # noqa: ANN401
     try:
         return [build(*msgspec.convert(row, kind))]
     except Exception:  # noqa: BLE001 - skip the row, whatever is wrong with it
@@ -51,7 +51,7 @@ def valid_rows(table: str, rows: Iterable[Sequence[Any]], kind: Any, build: Call
         try:
             values += [build(*row) for row in msgspec.convert(chunk, list[kind])]
         except Exception:  # noqa: BLE001 - retry row by row, to skip only the invalid ones
-            valid = [value for row in chunk for value in _one(row, kind, build)]
+            valid = [value for row in chunk for value in _valid_row(row, kind, build)]
             left_out += len(chunk) - len(valid)
             values += valid
     if left_out:

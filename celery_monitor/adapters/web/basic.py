@@ -66,7 +66,7 @@ class Basic:
         """The person with the credentials in the header ``Authorization``, or the refusal."""
         if (denied := self._clients.wait(scope)) is not None:
             return denied
-        credentials = _given(authorization)
+        credentials = _decoded_credentials(authorization)
         if self._knows(credentials):
             return Person(self._username, Role.OPERATOR)
         name = printable(credentials.partition(b":")[0].decode("utf-8", "replace"), _MAX_NAME_LENGTH)
@@ -80,7 +80,7 @@ class Basic:
         return password is not None and hmac.compare_digest(credentials, f"{self._username}:{password}".encode())
 
 
-def _given(authorization: str) -> bytes:
+def _decoded_credentials(authorization: str) -> bytes:
     """``name:password`` of a Basic header; b"" of any other."""
     scheme, _, encoded = authorization.partition(" ")
     if scheme.lower() != "basic":

@@ -31,7 +31,7 @@ class Fleets:
         self._app = app
         self._sources = sources
         self._queries = queries
-        self._known: Sequence[OtherFleet] = ()
+        self._fleets: Sequence[OtherFleet] = ()
         self._until = float("-inf")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,7 +40,7 @@ class Fleets:
         if self._sources.fleets is not None and now >= self._until and is_page(scope["path"]):
             self._until = now + CACHE_SECONDS
             await asyncio.wait({asyncio.ensure_future(self._ask())}, timeout=PATIENCE_SECONDS)
-        scope[_KEY] = self._known
+        scope[_KEY] = self._fleets
         await self._app(scope, receive, send)
 
     async def _ask(self) -> None:
@@ -52,7 +52,7 @@ class Fleets:
             _log.debug("Cannot list the other fleets of the database", problem=str(exc))
             return
         # Other programs write these entries, so they are not trusted.
-        self._known = [
+        self._fleets = [
             OtherFleet(printable(fleet.name, _MAX_NAME), fleet.url.rstrip("/") + "/")
             for fleet in fleets
             if is_http_url(fleet.url)

@@ -231,11 +231,11 @@ def open_of(reader: Reader, task: str) -> Sequence[IncidentRow]:
 def open_in(reader: Reader, queue: str, tasks: Collection[str]) -> list[IncidentRow]:
     """Open incidents of a queue, and those of its ``tasks`` in it, newest first; only the newest are searched."""
 
-    def may_be_one(outline: IncidentOutline) -> bool:
+    def may_match(outline: IncidentOutline) -> bool:
         return _is_about(outline, queue) or any(task in tasks for task in outline.tasks or (outline.task,))
 
     outlines = reader.outlines(limit=_CHUNK_SIZE, state=IncidentState.OPEN).rows
-    rows = _rows(reader, [outline for outline in outlines if may_be_one(outline)])
+    rows = _rows(reader, [outline for outline in outlines if may_match(outline)])
     return [row for row in rows if _is_about(row.incident, queue) or queue in row.incident.queues]
 
 

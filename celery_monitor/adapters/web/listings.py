@@ -14,7 +14,7 @@ from celery_monitor.adapters.web.filters import path
 from celery_monitor.adapters.web.parameters import ParameterError, Parameters
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.render import page
-from celery_monitor.adapters.web.runs import known_as
+from celery_monitor.adapters.web.runs import find_task_id
 from celery_monitor.adapters.web.search import MAX_NAMES, find, is_uuid, suggestions
 from celery_monitor.adapters.web.sorting import SortColumn, numbered, order
 from celery_monitor.adapters.web.sources import Sources
@@ -90,7 +90,7 @@ class Listings:
 
     async def tasks(self, request: Request) -> Response:
         """All tasks, filtered by a part of their names and sorted by any column."""
-        form_values = _given(request, TASK_FIELDS)
+        form_values = _form_values(request, TASK_FIELDS)
         reader, now = self._sources.reader, self._sources.clock.now()
         page_of_tasks = await self._queries(partial(reader.tasks, limit=MAX_TASKS))
         all_rows = page_of_tasks.rows
@@ -132,12 +132,12 @@ class Listings:
 
     async def _id_in(self, text: str) -> str | None:
         """The typed task ID: a known one or any UUID; the page of an unknown UUID gives the possible reasons."""
-        task_id: str | None = await self._queries(partial(known_as, self._sources, text))
+        task_id: str | None = await self._queries(partial(find_task_id, self._sources, text))
         return text.strip() if task_id is None and is_uuid(text) else task_id
 
     async def failures(self, request: Request) -> Response:
         """Failures, filtered by a form."""
-        form_values = _given(request, FAILURE_FIELDS)
+        form_values = _form_values(request, FAILURE_FIELDS)
         ordering = order(form_values["sort"], FAILURE_COLUMNS)
         names, kinds = await self._queries(partial(_names, self._sources.reader))
         page_shown: Page[Failure] = Page(())
@@ -163,7 +163,7 @@ class Listings:
 
     async def incidents(self, request: Request) -> Response:
         """Incidents, newest first, filtered by a form."""
-        form_values = _given(request, INCIDENT_FIELDS)
+        form_values = _form_values(request, INCIDENT_FIELDS)
         ordering = order(form_values["sort"], incidents.COLUMNS)
         number, pages = 0, 0
         names, kinds = await self._queries(partial(_names, self._sources.reader))
@@ -233,7 +233,7 @@ class Listings:
         )
 
 
-def _given(request: Request, fields: Sequence[str]) -> dict[str, str]:
+def _form_values(request: Request, fields: Sequence[str]) -> dict[str, str]:
     """The form values, unchanged."""
     return {name: request.query_params.get(name, "") for name in fields}
 

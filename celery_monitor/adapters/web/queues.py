@@ -151,7 +151,7 @@ class QueuePages:
 
     async def queue(self, request: Request) -> Response:
         """One queue: runs and waits over time and by task."""
-        state, now = await self._known(request), self._sources.clock.now()
+        state, now = await self._find_queue(request), self._sources.clock.now()
         name, reader, zone = state.stats.name, self._sources.reader, self._sources.zone
         given = {field: request.query_params.get(field, "") for field in FIELDS}
         window = trends.window(now, SPANS.get(given["span"], DAY_HOURS))
@@ -203,7 +203,7 @@ class QueuePages:
         """One queue, with its tasks and its times by hour."""
         now = self._sources.clock.now()
         since = Parameters(request, ("since",), now=now).time("since")
-        state = await self._known(request)
+        state = await self._find_queue(request)
         begin = now - DAY if since is None else max(since, now - self._sources.retention)
         window = _since(begin, now)
         hours = await self._queries(partial(self._history.of(state.stats.name), window, now))
@@ -233,7 +233,7 @@ class QueuePages:
             for name in stats.keys() | by_queue.keys() | workers.keys()
         ]
 
-    async def _known(self, request: Request) -> QueueView:
+    async def _find_queue(self, request: Request) -> QueueView:
         """The queue in the path. Raises HTTPException if it is unknown."""
         name = stored_text(request.path_params["name"])
         rows = (await self._queries(partial(self._sources.reader.tasks, limit=MAX_TASKS, queue=name))).rows

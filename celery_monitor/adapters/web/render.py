@@ -109,20 +109,20 @@ def _templates() -> Environment:
     }
     environment.filters |= {
         "number": filters.number,
-        "percent": _in_one_piece(filters.percent),
-        "seconds": _in_one_piece(filters.seconds),
+        "percent": _non_breaking(filters.percent),
+        "seconds": _non_breaking(filters.seconds),
         "time": filters.time,
         "path": filters.path,
         "words": filters.words,
         "breakable": filters.with_break_points,
         "ago": filters.ago,
-        "duration": _in_one_piece(filters.duration),
-        "days": _in_one_piece(filters.days),
+        "duration": _non_breaking(filters.duration),
+        "days": _non_breaking(filters.days),
         "unbroken": filters.unbroken,
         "reason": filters.reason,
     }
     return environment
 
 
-def _in_one_piece(write: Callable[..., str]) -> Callable[..., str]:
+def _non_breaking(write: Callable[..., str]) -> Callable[..., str]:
     return lambda *values: filters.unbroken(write(*values))

@@ -175,7 +175,7 @@ class Runs:
         uuid = request.path_params["uuid"]
         found = await self._queries(partial(self._find, uuid))
         if found is None:
-            if (spelled := await self._queries(partial(known_as, self._sources, uuid))) is not None:
+            if (spelled := await self._queries(partial(find_task_id, self._sources, uuid))) is not None:
                 return RedirectResponse(f"{root(request)}runs/{path(spelled)}", 303)
             since = await self._queries(self._sources.reader.ended_since)
             return page(
@@ -306,7 +306,7 @@ def knows(sources: Sources, uuid: str) -> bool:
     return bool(sources.tasks().find(uuid) or sources.reader.ended(uuid) or sources.reader.failure(stored_text(uuid)))
 
 
-def known_as(sources: Sources, text: str) -> str | None:
+def find_task_id(sources: Sources, text: str) -> str | None:
     """The known task ID that a text means; None if there is none. Queries the store."""
     return next((uuid for uuid in ids_in(text) if knows(sources, uuid)), None)
 

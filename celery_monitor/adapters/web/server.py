@@ -16,7 +16,7 @@ from celery_monitor.errors import ConfigError, MonitorError, PortUnavailableErro
 
 BACKLOG: Final = 128
 """Maximum number of connections waiting to be accepted."""
-ACCEPTED_AT_ONCE: Final = 2
+ACCEPTS_PER_ITERATION: Final = 2
 """Connections accepted per iteration, before old ones are closed: each of them uses an open file."""
 GRACE_SECONDS: Final = 2
 """Time for answers in progress when the server stops."""
@@ -91,7 +91,7 @@ class WebServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            backlog=ACCEPTED_AT_ONCE,
+            backlog=ACCEPTS_PER_ITERATION,
             timeout_keep_alive=int(IDLE_SECONDS),
             timeout_graceful_shutdown=GRACE_SECONDS,
         )

@@ -129,12 +129,12 @@ class HourCache(Generic[R]):
         self._read = read
         self._late = late
         self._keep = keep
-        self._known: dict[int, R | None] = {}
+        self._cached: dict[int, R | None] = {}
         self._since = -math.inf
 
     def rows(self, span: Window, now: float) -> list[R]:
         """The rows of a window that ends with the current hour. Queries the store."""
-        cached = dict(self._known) if abs(now - self._since) < self._keep else {}
+        cached = dict(self._cached) if abs(now - self._since) < self._keep else {}
         settled_until = span.end - self._late * HOUR
         missing = next((start for start in span.starts if start not in cached or start >= settled_until), span.end)
         read = {row.start: row for row in self._read(missing, span.end)}
@@ -142,7 +142,7 @@ class HourCache(Generic[R]):
         rows_by_start = {start: cached.get(start) for start in span.starts} | fresh
         if not cached:
             self._since = now
-        self._known = {start: row for start, row in (cached | rows_by_start).items() if start < settled_until}
+        self._cached = {start: row for start, row in (cached | rows_by_start).items() if start < settled_until}
         return [row for row in rows_by_start.values() if row is not None]
 
 

@@ -71,7 +71,7 @@ class WorkerPages:
 
     async def worker(self, request: Request) -> Response:
         """One worker and its running tasks."""
-        worker = self._known(request)
+        worker = self._find_worker(request)
         criteria = RunFilter(hostname=stored_text(worker.hostname), state=RunState.RUNNING)
         view = self._sources.tasks()
         listing = await self._queries.shared(("worker", worker.hostname), partial(view.page, criteria))
@@ -101,14 +101,14 @@ class WorkerPages:
     async def worker_as_json(self, request: Request) -> Response:
         """One worker, with the number of its tasks by state."""
         Parameters(request, (), now=self._sources.clock.now())
-        worker = self._known(request)
+        worker = self._find_worker(request)
         listing = await self._queries(
             partial(self._sources.tasks().page, RunFilter(hostname=stored_text(worker.hostname), limit=0))
         )
         tasks = {str(state): listing.counts.get(state, 0) for state in LISTED}
         return answer({**self._shown([worker])[0], "tasks": tasks})
 
-    def _known(self, request: Request) -> Worker:
+    def _find_worker(self, request: Request) -> Worker:
         hostname = stored_text(request.path_params["hostname"])
         for worker in current(self._sources.snapshot).workers:
             if stored_text(worker.hostname) == hostname:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _TEST_LASTS: Final = 60.0
 """How long the test alert fires, in seconds."""
 _READY: Final = "/-/ready"
-_GOOD: Final = 200
+_OK: Final = 200
 
 
 def configured(settings: Settings) -> list[Channel]:
@@ -79,7 +79,7 @@ class Cluster:
             except DeliveryError as exc:
                 wrong.append(f"{exc}: {exc.remedy or 'check its url'}")
             else:
-                if status != _GOOD:
+                if status != _OK:
                     wrong.append(f"{url}{_READY} answered {status}: check that it is the base URL of an Alertmanager")
         if wrong:
             state = CheckState.FAIL if len(wrong) == len(self.entry.urls) else CheckState.WARN

@@ -30,7 +30,7 @@ PATH: Final = "/api/v2/alerts"
 _REFUSED: Final = frozenset({400, 413, 415, 422})
 """Status codes that reject the alerts themselves."""
 
-_REST: Final = 30.0
+_COOLDOWN: Final = 30.0
 """For this many seconds after a failure, an Alertmanager is tried only if no other accepts the alert."""
 
 _log = structlog.get_logger()
@@ -128,7 +128,7 @@ class Alertmanagers(HttpSender):
 
     def _rests(self, url: str) -> bool:
         failed_at = self._failed_at.get(url)
-        return failed_at is not None and self.clock.monotonic() - failed_at < _REST
+        return failed_at is not None and self.clock.monotonic() - failed_at < _COOLDOWN
 
     def _firing(self, incident: Incident) -> Alert:
         labels = labels_of(incident, self._labels)

@@ -65,7 +65,7 @@ class AlertmanagerEntry(ChannelSettings):
 
     @field_validator("labels")
     @classmethod
-    def _good_labels(cls, value: dict[str, str]) -> dict[str, str]:
+    def _check_labels(cls, value: dict[str, str]) -> dict[str, str]:
         return _labels(value)
 
     @field_validator("resolve_timeout")

@@ -69,7 +69,7 @@ def _daily(section: EmailSettings) -> Channel:
             html=render_html,
             text=render_text,
             part=render_part,
-            send_again=mail.send_again,
+            resend=mail.resend,
         ),
     )
 
@@ -107,10 +107,10 @@ class Mail:
             raise ConfigError([_NEEDS])
         return _test(self.settings, fleet, self.settings.to, DAILY)
 
-    def send_again(self, summary: Summary, external_url: str | None) -> TestResult:
+    def resend(self, summary: Summary, external_url: str | None) -> TestResult:
         """See DailyReport."""
         sender = EmailSender(self.settings, lambda _date, _now: summary, external_url)
-        return _test_result(sender.send_again(summary), server_of(self.settings))
+        return _test_result(sender.resend(summary), server_of(self.settings))
 
     def check(self) -> Check:
         """Connect to the server and log in as for a mail."""

@@ -53,7 +53,7 @@ class EmailSender(MailSender):
             return Sent(0)
         return Draft(self._compose(summary), summary.day.failed)
 
-    def send_again(self, summary: Summary) -> SendResult:
+    def resend(self, summary: Summary) -> SendResult:
         """Send a report on request, as a separate mail.
 
         Raises RetryableError or RejectedError if no recipient got it.

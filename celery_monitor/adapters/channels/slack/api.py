@@ -33,7 +33,7 @@ _ABOUT_THE_MESSAGE: Final = frozenset({
 })  # fmt: skip
 """Errors that this message causes at every attempt. All others concern the token, the channel or the app, and somebody
 has to repair them."""
-GONE: Final = frozenset({"cant_update_message", "edit_window_closed", "message_not_found", "thread_not_found"})
+UNCHANGEABLE: Final = frozenset({"cant_update_message", "edit_window_closed", "message_not_found", "thread_not_found"})
 """The message to be changed no longer exists or cannot be changed."""
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import structlog
 
-from celery_monitor.adapters.channels.slack.api import GONE, SlackError, call, refusal, result
+from celery_monitor.adapters.channels.slack.api import UNCHANGEABLE, SlackError, call, refusal, result
 from celery_monitor.adapters.channels.slack.render import message, reply
 from celery_monitor.adapters.http.faults import origin
 from celery_monitor.adapters.http.sender import HttpSender
@@ -124,7 +124,7 @@ class SlackBot(HttpSender):
         try:
             self.post("chat.update", body)
         except SlackError as exc:
-            if exc.error not in GONE:
+            if exc.error not in UNCHANGEABLE:
                 raise self._refusal(exc, "the update of a message") from None
             if item.kind is MessageKind.RESOLVED:
                 return item.receipt or ""

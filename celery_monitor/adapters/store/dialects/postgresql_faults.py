@@ -21,9 +21,15 @@ _STANDBY: Final = (
     "this is a read-only standby, or a server that was made read-only (default_transaction_read_only): point store.url "
     "at the primary, or name all servers in it"
 )
-_GONE: Final = "restore the tables of this database, or restart all replicas to begin with an empty store"
+_TABLES_MISSING: Final = "restore the tables of this database, or restart all replicas to begin with an empty store"
 _TOO_LATE: Final = "another transaction or high load on the server is blocking it"
-_BY_CODE: Final = {"25006": _STANDBY, "3F000": _GONE, "42P01": _GONE, "55P03": _TOO_LATE, "57014": _TOO_LATE}
+_BY_CODE: Final = {
+    "25006": _STANDBY,
+    "3F000": _TABLES_MISSING,
+    "42P01": _TABLES_MISSING,
+    "55P03": _TOO_LATE,
+    "57014": _TOO_LATE,
+}
 _REMEDIES: Final = (
     (r"password authentication failed|no password supplied|authentication failed",
      "check user and password in store.url, store.url_file and store.password_file"),

@@ -22,7 +22,7 @@ AND 2 = (SELECT count(*) FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.a
 AND EXISTS (SELECT FROM pg_class AS v WHERE v.relnamespace = n.oid AND v.relname = 'celery_monitor_version')
 ORDER BY n.nspname LIMIT %s
 """
-_ONE: Final = sql.SQL(
+_FLEET: Final = sql.SQL(
     "(SELECT left(m.fleet, {name}), left(m.external_url, {url}) FROM {table} AS m "
     "WHERE m.fleet <> '' AND m.external_url <> '' LIMIT 1)"
 )
@@ -37,7 +37,7 @@ def other_fleets(connection: psycopg.Connection[tuple[Any, ...]], schema: str | 
     if not schemas:
         return []
     query = sql.SQL(" UNION ALL ").join(
-        _ONE.format(name=sql.Literal(_MAX_NAME), url=sql.Literal(_MAX_URL), table=sql.Identifier(name, "meta"))
+        _FLEET.format(name=sql.Literal(_MAX_NAME), url=sql.Literal(_MAX_URL), table=sql.Identifier(name, "meta"))
         for name in schemas
     )
     return sorted((str(fleet), str(url)) for fleet, url in connection.execute(query).fetchall())

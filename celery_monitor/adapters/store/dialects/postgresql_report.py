@@ -7,7 +7,7 @@ import psycopg
 
 from celery_monitor.adapters.store.dialects.base import ServerReport
 
-_ASKED: Final = (
+_FACTS: Final = (
     "SELECT extract(epoch FROM clock_timestamp())::double precision, pg_backend_pid(), "
     "current_setting('synchronous_commit'), current_setting('synchronous_standby_names'), "
     "(SELECT count(*) FROM pg_stat_replication), current_setting('fsync')"
@@ -26,7 +26,7 @@ def report(
 ) -> ServerReport:
     """Query them. Two round trips; needs no privileges. ``now`` returns Unix seconds by this machine's clock."""
     asked_at = now()
-    row = connection.execute(_ASKED).fetchone()
+    row = connection.execute(_FACTS).fetchone()
     after = now()
     inaccessible = connection.execute(_INACCESSIBLE, (schema,)).fetchall()
     at, process, commit, names, standbys, fsync = row or (after, 0, "on", "", 0, "on")

@@ -65,7 +65,7 @@ class Repeated:
 
     def __init__(self, single: str, many: Mapping[int, str]) -> None:
         """``many``: number of rows → statement, the highest number first."""
-        self._one = single
+        self._single = single
         self._many = many
 
     def batches(self, rows: Iterable[Row]) -> Iterator[tuple[str, Row | list[Row]]]:
@@ -78,4 +78,4 @@ class Repeated:
                     yield sql, tuple(chain.from_iterable(chunk[begin : begin + at_once]))
                     begin += at_once
             if begin < len(chunk):
-                yield self._one, chunk[begin:]
+                yield self._single, chunk[begin:]

@@ -108,7 +108,7 @@ class CountQueries(StoreQueries):
         query = select(table.c.name, *sums, func.min(failed), func.max(failed)).where(*period)
         if not clean:
             # An index finds these names, so the rows of tasks without failures need not be grouped.
-            names = select(table.c.name).where(schema.FAILED_SOME, *period).distinct()
+            names = select(table.c.name).where(schema.HAS_FAILURES, *period).distinct()
             query = query.where(table.c.name.in_(names)).having(sums[1] > 0)
         with self._database.read() as connection:
             rows = connection.execute(query.group_by(table.c.name).order_by(table.c.name)).all()
@@ -123,7 +123,7 @@ class CountQueries(StoreQueries):
         table = schema.buckets
         query = (
             select(table.c.name, func.sum(table.c.failed))
-            .where(schema.FAILED_SOME, *between(table.c.start, since, until))
+            .where(schema.HAS_FAILURES, *between(table.c.start, since, until))
             .group_by(table.c.name)
         )
         with self._database.read() as connection:

@@ -6,7 +6,7 @@ the rest of an incident and the histograms of a series are stored as JSON text.
 
 from celery_monitor.adapters.store.schema.columns import metadata
 from celery_monitor.adapters.store.schema.count_tables import (
-    FAILED_SOME,
+    HAS_FAILURES,
     buckets,
     failing_buckets,
     fleet_buckets,
@@ -40,7 +40,7 @@ from celery_monitor.adapters.store.schema.task_tables import (
 )
 
 __all__ = [
-    "FAILED_SOME",
+    "HAS_FAILURES",
     "IS_REPORT",
     "PENDING",
     "among_oldest",

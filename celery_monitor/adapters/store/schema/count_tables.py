@@ -41,15 +41,15 @@ buckets: Final = Table(
     sqlite_with_rowid=False,
 )
 
-FAILED_SOME: Final = buckets.c.failed > text("0")
+HAS_FAILURES: Final = buckets.c.failed > text("0")
 
 failing_buckets: Final = Index(
     "ix_buckets_failed",
     buckets.c.start,
     buckets.c.name,
     buckets.c.failed,
-    sqlite_where=FAILED_SOME,
-    postgresql_where=FAILED_SOME,
+    sqlite_where=HAS_FAILURES,
+    postgresql_where=HAS_FAILURES,
 )
 """Finds the buckets with failures without reading the others, which are the majority."""
 

@@ -214,7 +214,7 @@ def test_a_mail_sent_again_by_hand_is_another_mail(mail: MailServer) -> None:
     sending = sender(mail)
     sending.send(ITEM)
     mail.refusals = {BOB: "550 no such user"}
-    said = describe(sending.send_again(days.normal()), mail.server())
+    said = describe(sending.resend(days.normal()), mail.server())
     assert said.splitlines() == [
         f"127.0.0.1:{mail.port} accepted it for {ANN}, {CARL}: 250 OK queued as 4711",
         f"127.0.0.1:{mail.port} refused {BOB}: 550 no such user",
