@@ -20,7 +20,7 @@ from tests.builders import NOON
 
 
 def aggregator(runtime_bounds: tuple[float, ...] = (1.0, 2.0), *, hosts: bool = False, **bounds: int) -> Aggregator:
-    """With few buckets."""
+    """An aggregator with few buckets."""
     return Aggregator(
         Bounds(**{"names": 10, **bounds}),
         runtime_bounds=runtime_bounds,
@@ -37,7 +37,7 @@ def sample(uuid: str, at: float = NOON, group: str = "g") -> Failure:
 
 
 def test_totals_are_absolute_and_buckets_are_deltas() -> None:
-    """Writing a flush twice must change nothing; buckets are added up by the store."""
+    """Writing a flush twice changes nothing in the totals; the store adds up the buckets."""
     to = aggregator()
     to.add(SUCCEEDED, "a", "q", "", NOON, 0.5)
     first, second = to.take(), None
@@ -49,7 +49,7 @@ def test_totals_are_absolute_and_buckets_are_deltas() -> None:
 
 
 def test_buckets_are_cut_at_a_quarter_of_an_hour() -> None:
-    """By the event's own time, also when it comes late."""
+    """An event belongs to the 15 minutes of its own timestamp, even if it arrives late."""
     to = aggregator()
     for at in (NOON, NOON + 899.9, NOON + 900, NOON - 0.1, NOON + 1):
         to.add(STARTED, "a", "q", "", at, None)
@@ -58,7 +58,7 @@ def test_buckets_are_cut_at_a_quarter_of_an_hour() -> None:
 
 
 def test_histograms() -> None:
-    """A bound holds what is equal to it (Prometheus's le), the last bucket everything above."""
+    """A bucket includes its upper bound (Prometheus's le); the last bucket contains everything above."""
     to = aggregator()
     for seconds in (0.0, 1.0, 1.5, 2.0, 99.0):
         to.add(SUCCEEDED, "a", "q", "", NOON, seconds)
@@ -71,7 +71,7 @@ def test_histograms() -> None:
 
 
 def test_restored_totals_go_on() -> None:
-    """A restart is no reset."""
+    """A restart does not reset totals."""
     before = aggregator()
     row = before.add(FAILED, "a", "q", "h", NOON, None)
     before.add_failure(row, "ValueError", "u", NOON)
@@ -84,7 +84,7 @@ def test_restored_totals_go_on() -> None:
 
 @pytest.mark.parametrize("first", [OTHER, "q0", "q99"])
 def test_totals_are_restored_in_any_order(first: str) -> None:
-    """Each under its own key, also those at a bound: the store gives them as it likes."""
+    """Each series is restored under its own key, even at a limit, regardless of the store's order."""
     before = aggregator()
     for number in range(QUEUES_PER_TASK + 50):
         before.add(STARTED, "a", f"q{number}", "", NOON, None)
@@ -97,7 +97,7 @@ def test_totals_are_restored_in_any_order(first: str) -> None:
 
 
 def test_a_histogram_with_other_bounds_starts_again() -> None:
-    """Its counts cannot be put into today's buckets; the other counts stay."""
+    """Its counts do not fit the new buckets, so it starts at zero; the other counts stay."""
     before = aggregator()
     before.add(SUCCEEDED, "a", "q", "", NOON, 1.5)
     after = aggregator(runtime_bounds=(1.0, 3.0))
@@ -107,7 +107,7 @@ def test_a_histogram_with_other_bounds_starts_again() -> None:
 
 
 def test_names_are_bounded() -> None:
-    """Beyond the bound a new name is counted as other, a known one stays itself."""
+    """Beyond the limit, a new name is counted as other; a known one keeps its name."""
     to = aggregator(names=2)
     for name in ("a", "b", "c", "d", "a"):
         to.add(STARTED, name, "q", "", NOON, None)
@@ -116,7 +116,7 @@ def test_names_are_bounded() -> None:
 
 
 def test_queues_exceptions_and_groups_are_bounded() -> None:
-    """Whatever an event's text can multiply has an end."""
+    """Everything that grows with the texts of events is bounded."""
     to = aggregator()
     row = one = to.add(FAILED, "b", "q", "", NOON, None)
     for number in range(1000):
@@ -134,7 +134,7 @@ def test_queues_exceptions_and_groups_are_bounded() -> None:
 
 
 def test_what_would_be_counted_apart() -> None:
-    """What is admitted is counted by its own name and queue, what is not as other; a change of it has a new number."""
+    """Admitted pairs are counted by name and queue, others as other. The version changes when the answer may change."""
     to = aggregator(names=2)
     pairs = [("a", f"q{number}") for number in range(QUEUES_PER_TASK + 5)] + [("b", "q"), ("c", "q"), ("a", "q0")]
     for name, queue in pairs:
@@ -147,7 +147,7 @@ def test_what_would_be_counted_apart() -> None:
 
 
 def test_error_groups() -> None:
-    """Counts by bucket, first and last, the newest samples."""
+    """A group has counts by bucket, its first and last failure, and its newest samples."""
     to = aggregator()
     for number in range(30):
         at = NOON + number * 60
@@ -159,7 +159,7 @@ def test_error_groups() -> None:
 
 
 def test_samples_that_wait_for_the_store_are_bounded() -> None:
-    """While it is away for hours thousands of groups fail: the newest of each is kept, and little more."""
+    """While the store is unavailable, little more than the newest sample of each group is kept."""
     to = aggregator()
     groups = 1000
     for number in range(SAMPLES_PER_GROUP * groups):
@@ -175,7 +175,7 @@ def test_samples_that_wait_for_the_store_are_bounded() -> None:
 
 
 def test_a_purged_worker_takes_its_series_along() -> None:
-    """Only with the hostname label is there one to drop; what it did is still reported."""
+    """With the hostname label, the series of a purged worker are dropped; its counts are still reported."""
     to = aggregator()
     to.add(STARTED, "a", "q", "pod-1", NOON, None)
     to.add(STARTED, "a", "q", "pod-2", NOON, None)

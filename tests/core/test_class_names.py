@@ -6,7 +6,7 @@ import celery_monitor
 
 
 def test_every_class_has_a_name_of_its_own() -> None:
-    """A search for a class finds one. A leading underscore makes no other name of it."""
+    """Class names are unique, so that a search finds one class. A leading underscore does not make a name different."""
     root = Path(celery_monitor.__file__).parent
     places = defaultdict(list)
     for path in root.rglob("*.py"):

@@ -1,4 +1,4 @@
-"""What a failure was."""
+"""Classification of failures."""
 
 import json
 import re
@@ -67,19 +67,19 @@ CASES = [
 
 @pytest.mark.parametrize(("exception", "traceback", "short", "qualified", "message"), CASES)
 def test_classes(exception: str, traceback: str | None, short: str, qualified: str, message: str) -> None:
-    """The repr's head when it parses, else the traceback's last line."""
+    """The class comes from the repr if it can be parsed, otherwise from the last line of the traceback."""
     found = classify(exception, traceback)
     assert (found.exception, found.qualified, found.message) == (short, qualified, message)
 
 
 def test_the_innermost_frame_of_the_application() -> None:
-    """Libraries, the standard library and the worker are not the application."""
+    """Frames of libraries, the standard library and the worker are not the application's."""
     assert classify("Declined()", TRACEBACK).frame == "shop/shop/billing.py:charge"
     assert classify("WorkerLostError()", KILLED).frame == ""
 
 
 def test_unregistered() -> None:
-    """The name of a task that no worker knows is inside of its only event."""
+    """The name of an unregistered task is found in its only event."""
     assert unregistered_name("NotRegistered('shop.gone')") == "shop.gone"
     assert unregistered_name('NotRegistered("it\'s")') == "it's"
     assert unregistered_name("ValueError('NotRegistered')") is None
@@ -87,7 +87,7 @@ def test_unregistered() -> None:
 
 
 def test_redaction_comes_before_the_cut() -> None:
-    """A secret that the cut divides does not escape the pattern."""
+    """A secret at the cut is redacted, because redaction comes first."""
     secret = re.compile("SECRET[0-9]{8}")
     trace = "x" * 5 + "SECRET12345678" + "y" * (MAX_TRACEBACK_LENGTH - 7)
     found = classify("ValueError('SECRET12345678')", trace, [secret])
@@ -103,7 +103,7 @@ RECORDED = json.loads((Path(__file__).parents[1] / "data" / "tracebacks-celery-5
 
 @pytest.mark.parametrize("recorded", RECORDED, ids=[each["case"] for each in RECORDED])
 def test_what_libraries_raise(recorded: dict[str, str]) -> None:
-    """The class that the library raised, and the application's innermost frame, whatever the messages look like."""
+    """The library's exception class and the application's innermost frame are found, whatever the message."""
     found = classify(recorded["exception"], recorded["traceback"])
     assert (found.exception, found.frame) == (recorded["class"], recorded["frame"])
     assert found.qualified.rpartition(".")[2] == found.exception
@@ -157,12 +157,12 @@ CHAINS = [
 
 @pytest.mark.parametrize(("exception", "traceback", "short"), CHAINS)
 def test_chains(exception: str, traceback: str | None, short: str) -> None:
-    """The class is what Python and Celery say, never a line of a message."""
+    """The class comes from the lines that Python and Celery write, never from a line of a message."""
     assert classify(exception, traceback).exception == short
 
 
 def test_a_message_longer_than_what_is_read() -> None:
-    """The exception line before the part that is kept is found; the kept part is a message's, and names nothing."""
+    """The exception line before a long message is found; the message does not change the class."""
     message = "1000000 errors for User\n" + "email\n  Field required\nKeyError: x\n" * 10_000
     found = classify(message, HERE + "pydantic_core.ValidationError: " + message)
     assert (found.exception, found.frame) == ("ValidationError", "srv/shop/tasks.py:pay")
@@ -193,7 +193,7 @@ LIBRARIES = [
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_libraries_of_any_layout(library: str) -> None:
-    """They are passed over: the frame is the application's that called them."""
+    """Frames of libraries are skipped: the frame is that of the application that called them."""
     traceback = f'{HERE}  File "{library}", line 3, in inside\n    x()\nValueError: x\n'
     assert classify("ValueError('x')", traceback).frame == "srv/shop/tasks.py:pay"
 
@@ -203,13 +203,13 @@ def test_libraries_of_any_layout(library: str) -> None:
     ["/srv/celery/app/tasks.py", "/srv/celery/tasks.py", "/srv/lib/python/shop.py", "/srv/app.pyz/shop.py", "x.py"],
 )
 def test_what_is_like_a_library_and_is_none(path: str) -> None:
-    """An application may live anywhere, also in a directory that is called celery."""
+    """An application may be installed anywhere, even in a directory named celery."""
     traceback = f'{THERE}  File "{path}", line 3, in pay\n    x()\nValueError: x\n'
     assert classify("ValueError('x')", traceback).frame.endswith(":pay")
 
 
 def test_an_application_among_the_libraries() -> None:
-    """Installed like a library it is known as what Celery calls; in an archive, because there is nothing else."""
+    """In site-packages it is identified as the code that Celery calls; in an archive, as the only code left."""
     frames = [
         ("celery/app/trace.py", "trace_task"),
         ("shop/tasks.py", "pay"),
@@ -240,7 +240,7 @@ def test_an_application_among_the_libraries() -> None:
     ],
 )
 def test_hostile_texts_take_linear_time(evil: str) -> None:
-    """Whatever a pattern could go back over: a quadratic one does not end within the test's time."""
+    """No text causes quadratic backtracking, which would exceed the test's timeout."""
     text = (evil * 10_000)[:MAX_TRACEBACK_LENGTH]
     for start in ("", HERE, HERE + "ValueError: ", "RemoteTraceback: "):
         for _ in range(5):
@@ -249,7 +249,7 @@ def test_hostile_texts_take_linear_time(evil: str) -> None:
 
 @given(st.text(max_size=300), st.text(max_size=300))
 def test_any_text(exception: str, traceback: str) -> None:
-    """Hostile texts give a class that is a safe label, and bounded texts."""
+    """Any text gives a class that is a valid label, and bounded texts."""
     found = classify(exception * 50, traceback * 200)
     assert re.fullmatch(r"[^\W\d]\w*", found.exception)
     assert len(found.message) <= MAX_MESSAGE_LENGTH
@@ -258,7 +258,7 @@ def test_any_text(exception: str, traceback: str) -> None:
 
 
 def test_groups() -> None:
-    """Same task, class and place: same group; and no two fields can pretend to be others."""
+    """The same task, class and location give the same group; different fields never give the same group."""
     assert group_id("a", "b", "c") == group_id("a", "b", "c")
     assert group_id("a", "b", "c") != group_id("a", "bc", "")
     assert re.fullmatch("[0-9a-f]{16}", group_id("a", "b", "c"))
@@ -291,7 +291,7 @@ LINES = [
 
 @given(st.lists(st.sampled_from(LINES), max_size=8))
 def test_a_plain_traceback_is_read_the_same_by_the_short_way(lines: list[str]) -> None:
-    """The sections of a text are those of the line-by-line reader, whichever way it takes."""
+    """The fast parser gives the same sections as the line-by-line parser."""
     text = "\n".join(["Traceback (most recent call last):", *lines])
     reader = _SectionReader()
     for line in text.split("\n"):
@@ -300,7 +300,7 @@ def test_a_plain_traceback_is_read_the_same_by_the_short_way(lines: list[str]) -
 
 
 def test_remembered_results_are_those_of_the_same_texts() -> None:
-    """Same exception and same length of the traceback are not enough, nor does it matter how many others came since."""
+    """A cached result is used only for identical texts, regardless of how many others came since."""
     other = TRACEBACK.replace("charge", "refund")
     assert len(other) == len(TRACEBACK)
     classifier = Classifier()
@@ -312,7 +312,7 @@ def test_remembered_results_are_those_of_the_same_texts() -> None:
 
 
 def test_a_pattern_that_took_too_long_is_tried_again() -> None:
-    """The next failure with the same texts is not redacted as a whole for it."""
+    """After a redaction timeout, the next failure with the same texts is redacted normally."""
 
     class Slow:
         patience = 0

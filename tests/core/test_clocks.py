@@ -1,4 +1,4 @@
-"""Workers whose clocks are wrong, and workers that send no heartbeats."""
+"""Workers with wrong clocks, and workers without heartbeats."""
 
 from dataclasses import replace
 
@@ -16,54 +16,54 @@ POLICY = Policy(fleet="shop", default=Rule(to=("oncall",)))
 
 
 def watching(restored: Restored | None = None, now: float = NOON) -> Monitor:
-    """Knows its own probes."""
+    """A monitor that knows its own probes."""
     made = Monitor(replace(Limits(), prober=PROBER, policy=POLICY), restored or Restored(), now)
     made.connected(acknowledges=True)
     return made
 
 
 def hear(of: Monitor, now: float, *events: dict[str, object]) -> None:
-    """Events that are read at ``now``."""
+    """Receive events at ``now``."""
     of.receive([Delivery(body(one)) for one in events], now)
 
 
 def probe(of: Monitor, now: float, sent_at: float | None = None) -> None:
-    """A probe of our own comes back."""
+    """Receive one of the monitor's own probes."""
     probe = {"type": PROBE, "probe_instance": PROBER, "probe_number": 1, "hostname": "m@p"}
     hear(of, now, probe | {"timestamp": sent_at or now})
 
 
 def beat(at: float, kind: str = "heartbeat") -> dict[str, object]:
-    """A heartbeat by the worker's clock."""
+    """A heartbeat with the worker's clock."""
     return {"type": f"worker-{kind}", "hostname": "w1@box", "timestamp": at, "processed": 0, "active": 0, "pid": 1}
 
 
 def failure(at: float, uuid: str = "u1") -> list[dict[str, object]]:
-    """A task that is received and fails, by the worker's clock."""
+    """A task that is received and fails, with the worker's clock."""
     return [raw("received", uuid, at, name="shop.pay"), raw("failed", uuid, at, exception="ValueError('no')")]
 
 
 def taken(of: Monitor, now: float) -> Changes:
-    """What is written now."""
+    """The changes to be written now."""
     changes = of.take(now)
     assert changes is not None
     return changes
 
 
 def keys(of: Monitor, now: float) -> list[str]:
-    """Of the pages that are to be sent."""
+    """The keys of the pages to be sent."""
     return [row.key for row in taken(of, now).outbox]
 
 
 def worker(of: Monitor) -> Worker:
-    """The only one."""
+    """The only worker."""
     (one,) = of.snapshot().workers
     return one
 
 
 @pytest.mark.parametrize("wrong", [-3 * HOUR, -7322.0, -90.0, 90.0, 3 * HOUR, 20 * HOUR])
 def test_a_failure_is_judged_by_the_time_when_it_happened(wrong: float) -> None:
-    """However wrong its worker's clock is: it pages, in the incident of the right hour, and is counted in that hour."""
+    """However wrong its worker's clock is, a failure pages and is counted in the hour in which it happened."""
     of = watching()
     probe(of, NOON)
     hear(of, NOON + 1, beat(NOON + wrong))
@@ -78,7 +78,7 @@ def test_a_failure_is_judged_by_the_time_when_it_happened(wrong: float) -> None:
 
 @pytest.mark.parametrize("wrong", [-50.0, 50.0])
 def test_a_small_difference_corrects_nothing(wrong: float) -> None:
-    """The hour is that of the failure's own timestamp, to the second."""
+    """With a small clock difference, the hour is that of the failure's own timestamp, to the second."""
     of = watching()
     probe(of, NOON)
     hear(of, NOON + 1, beat(NOON + wrong))
@@ -88,7 +88,7 @@ def test_a_small_difference_corrects_nothing(wrong: float) -> None:
 
 
 def test_what_has_waited_says_nothing_of_clocks() -> None:
-    """After a downtime old heartbeats come before our first probe: what failed then belongs to its own hour."""
+    """Old heartbeats after a downtime do not count as clock errors, and failures keep their hour."""
     of = watching(now=NOON + HOUR)
     hear(of, NOON + HOUR, beat(NOON), *failure(NOON + 1), beat(NOON + 2))
     assert keys(of, NOON + HOUR) == ["shop.pay/2023-11-15T12Z"]
@@ -98,7 +98,7 @@ def test_what_has_waited_says_nothing_of_clocks() -> None:
 
 
 def test_what_comes_after_a_standstill_says_nothing_of_clocks() -> None:
-    """The process, its machine or the broker stood still: everything is late, and our last probe is old."""
+    """Events that are late because the process, its machine or the broker stood still do not count as clock errors."""
     of = watching()
     probe(of, NOON)
     for second in (1, 3, 5):
@@ -116,7 +116,7 @@ def test_what_comes_after_a_standstill_says_nothing_of_clocks() -> None:
 
 
 def test_a_restart_keeps_what_is_known_of_a_clock() -> None:
-    """The same failure has the same key before and after it, also when it is read before the first heartbeat."""
+    """A failure has the same key before and after a restart, even if it is read before the first heartbeat."""
     of = watching()
     probe(of, NOON)
     hear(of, NOON + 1, beat(NOON - 3 * HOUR))
@@ -129,7 +129,10 @@ def test_a_restart_keeps_what_is_known_of_a_clock() -> None:
 @pytest.mark.parametrize("live", [True, False])
 @pytest.mark.parametrize("wrong", [-HOUR, -300.0, 0.0, 300.0, HOUR])
 def test_what_a_worker_with_a_wrong_clock_runs(wrong: float, *, live: bool) -> None:
-    """It is not lost, nor ended, also where the first events come before it is known; what its successor loses is."""
+    """Its runs do not count as lost or ended, even if events arrive before the offset is known.
+
+    Runs that its successor loses do.
+    """
     of, lost = watching(), "lost.shop.pay"
     second, pid = 0, 1
 
@@ -174,7 +177,7 @@ def test_what_a_worker_with_a_wrong_clock_runs(wrong: float, *, live: bool) -> N
 
 
 def test_a_clock_that_is_set_right() -> None:
-    """Three heartbeats later it is believed again."""
+    """Three heartbeats after a clock was corrected, its timestamps are used unchanged."""
     of = watching()
     probe(of, NOON)
     hear(of, NOON + 1, beat(NOON - 3 * HOUR))
@@ -204,7 +207,7 @@ SEEN = {
 
 @pytest.mark.parametrize(("ages", "offset"), SEEN.values(), ids=SEEN)
 def test_offsets(ages: list[tuple[float, float]], offset: float) -> None:
-    """Seconds that a heartbeat took are not seconds that a clock is behind."""
+    """The delay of a heartbeat does not count as clock offset."""
     skew = ClockSkew()
     for at, age in ages:
         skew.observe(age, NOON + at)
@@ -212,7 +215,7 @@ def test_offsets(ages: list[tuple[float, float]], offset: float) -> None:
 
 
 def test_a_worker_without_heartbeats_is_known_by_its_tasks() -> None:
-    """It is up while they come, down when nothing has been heard of it for long, and forgotten after that."""
+    """It is up while its task events arrive, down after a long silence, and then forgotten."""
     of = watching()
     probe(of, NOON)
     hear(of, NOON + 1, raw("started"))
@@ -227,7 +230,7 @@ def test_a_worker_without_heartbeats_is_known_by_its_tasks() -> None:
 
 
 def test_a_worker_without_heartbeats_is_known_by_its_answers() -> None:
-    """An idle one sends nothing; while it answers it is up, and one that comes back has arrived."""
+    """An idle worker is up while it answers, and one that comes back counts as new."""
     of = watching()
     of.flowing()
     for minute in range(10):
@@ -245,7 +248,7 @@ def test_a_worker_without_heartbeats_is_known_by_its_answers() -> None:
 
 
 def test_a_worker_whose_first_heartbeat_is_yet_to_come() -> None:
-    """It is as any other from then on: its audit begins with that heartbeat."""
+    """After its first heartbeat it is treated like any other, and its audit begins with that heartbeat."""
     of = watching()
     probe(of, NOON)
     hear(of, NOON + 1, raw("started"))
@@ -261,7 +264,7 @@ def test_a_worker_whose_first_heartbeat_is_yet_to_come() -> None:
 
 
 def test_what_is_too_old_to_page_is_counted() -> None:
-    """Each failure, for the mail; and by its reason, for alerts."""
+    """Each old failure is counted for the mail, and by reason for alerts."""
     of = watching(now=NOON + 3 * HOUR)
     hear(of, NOON + 3 * HOUR, *failure(NOON), *failure(NOON + 1, "u2"))
     counters = taken(of, NOON + 3 * HOUR).counters
@@ -269,14 +272,14 @@ def test_what_is_too_old_to_page_is_counted() -> None:
 
 
 def test_old_events_show_no_worker_that_is_gone() -> None:
-    """What waited while the monitor was away may be of workers that have ended since."""
+    """Events from before the monitor's downtime do not add workers, because these may have ended since."""
     of = watching(now=NOON + HOUR)
     hear(of, NOON + HOUR, raw("started", "u1", NOON), raw("failed", "u1", NOON + 1, exception="ValueError()"))
     assert of.snapshot().workers == []
 
 
 class Turning:
-    """A monitor whose turns are a second apart, with a worker that is well."""
+    """A monitor that ticks every second, with a healthy worker."""
 
     def __init__(self, restored: Restored | None, now: float) -> None:
         policy = Policy(fleet="shop", default=Rule(to=("oncall",)), resolve_on_success=True, resolve_after=300.0)
@@ -285,7 +288,7 @@ class Turning:
         self.now, self.sent, self.incidents = now, list[tuple[str, str]](), dict[str, Incident]()
 
     def turn(self, seconds: int, *events: dict[str, object]) -> None:
-        """Events of now, then so many seconds without any."""
+        """Receive events now, then let seconds pass without events."""
         hear(self.of, self.now, *(one | {"timestamp": self.now} for one in events))
         for _ in range(seconds):
             self.now += 1
@@ -302,7 +305,7 @@ class Turning:
 @pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("first", [False, True])
 def test_the_clock_of_the_monitor_is_set_back(back: float, *, restarted: bool, first: bool) -> None:
-    """An open incident is resolved as soon as its task is well for long enough, also if it was so ``first``."""
+    """An open incident resolves once its task has been healthy for long enough, even if it was healthy ``first``."""
     shop = Turning(None, NOON)
     shop.turn(60)
     shop.turn(60, *failure(NOON))
@@ -323,7 +326,7 @@ def test_the_clock_of_the_monitor_is_set_back(back: float, *, restarted: bool, f
 
 
 def test_a_storm_does_not_last_until_the_clock_shows_its_time_again() -> None:
-    """A task that fails after the clock was set back has an incident of its own."""
+    """After the clock was set back, a failing task has its own incident."""
     shop = Turning(None, NOON)
     for number in range(30):
         shop.turn(1, raw("received", f"u{number}", name=f"t{number}"), raw("failed", f"u{number}"))

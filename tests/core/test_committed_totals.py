@@ -1,4 +1,4 @@
-"""What readers are shown: the store's totals, and the workers of now."""
+"""What readers see: the committed totals and the current workers."""
 
 from celery_monitor.core.committed_totals import CommittedTotals
 from celery_monitor.core.model import STARTED, Changes, CounterName, Delivery, Restored
@@ -7,36 +7,36 @@ from tests.builders import NOON, body, life, pass_time, raw
 
 
 def monitor(**limits: bool) -> tuple[Monitor, CommittedTotals]:
-    """With an empty store."""
+    """A monitor with an empty store."""
     made = Monitor(Limits(**limits), Restored(), NOON)  # type: ignore[arg-type]
     made.connected(acknowledges=False)
     return made, CommittedTotals(made.snapshot())
 
 
 def receive(of: Monitor, *bodies: bytes) -> None:
-    """One message after the other."""
+    """Apply one message after the other."""
     of.receive([Delivery(one) for one in bodies], NOON)
 
 
 def taken(of: Monitor) -> Changes:
-    """What is to be written; fails when there is nothing."""
+    """The changes to be written; fails if there are none."""
     changes = of.take(NOON)
     assert changes is not None
     return changes
 
 
 def started(of: Monitor, kept: CommittedTotals) -> int:
-    """Executions as shown."""
+    """The number of executions that readers see."""
     return sum(one.counts[STARTED] for one in of.snapshot(kept).series)
 
 
 def heartbeat(processed: int) -> bytes:
-    """A worker's own event."""
+    """A heartbeat of the worker."""
     return body({"type": "worker-heartbeat", "hostname": "w@pod", "timestamp": NOON, "processed": processed})
 
 
 def test_totals_are_shown_when_they_are_committed() -> None:
-    """Neither when they are in memory nor when they are on their way; then as they were when they were taken."""
+    """Totals are shown only after the commit, with the values at the time of the flush."""
     of, kept = monitor()
     receive(of, *life("u1"))
     assert started(of, kept) == 0
@@ -49,7 +49,7 @@ def test_totals_are_shown_when_they_are_committed() -> None:
 
 
 def test_a_restart_goes_on_from_what_was_shown() -> None:
-    """What the store gave back is shown at once."""
+    """The restored totals are shown immediately."""
     of, _ = monitor()
     receive(of, *life("u1"))
     changes = taken(of)
@@ -58,7 +58,7 @@ def test_a_restart_goes_on_from_what_was_shown() -> None:
 
 
 def test_workers_are_shown_as_they_are_with_totals_as_committed() -> None:
-    """While the store is away a heartbeat still shows that a worker is up."""
+    """While the store is unavailable, a heartbeat still shows that a worker is up."""
     of, kept = monitor()
     receive(of, heartbeat(10))
     assert [one.processed for one in of.snapshot(kept).workers] == [10]  # nothing older was ever shown
@@ -70,7 +70,7 @@ def test_workers_are_shown_as_they_are_with_totals_as_committed() -> None:
 
 
 def test_dropped_series_and_workers_go() -> None:
-    """With the commit that drops them."""
+    """They disappear with the commit that drops them."""
     of, kept = monitor(hostname_label=True)
     receive(of, heartbeat(1), body(raw("received", name="t") | {"hostname": "w@pod"}))
     kept.commit(taken(of))
@@ -82,7 +82,7 @@ def test_dropped_series_and_workers_go() -> None:
 
 
 def test_counters_alone_are_worth_a_flush() -> None:
-    """A discarded message or a gap is shown soon, also on a stream without anything else; the uptime can wait."""
+    """A discarded message or a gap is flushed soon, even without other changes; the uptime can wait."""
     of, _ = monitor()
     of.count(CounterName.UPTIME, 1, flush=False)
     assert of.take(NOON) is None

@@ -1,4 +1,4 @@
-"""Conditions: what a simulated fleet does, and which incidents the monitor opens and resolves for it."""
+"""Conditions: the incidents that the monitor opens and resolves for a simulated fleet."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -39,7 +39,7 @@ FLUSH = 5
 
 
 class Shop:
-    """A fleet and its monitor, second by second. Numbers above are seconds between two of their kind."""
+    """A fleet and its monitor, simulated second by second. The class attributes are intervals in seconds."""
 
     def __init__(self, *, acknowledges: bool = True, rules: tuple[Rule, ...] = RULES) -> None:
         self.now = NOON
@@ -68,7 +68,7 @@ class Shop:
     def tell(
         self, kind: str, uuid: str = "u1", *, host: str = "w1@box", at: float | None = None, **fields: Any
     ) -> None:
-        """An event arrives."""
+        """Send an event."""
         event = raw(kind, uuid, self.now if at is None else at, **({"hostname": host} | fields))
         self.monitor.receive([Delivery(body(event))], self.now)
 
@@ -79,12 +79,12 @@ class Shop:
         self.held.setdefault(host, set()).add(uuid)
 
     def end(self, uuid: str = "u1", host: str = "w1@box") -> None:
-        """It ends."""
+        """The task ends."""
         self.tell("succeeded", uuid, host=host)
         self.held[host].discard(uuid)
 
     def worker(self, kind: str, host: str, pid: int = 1, processed: int = 0) -> None:
-        """A worker's own event."""
+        """Send a worker event."""
         event = {"type": f"worker-{kind}", "hostname": host, "timestamp": self.now, "pid": pid, "freq": 2.0}
         event |= {
             "active": len(self.held.get(host, ())),
@@ -96,7 +96,7 @@ class Shop:
         self.monitor.receive([Delivery(body(event))], self.now)
 
     def pass_time(self, seconds: int) -> None:
-        """With heartbeats, ticks and polls."""
+        """Let time pass, with heartbeats, ticks and polls."""
         for second in range(seconds):
             self.now += 1.0
             if int(self.now) % HEARTBEAT == 0:
@@ -135,7 +135,7 @@ class Shop:
         self.counters = dict(changes.counters)
 
     def restart(self, *, away: int = 0, missed: bool = False) -> None:
-        """The monitor is away for some seconds; ``missed``: what was sent meanwhile is lost."""
+        """Restart the monitor after some seconds; ``missed``: events sent meanwhile are lost."""
         self._take()
         since = self.now
         self.now += away
@@ -155,17 +155,17 @@ class Shop:
             self.monitor.note_gap(since, self.now)
 
     def open(self, on: Condition | None = None) -> list[Incident]:
-        """Those that are open."""
+        """The open incidents."""
         known = self.incidents.values()
         return [one for one in known if one.state is IncidentState.OPEN and on in {None, one.condition}]
 
     def opened(self) -> int:
-        """How many were ever opened."""
+        """The number of incidents that were ever opened."""
         return len({key for action, key in self.rows if action is Action.TRIGGER})
 
 
 def test_a_run_that_takes_too_long_and_ends() -> None:
-    """One incident opens once the limit is passed, stays for resolve_after, and resolves."""
+    """One incident opens when the limit is exceeded, stays open for resolve_after, and resolves."""
     shop = Shop()
     shop.pass_time(60)
     shop.run()
@@ -198,7 +198,7 @@ def test_a_run_that_takes_too_long_and_ends() -> None:
 
 @pytest.mark.parametrize("kind", ["succeeded", "failed"])
 def test_a_run_that_has_ended_took_too_long(kind: str) -> None:
-    """Its own times tell, also when nobody looked at it while it ran."""
+    """The run's own timestamps count, even if no check happened while it ran."""
     shop = Shop()
     shop.pass_time(30)
     shop.tell("received", at=shop.now - 700, name="shop.report")
@@ -210,7 +210,7 @@ def test_a_run_that_has_ended_took_too_long(kind: str) -> None:
 
 
 def replaced(shop: Shop) -> None:
-    """Another run of the task, of another name."""
+    """Another run of the task with another name."""
     shop.end()
     shop.run("u2", "blog.post")
 
@@ -228,13 +228,13 @@ def goodbye(shop: Shop) -> None:
 
 
 def another_process(shop: Shop) -> None:
-    """The worker is killed, and the next one is there at once."""
+    """The worker is killed, and a new process starts immediately."""
     gone(shop)
     shop.workers["w1@box"] = 7
 
 
 def another_container(shop: Shop) -> None:
-    """The same in a container, where the process has the same id."""
+    """The same in a container, where the new process has the same ID."""
     gone(shop)
     shop.workers["w1@box"] = 1
     shop.worker("online", "w1@box")
@@ -252,7 +252,7 @@ NOT_SLOW: dict[str, Callable[[Shop], None]] = {
 
 @pytest.mark.parametrize("happens", NOT_SLOW.values(), ids=NOT_SLOW)
 def test_what_is_not_slow(happens: Callable[[Shop], None]) -> None:
-    """A run that is over, however it ended, is not under way."""
+    """A run that ended in any way does not count as running."""
     shop = Shop(rules=RULES[:1])
     shop.pass_time(10)
     shop.run()
@@ -264,7 +264,7 @@ def test_what_is_not_slow(happens: Callable[[Shop], None]) -> None:
 
 @pytest.mark.parametrize("acknowledges", [True, False])
 def test_the_monitor_is_away_while_the_run_ends(*, acknowledges: bool) -> None:
-    """Whether its end waits in the queue or is lost: nothing opens, and later ones are judged again."""
+    """Whether the end waits in the queue or is lost, nothing opens, and later runs are evaluated again."""
     shop = Shop(acknowledges=acknowledges)
     shop.pass_time(10)
     shop.run()
@@ -285,7 +285,7 @@ def test_the_monitor_is_away_while_the_run_ends(*, acknowledges: bool) -> None:
 
 @pytest.mark.parametrize("missed", [True, False])
 def test_a_run_goes_on_over_an_absence(*, missed: bool) -> None:
-    """Its worker confirms it: one incident, which says for how long nobody watched where events are lost."""
+    """Its worker confirms the run: one incident, which says for how long the monitor was down if events were lost."""
     shop = Shop(acknowledges=not missed)
     shop.pass_time(10)
     shop.run()
@@ -304,7 +304,7 @@ def test_a_run_goes_on_over_an_absence(*, missed: bool) -> None:
 
 
 def test_ids_that_an_application_has_chosen() -> None:
-    """However long they are, the worker's answer is of the same run."""
+    """A worker's answer matches the run even if the task ID is long."""
     shop = Shop(rules=RULES[:1])
     shop.run("invoice-" * 30)
     shop.pass_time(700)
@@ -312,7 +312,7 @@ def test_ids_that_an_application_has_chosen() -> None:
 
 
 def test_workers_that_never_answer() -> None:
-    """Where remote control is off, what the events say is believed; not of a time whose events are lost."""
+    """Without remote control the events decide, except for a time whose events are lost."""
     shop = Shop(acknowledges=False)
     shop.mute = True
     shop.pass_time(10)
@@ -324,7 +324,7 @@ def test_workers_that_never_answer() -> None:
 
 
 def test_waiting_in_the_queue() -> None:
-    """From the time it was sent, or its ETA; it is over once it has begun."""
+    """A task waits from when it was sent, or from its ETA, until it starts."""
     shop = Shop()
     shop.queues[0] = QueueStats("pay", 2, 1, 1, 4)
     shop.pass_time(10)
@@ -347,7 +347,7 @@ def test_waiting_in_the_queue() -> None:
 
 @pytest.mark.parametrize("restart", [False, True])
 def test_what_has_expired_does_not_wait(*, restart: bool) -> None:
-    """RabbitMQ drops it without an event, also while other tasks wait in its queue; until then it waits."""
+    """RabbitMQ drops an expired task without an event. It counts as waiting only until it expires."""
     shop = Shop(rules=(replace(RULES[1], longer_than=60.0),))
     shop.queues[0] = QueueStats("pay", 2, 1, 1, 4)
     for uuid, seconds in (("soon", 30), ("late", 120)):
@@ -379,7 +379,7 @@ def test_what_has_expired_does_not_wait(*, restart: bool) -> None:
     ids="-".join,
 )
 def test_an_event_that_is_read_after_its_task_has_ended(life: list[str], late: str) -> None:
-    """Also after a restart: the task does not wait and is not under way. Used again, its ID is."""
+    """After a late event, also across a restart, the task is neither waiting nor running. A reused ID is."""
     for away in (None, 5):
         shop = Shop(rules=(replace(RULES[1], longer_than=60.0),))
         shop.queues[0] = QueueStats("pay", 2, 1, 1, 4)
@@ -405,7 +405,7 @@ def test_an_event_that_is_read_after_its_task_has_ended(life: list[str], late: s
 
 
 def test_waiting_on_its_worker() -> None:
-    """One that was fetched and does not begin waits, too; one that its worker does not hold any more does not."""
+    """A task that was fetched and has not started counts as waiting, unless its worker no longer holds it."""
     shop = Shop()
     shop.pass_time(10)
     for uuid, name in (("u1", "shop.pay"), ("u2", "shop.gone")):
@@ -416,7 +416,7 @@ def test_waiting_on_its_worker() -> None:
 
 
 def test_a_queue_that_was_purged() -> None:
-    """What was sent to a queue that is empty does not wait in it."""
+    """Tasks sent to a queue that is empty do not count as waiting."""
     shop = Shop()
     shop.tell("sent", "u1", name="shop.pay", queue="pay", host="web")
     shop.pass_time(1_000)
@@ -433,7 +433,7 @@ LOST: dict[str, tuple[Callable[[Shop], None], int]] = {
 
 @pytest.mark.parametrize(("happens", "after"), LOST.values(), ids=LOST)
 def test_a_worker_that_is_gone(happens: Callable[[Shop], None], after: int) -> None:
-    """One incident for the worker, with the names and ids of what it ran; counted once, also over a restart."""
+    """One incident per worker, with the names and IDs of its running tasks, counted once, also across a restart."""
     shop = Shop(rules=RULES[2:3])
     shop.pass_time(10)
     shop.run("u1", "shop.report")
@@ -465,7 +465,7 @@ def test_a_worker_that_is_gone(happens: Callable[[Shop], None], after: int) -> N
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize("successor", [False, True])
 def test_an_orderly_shutdown(*, restart: bool, successor: bool) -> None:
-    """A worker says good-bye, and then finishes its tasks in silence: whatever that takes, nothing is lost."""
+    """A worker sends worker-offline and then finishes its tasks in silence: nothing is lost, however long it takes."""
     shop = Shop(rules=RULES[:3])
     shop.run("u1", "blog.post")
     shop.pass_time(2)
@@ -486,7 +486,7 @@ def test_an_orderly_shutdown(*, restart: bool, successor: bool) -> None:
 
 
 def test_how_long_a_worker_may_finish() -> None:
-    """Whoever kills workers knows how long they may take: the rule's finishing_for."""
+    """The rule's finishing_for limits how long a worker may take to finish."""
     shop = Shop(rules=(replace(RULES[2], finishing_for=90.0),))
     shop.run()
     shop.pass_time(2)
@@ -500,7 +500,7 @@ def test_how_long_a_worker_may_finish() -> None:
 
 @pytest.mark.parametrize("terminated", [False, True])
 def test_a_task_is_revoked_while_a_worker_finishes(*, terminated: bool) -> None:
-    """One that had not begun is none of those that ran at the good-bye; one that was terminated is."""
+    """A revoked task that had not started was not running at worker-offline; a terminated one was."""
     shop = Shop(rules=RULES[2:3])
     shop.run("u1")
     shop.tell("received", "u2", name="shop.mail")
@@ -514,7 +514,7 @@ def test_a_task_is_revoked_while_a_worker_finishes(*, terminated: bool) -> None:
 
 @pytest.mark.parametrize("claimed", [0.0, 1.0])
 def test_a_worker_that_claims_any_time(claimed: float) -> None:
-    """A run that it has killed is lost once, whatever its clock says."""
+    """A run that it killed is lost once, whatever its clock says."""
     shop = Shop(rules=RULES[2:3])
     shop.run()
     shop.pass_time(2)
@@ -527,7 +527,7 @@ def test_a_worker_that_claims_any_time(claimed: float) -> None:
 
 
 def test_the_next_process_begins_at_once() -> None:
-    """What it runs from its first second on is not what the process before has left behind."""
+    """Runs of the new process, even in its first second, do not count as left behind by the old one."""
     shop = Shop(rules=RULES[2:3])
     shop.pass_time(10)
     goodbye(shop)
@@ -540,7 +540,7 @@ def test_the_next_process_begins_at_once() -> None:
 
 
 def cold_shutdown(shop: Shop) -> None:
-    """SIGQUIT: the worker kills what it runs, says good-bye, and sends what it has not sent yet."""
+    """SIGQUIT: the worker kills its tasks, sends worker-offline, and sends its remaining events."""
     uuids = shop.held.pop("w1@box")
     shop.worker("offline", "w1@box")
     del shop.workers["w1@box"]
@@ -549,7 +549,7 @@ def cold_shutdown(shop: Shop) -> None:
 
 
 def cold_after_warm_shutdown(shop: Shop) -> None:
-    """SIGTERM, and SIGQUIT before all has ended."""
+    """SIGTERM, and SIGQUIT before all tasks have ended."""
     shop.worker("offline", "w1@box")
     uuids = shop.held.pop("w1@box")
     del shop.workers["w1@box"]
@@ -559,7 +559,7 @@ def cold_after_warm_shutdown(shop: Shop) -> None:
 
 
 def reconnected(shop: Shop) -> None:
-    """The worker has lost its connection, and kills what the broker is going to deliver again."""
+    """The worker lost its connection, and kills the tasks that the broker will redeliver."""
     for uuid in shop.held.pop("w1@box"):
         shop.tell("cancelled", uuid)
 
@@ -569,7 +569,7 @@ CANCELLED = [cold_shutdown, cold_after_warm_shutdown, reconnected]
 
 @pytest.mark.parametrize("happens", CANCELLED)
 def test_a_worker_kills_what_it_runs(happens: Callable[[Shop], None]) -> None:
-    """The tasks are lost when they have not been delivered again after ``silent_for``; counted once."""
+    """Killed tasks are lost if they are not redelivered within ``silent_for``; they are counted once."""
     shop = Shop(rules=RULES[2:3])
     shop.pass_time(10)
     shop.run("u1", "shop.report")
@@ -600,7 +600,7 @@ def test_a_worker_kills_what_it_runs(happens: Callable[[Shop], None]) -> None:
 
 @pytest.mark.parametrize("happens", CANCELLED)
 def test_what_was_killed_comes_again(happens: Callable[[Shop], None]) -> None:
-    """With acks_late the broker delivers it again at once, and an end may overtake: nothing is lost."""
+    """With acks_late the broker redelivers it at once, and an end may arrive first: nothing is lost."""
     shop = Shop(rules=RULES[2:3])
     shop.run("u1")
     shop.run("u2")
@@ -616,7 +616,7 @@ def test_what_was_killed_comes_again(happens: Callable[[Shop], None]) -> None:
 
 @pytest.mark.parametrize("happens", CANCELLED)
 def test_the_monitor_restarts_before_a_killed_task_is_told(happens: Callable[[Shop], None]) -> None:
-    """What its worker has killed is written down: after ``silent_for`` it is told and counted, once."""
+    """Killed tasks are stored: after ``silent_for`` they are reported and counted, once."""
     shop = Shop(rules=RULES[2:3])
     shop.run()
     shop.pass_time(5)
@@ -635,7 +635,7 @@ def test_the_monitor_restarts_before_a_killed_task_is_told(happens: Callable[[Sh
 
 @pytest.mark.parametrize("missed", [False, True])
 def test_a_killed_task_comes_again_after_a_restart(*, missed: bool) -> None:
-    """It is not lost; nor is one that may have come again while nobody watched."""
+    """It is not lost, nor is one that may have been redelivered while the monitor was down."""
     shop = Shop(rules=RULES[2:3])
     shop.run()
     shop.pass_time(5)
@@ -653,7 +653,7 @@ def test_a_killed_task_comes_again_after_a_restart(*, missed: bool) -> None:
 @pytest.mark.parametrize("replace", [another_process, another_container])
 @pytest.mark.parametrize("after", [2, 9, 15, 40, 100])
 def test_the_monitor_restarts_after_a_worker_was_replaced(after: int, replace: Callable[[Shop], None]) -> None:
-    """What a worker has lost that another process has replaced is told and counted once, whenever that is."""
+    """The tasks of a replaced worker are reported and counted once, whenever the monitor restarts."""
     shop = Shop(rules=RULES[2:3])
     shop.run()
     shop.pass_time(200)
@@ -669,7 +669,7 @@ def test_the_monitor_restarts_after_a_worker_was_replaced(after: int, replace: C
 @pytest.mark.parametrize("after", [2, 9, 15, 40, 100])
 @pytest.mark.parametrize("happens", [gone, another_process, cold_shutdown, reconnected])
 def test_what_no_rule_tells_is_counted_once(happens: Callable[[Shop], None], after: int) -> None:
-    """The counter of lost tasks needs no rule, and no incident says that a loss was counted before a restart."""
+    """Lost tasks are counted without a rule, and once, although no incident records the loss across a restart."""
     shop = Shop(rules=())
     shop.run()
     shop.pass_time(200)
@@ -682,7 +682,7 @@ def test_what_no_rule_tells_is_counted_once(happens: Callable[[Shop], None], aft
 
 
 def test_the_monitor_restarts_while_workers_finish() -> None:
-    """A good-bye and what ran then are written down: the time for it goes on, and another process changes nothing."""
+    """worker-offline and the running tasks are stored, so the time limit continues."""
     shop = Shop(rules=RULES[2:3])
     for uuid in ("killed", "ends", "ignored"):
         shop.run(uuid)
@@ -708,7 +708,7 @@ def test_the_monitor_restarts_while_workers_finish() -> None:
 
 @pytest.mark.parametrize("ended", [False, True])
 def test_the_ends_of_a_finishing_worker_come_after_a_restart(*, ended: bool) -> None:
-    """When as many have ended as ran at the good-bye, what has no end has ended without an event before."""
+    """When as many tasks have ended as ran at worker-offline, the others had ended before without an event."""
     shop = Shop(rules=RULES[2:3])
     for uuid in ("u1", "u2", "ignored"):
         shop.run(uuid)
@@ -727,7 +727,7 @@ def test_the_ends_of_a_finishing_worker_come_after_a_restart(*, ended: bool) -> 
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_what_ends_without_an_event_before_a_warm_shutdown(*, killed: bool) -> None:
-    """When all that ran at the good-bye have ended, nothing else of the worker is left; when not, it may be."""
+    """If all tasks that ran at worker-offline have ended, no other is lost; otherwise others may be."""
     shop = Shop(rules=RULES[2:3])
     shop.run("ended")
     shop.run("ignored")
@@ -748,7 +748,7 @@ def test_what_ends_without_an_event_before_a_warm_shutdown(*, killed: bool) -> N
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize("happens", [gone, goodbye, another_process, another_container], ids=lambda one: one.__name__)
 def test_it_has_ended_without_an_event(happens: Callable[[Shop], None], *, restart: bool) -> None:
-    """A task that raises Ignore: its worker said that it runs nothing, or not this one. It is not lost."""
+    """A task that raised Ignore is not lost, because its worker reports that it does not run it."""
     shop = Shop(rules=RULES[2:3])
     shop.pass_time(10)
     shop.run("short")
@@ -769,7 +769,7 @@ def test_it_has_ended_without_an_event(happens: Callable[[Shop], None], *, resta
 
 
 def test_it_ran_again() -> None:
-    """With acks_late the task comes again: the incident resolves once all that was lost has."""
+    """With acks_late the tasks are redelivered: the incident resolves once all of them have run."""
     shop = Shop()
     shop.pass_time(10)
     shop.run("u1")
@@ -791,7 +791,7 @@ def test_it_ran_again() -> None:
 
 
 def test_it_was_delivered_again_before_anybody_knew() -> None:
-    """RabbitMQ delivers it again at once: nothing was lost."""
+    """RabbitMQ redelivers it at once: nothing was lost."""
     shop = Shop()
     shop.pass_time(10)
     shop.run("u1")
@@ -806,7 +806,7 @@ def test_it_was_delivered_again_before_anybody_knew() -> None:
 
 @pytest.mark.parametrize("behind", [-50.0, 50.0])
 def test_it_ran_again_by_another_clock(behind: float) -> None:
-    """The clocks of two workers differ by less than a minute: what is delivered again at once is not lost."""
+    """Clocks of two workers differ by less than a minute: a task that is redelivered at once is not lost."""
     shop = Shop(rules=RULES[2:3])
     shop.pass_time(100)
     shop.run("u1")
@@ -821,7 +821,7 @@ def test_it_ran_again_by_another_clock(behind: float) -> None:
 
 
 def test_a_broadcast_that_one_worker_loses() -> None:
-    """Other workers run it for themselves: it is lost with its own, unless that was within a minute of its start."""
+    """Other workers run their own copies: it is lost with its worker, unless that was within a minute of its start."""
     shop = Shop(rules=RULES[2:3])
     for host in ("w1@box", "w2@box"):
         shop.run("u1", host=host)
@@ -832,7 +832,7 @@ def test_a_broadcast_that_one_worker_loses() -> None:
 
 
 def test_nobody_says_anything_for_a_day() -> None:
-    """What did not run again is given up after a day: the incident resolves."""
+    """Tasks that did not run again are given up after a day: the incident resolves."""
     shop = Shop()
     shop.run("u1")
     shop.pass_time(2)
@@ -845,7 +845,7 @@ def test_nobody_says_anything_for_a_day() -> None:
 
 
 def test_a_worker_that_was_only_silent() -> None:
-    """Heard again as the same process, and it says that it has the run: the incident resolves."""
+    """The same process returns and still has the run: the incident resolves."""
     shop = Shop()
     shop.run("u1")
     shop.pass_time(40)
@@ -862,7 +862,7 @@ def test_a_worker_that_was_only_silent() -> None:
 
 @pytest.mark.parametrize("acknowledges", [True, False])
 def test_the_worker_dies_while_the_monitor_is_away(*, acknowledges: bool) -> None:
-    """Where events are lost the run may have ended before: nothing opens. Where they wait, they tell."""
+    """If events are lost, the run may have ended, so nothing opens. If they wait in the queue, they decide."""
     shop = Shop(acknowledges=acknowledges)
     shop.run("u1")
     shop.pass_time(30)
@@ -875,7 +875,7 @@ def test_the_worker_dies_while_the_monitor_is_away(*, acknowledges: bool) -> Non
 
 
 def test_a_shared_name() -> None:
-    """Two processes under one name alternate: nothing tells whose a run is, and nothing is lost."""
+    """Two processes with one name alternate: their runs cannot be distinguished, and none is lost."""
     shop = Shop()
     shop.run("u1")
     for second in range(200):
@@ -885,7 +885,7 @@ def test_a_shared_name() -> None:
 
 
 def test_a_stream_that_stands_still() -> None:
-    """Nobody is heard, nobody is gone; on the broker's return nothing is judged before all had time to speak."""
+    """While no events arrive, no worker is gone. Afterwards, nothing is evaluated until all had time to send."""
     shop = Shop(rules=RULES[2:3])
     shop.run("u1")
     shop.pass_time(30)
@@ -898,7 +898,7 @@ def test_a_stream_that_stands_still() -> None:
 
 
 def test_backlog() -> None:
-    """Only when it lasts; a look that did not succeed is no look; over when it is short."""
+    """It opens only if the backlog lasts. A failed poll does not count. It resolves when the queue is short."""
     shop = Shop()
     shop.pass_time(POLL)
     for length in (500, 500, 3, 500, 500, None, 500, 500):
@@ -922,7 +922,7 @@ def test_backlog() -> None:
 
 
 def test_backlog_while_the_monitor_is_away() -> None:
-    """What was long before and is long after was not seen to last."""
+    """A queue that was long before and after a downtime was not observed to stay long."""
     shop = Shop()
     shop.queues[0] = QueueStats("pay", 500, 1, 1, 4)
     shop.pass_time(40)
@@ -947,7 +947,7 @@ NOBODY: dict[str, tuple[Mapping[int, QueueStats], bool, str]] = {
 
 @pytest.mark.parametrize(("queues", "mute", "said"), NOBODY.values(), ids=NOBODY)
 def test_no_worker(queues: Mapping[int, QueueStats], mute: bool, said: str) -> None:  # noqa: FBT001  # a column
-    """A queue that holds tasks needs somebody; one with a number of workers needs so many."""
+    """A queue with tasks needs a worker, or as many as the rule requires."""
     shop = Shop(rules=RULES[4:])
     shop.mute = mute
     for place, queue in queues.items():
@@ -962,7 +962,7 @@ def test_no_worker(queues: Mapping[int, QueueStats], mute: bool, said: str) -> N
 
 
 def test_the_oldest_run_and_the_load() -> None:
-    """For readers: when the oldest run of each task began, and what workers have of each queue."""
+    """Readers see when the oldest run of each task started, and the load of each queue."""
     shop = Shop(rules=())
     shop.pass_time(10)
     shop.run("u1")
@@ -983,7 +983,7 @@ def test_the_oldest_run_and_the_load() -> None:
 
 
 def test_many_tasks_are_looked_at_in_turn() -> None:
-    """A round over many takes several looks, and finds all; it judges once at its end."""
+    """A round over many tasks takes several checks, finds all, and evaluates once at its end."""
     shop = Shop()
     names = [f"n{number}" for number in range(12_000)]
     shop.monitor.receive(
@@ -999,7 +999,7 @@ def test_many_tasks_are_looked_at_in_turn() -> None:
 
 
 def test_gaps() -> None:
-    """Parts of one gap are one, what is outside does not count, and they are bounded."""
+    """Adjacent gaps are merged, gaps outside of the time are ignored, and their number is bounded."""
     gaps = Gaps()
     for second in range(10):
         gaps.add(100.0 + second, 101.0 + second)

@@ -5,7 +5,7 @@ from celery_monitor.core.model import CounterFamily, CounterName
 
 
 def test_custom_types_are_bounded_over_restarts() -> None:
-    """Whatever they are called, and however often the monitor is restarted."""
+    """The number of custom types is bounded, also across restarts."""
     values: dict[str, float] = {}
     for start in range(5):
         of = Counters(values, {"task-sent"})
@@ -18,7 +18,7 @@ def test_custom_types_are_bounded_over_restarts() -> None:
 
 
 def test_what_is_worth_a_flush() -> None:
-    """Everything but what was said to be able to wait."""
+    """Every counter except those marked as able to wait."""
     of = Counters({}, ())
     of.add(CounterName.UPTIME, 1, flush=False)
     assert not of.flush_needed
@@ -27,7 +27,7 @@ def test_what_is_worth_a_flush() -> None:
 
 
 def test_only_own_probes_tell_how_far_the_stream_was_read() -> None:
-    """The newest one does, by this monitor's clock, also when that was set back."""
+    """The newest own probe counts, by this monitor's clock, even if the clock was set back."""
     of = Counters({"read_until": 5.0}, (), 77)
     for prober, at, until in ((78, 9.0, 5.0), (None, 9.0, 5.0), (77, 8.0, 8.0), (78, 99.0, 8.0), (77, 7.0, 7.0)):
         of.probed(prober, at)
@@ -38,7 +38,7 @@ def test_only_own_probes_tell_how_far_the_stream_was_read() -> None:
 
 
 def test_names_with_labels() -> None:
-    """A label may hold anything, a dot as well; other families and plain names are left out."""
+    """A label may contain any character, including dots; other families and plain names are ignored."""
     name = CounterFamily.EVENTS.counter("order.shipped")
     counters = {name: 3.0, "discarded.malformed": 1.0, "events": 2.0, CounterName.MESSAGES.value: 9.0}
     assert name == "events.order.shipped"
@@ -46,7 +46,7 @@ def test_names_with_labels() -> None:
 
 
 def test_stores_are_given_plain_names() -> None:
-    """A driver need not know enumerations."""
+    """Stores receive plain strings, because drivers do not know the enumeration."""
     of = Counters({}, ())
     of.add(CounterName.STARTS, 1)
     of.discard("malformed")

@@ -1,4 +1,4 @@
-"""Which failures page."""
+"""Decides which failures page."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,7 +19,7 @@ SEVERITIES = [Rule(name=severity, match=[f"{severity}.*"], severity=severity) fo
 
 
 def decider(**changes: Any) -> Decider:
-    """Of the default policy. ``to``: the channels of every rule."""
+    """A decider with the default policy. ``to``: the channels of every rule."""
     to = changes.pop("to", ("oncall",))
     policy = replace(Policy(fleet="shop"), **changes)
     rules = [replace(rule, to=to) for rule in policy.rules]
@@ -61,17 +61,17 @@ def test_long_keys() -> None:
 
 
 def test_a_key_with_braces_in_a_name_is_not_a_template() -> None:
-    """Task names are hostile: they are not filled in again."""
+    """Braces in hostile task names are not expanded."""
     assert dedup_key("{task}/{hour}", {"task": "{hour}{x}", "hour": "H"}) == "{hour}{x}/H"
 
 
 def test_doubled_braces_are_braces() -> None:
-    """As the settings promise; what stands in them is no placeholder."""
+    """Doubled braces are literal, as documented; a name inside of them is not a placeholder."""
     assert dedup_key("{{x}}/{task}", {"task": "t"}) == "{x}/t"
 
 
 def test_one_incident_per_task_and_hour() -> None:
-    """The first failure opens it, the others of the hour join it, the next hour opens another one."""
+    """The first failure opens it, later ones of the hour join it, and the next hour opens another one."""
     of = decider()
     verdicts = [of.decide(failed(at=NOON + minutes * 60), NOON + HOUR) for minutes in (0, 1, 59, 60, 61)]
     assert [verdict.reason for verdict in verdicts] == [
@@ -85,7 +85,7 @@ def test_one_incident_per_task_and_hour() -> None:
 
 
 def test_what_an_incident_holds() -> None:
-    """Counts, first and last by the failures' own times in any order, the last message, five samples."""
+    """Counts, first and last failure by the failures' own times in any order, the last message, five samples."""
     of = decider()
     for number, at in enumerate((30, 10, 50, 20, 40, 0, 5)):
         of.decide(failed(at=NOON + at, uuid=f"u{number}", message=f"at {at}", hostname=f"w{number % 2}"), NOON)
@@ -98,7 +98,7 @@ def test_what_an_incident_holds() -> None:
 
 
 def test_what_is_counted_apart_is_bounded() -> None:
-    """Beyond twenty names the rest is counted as other."""
+    """Beyond twenty names, the rest is counted as other."""
     of = decider()
     for number in range(100):
         of.decide(failed(hostname=f"w{number}"), NOON)
@@ -108,7 +108,7 @@ def test_what_is_counted_apart_is_bounded() -> None:
 
 
 def test_threshold() -> None:
-    """Below it nothing is sent; the incident is kept from its first failure on."""
+    """Below the threshold nothing is sent; the incident counts from its first failure."""
     of = decider(rules=[Rule(match=["shop.*"], threshold=3)])
     assert [of.decide(failed(), NOON).reason for _ in range(4)] == [
         Reason.BELOW_THRESHOLD,
@@ -135,14 +135,14 @@ MATCHES = {
 
 @pytest.mark.parametrize(("rule", "matches"), MATCHES.values(), ids=MATCHES)
 def test_rules(rule: Rule, matches: bool) -> None:  # noqa: FBT001  # a column of the table
-    """Globs on task, queue and exception; all that are given have to match."""
+    """Globs match task, queue and exception; all given ones must match."""
     of = decider(rules=[replace(rule, name="r", severity=Severity.CRITICAL)])
     of.decide(failed(), NOON)
     assert incidents(of)[KEY].severity is (Severity.CRITICAL if matches else Severity.ERROR)
 
 
 def test_the_first_rule_decides() -> None:
-    """Later ones are not looked at."""
+    """The first matching rule applies."""
     of = decider(rules=[Rule(name="a", match=["shop.*"], page=False), Rule(name="b", match=["shop.*"])])
     assert of.decide(failed(), NOON).reason is Reason.SILENCED
     (one,) = incidents(of).values()
@@ -151,7 +151,7 @@ def test_the_first_rule_decides() -> None:
 
 
 def test_a_silenced_exception_hides_no_other() -> None:
-    """Each failure is judged by its own rule: what comes first in the hour does not decide for the rest of it."""
+    """Each failure is evaluated by its own rule, regardless of the first failure of the hour."""
     rules = [Rule(name="quiet", exceptions=["Timeout"], page=False), Rule(name="rest", severity=Severity.CRITICAL)]
     of = decider(rules=rules)
     kinds = ("Timeout", "Timeout", "ValueError", "Timeout")
@@ -164,7 +164,7 @@ def test_a_silenced_exception_hides_no_other() -> None:
 
 
 def test_an_incident_goes_to_the_service_of_the_failure_that_opens_it() -> None:
-    """And waits for that failure's threshold, not for that of a rule for other exceptions."""
+    """It waits for the threshold of that failure's rule, not that of a rule for other exceptions."""
     rules = [Rule(name="net", exceptions=["Timeout"], threshold=100, route="net"), Rule(name="rest", route="rest")]
     of = decider(rules=rules)
     assert of.decide(failed(exception="Timeout"), NOON).reason is Reason.BELOW_THRESHOLD
@@ -173,7 +173,7 @@ def test_an_incident_goes_to_the_service_of_the_failure_that_opens_it() -> None:
 
 
 def test_silenced_failures_are_not_part_of_the_way_to_a_threshold() -> None:
-    """Before a restart or after it."""
+    """Silenced failures do not count towards a threshold, before or after a restart."""
     rules = [Rule(name="quiet", exceptions=["Timeout"], page=False), Rule(name="rest", threshold=3)]
     of = decider(rules=rules)
     for kind in ("Timeout", "ValueError", "Timeout", "Timeout", "ValueError"):
@@ -185,7 +185,7 @@ def test_silenced_failures_are_not_part_of_the_way_to_a_threshold() -> None:
 
 
 def test_too_old() -> None:
-    """Failures older than max_age when they are read never page."""
+    """Failures that are older than max_age when they are read never page."""
     of = decider(max_age=7200.0)
     assert of.decide(failed(at=NOON), NOON + 7201).reason is Reason.TOO_OLD
     assert sent(of) == []
@@ -193,13 +193,13 @@ def test_too_old() -> None:
 
 
 def test_read_after_midnight() -> None:
-    """The key is of the failure's own hour, whenever it is read."""
+    """The key has the failure's own hour, regardless of when it is read."""
     of = decider()
     assert of.decide(failed(at=NOON + 11.99 * HOUR), NOON + 13 * HOUR).incident == "shop.pay/2023-11-15T23Z"
 
 
 def test_an_incident_keeps_its_window_until_nothing_can_join_it() -> None:
-    """Then it expires, once, and leaves the memory."""
+    """Then it expires once and leaves memory."""
     of = decider()
     of.decide(failed(at=NOON), NOON)
     of.take()
@@ -211,7 +211,7 @@ def test_an_incident_keeps_its_window_until_nothing_can_join_it() -> None:
 
 
 def test_updates_are_rare() -> None:
-    """An open incident that grew is refreshed at most every update_interval."""
+    """An open incident with further failures is updated at most every update_interval."""
     of = decider(update_interval=600.0)
     rows = []
     for second in range(0, 1800, 10):
@@ -226,7 +226,7 @@ def test_updates_are_rare() -> None:
 
 
 def test_resolved_by_a_success() -> None:
-    """After the last failure, and quiet for resolve_after; a later failure opens it again."""
+    """It resolves after a success and resolve_after without failures; a later failure reopens it."""
     of = decider(resolve_on_success=True, resolve_after=600.0)
     of.decide(failed(at=NOON), NOON)
     of.succeeded("shop.pay", NOON - 1)
@@ -244,7 +244,7 @@ def test_resolved_by_a_success() -> None:
 
 @pytest.mark.parametrize("again", [False, True], ids=["", "after a restart"])
 def test_no_incident_is_resolved_while_its_task_fails_in_another_hour(*, again: bool) -> None:
-    """The hour has turned, some runs succeed, others fail: the task is not well, and neither of its incidents ends."""
+    """After the hour has changed, some runs succeed and others fail: neither incident of the task resolves."""
     policy = {"resolve_on_success": True, "resolve_after": 60.0}
     of = decider(**policy)
     turn = NOON + HOUR
@@ -262,7 +262,7 @@ def test_no_incident_is_resolved_while_its_task_fails_in_another_hour(*, again: 
 
 
 def test_failures_that_do_not_page_are_no_quiet() -> None:
-    """Below its threshold in the new hour, or too old: the task fails all the same."""
+    """Failures below the threshold or too old also prevent the resolution."""
     of = decider(resolve_on_success=True, resolve_after=60.0, rules=[Rule(threshold=2)])
     turn = NOON + HOUR
     for at in (turn - 90, turn - 80, turn + 3):
@@ -278,7 +278,7 @@ def test_failures_that_do_not_page_are_no_quiet() -> None:
 
 
 def test_an_incident_of_several_tasks_ends_when_each_is_well() -> None:
-    """With a key without the task, one task's success says nothing of another's."""
+    """If the key does not contain the task, every task has to succeed."""
     of = decider(resolve_on_success=True, resolve_after=60.0, dedup_key="{queue}/{hour}")
     for task in ("a", "b"):
         of.decide(failed(task=task), NOON)
@@ -291,7 +291,7 @@ def test_an_incident_of_several_tasks_ends_when_each_is_well() -> None:
 
 
 def test_a_storm_is_not_over_while_it_goes_on_in_the_next_hour() -> None:
-    """Neither is resolved before both are quiet."""
+    """Neither storm resolves before both have had no failures for long enough."""
     of = decider(storm_tasks=1, storm_window=600.0, resolve_on_success=True, resolve_after=60.0)
     turn = NOON + HOUR
     for at in (turn - 50, turn + 1):
@@ -308,7 +308,7 @@ def test_a_storm_is_not_over_while_it_goes_on_in_the_next_hour() -> None:
 
 
 def test_never_resolved_by_default() -> None:
-    """A person resolves."""
+    """By default, only people resolve incidents."""
     of = decider()
     of.decide(failed(), NOON)
     assert not of.awaited
@@ -318,7 +318,7 @@ def test_never_resolved_by_default() -> None:
 
 
 def test_storm() -> None:
-    """Tasks above the number become one incident; those sent before it was one stay."""
+    """Tasks above the number share one incident; those sent before keep their own."""
     of = decider(storm_tasks=20)
     verdicts = [of.decide(failed(task=f"t{number}", at=NOON + number), NOON + number) for number in range(200)]
     rows = sent(of)
@@ -329,7 +329,7 @@ def test_storm() -> None:
 
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_task_called_storm_is_not_one(*, restarted: bool) -> None:
-    """It has an incident of its own, which ends with a success of its own, beside a storm of the same hour."""
+    """A task named storm has its own incident beside a storm of the same hour, which resolves with its own success."""
     policy = {"storm_tasks": 2, "resolve_on_success": True, "resolve_after": 60.0}
     of = decider(**policy)
     for task in ("storm", "a", "b", "c"):
@@ -349,7 +349,7 @@ def test_a_task_called_storm_is_not_one(*, restarted: bool) -> None:
 
 
 def test_a_task_called_storm_may_be_part_of_one() -> None:
-    """Its own incident is suppressed then, and is no storm after a restart either."""
+    """Its own incident is then suppressed, and is not treated as a storm after a restart."""
     of = decider(storm_tasks=1)
     for task in ("a", "storm", "b"):
         of.decide(failed(task=task), NOON)
@@ -362,7 +362,7 @@ def test_a_task_called_storm_may_be_part_of_one() -> None:
 
 
 def test_after_a_storm_a_task_that_still_fails_pages() -> None:
-    """The storm's incident stood for it only while it was one."""
+    """The storm's incident replaces the task's only while the storm lasts."""
     of = decider(storm_tasks=2, storm_window=300.0)
     for number in range(5):
         of.decide(failed(task=f"t{number}"), NOON)
@@ -373,7 +373,7 @@ def test_after_a_storm_a_task_that_still_fails_pages() -> None:
 
 
 def test_a_storm_never_hides_what_is_more_severe_than_what_made_it() -> None:
-    """However many less severe tasks fail: each severity has its own storm, of that severity."""
+    """However many less severe tasks fail, each severity has its own storm of that severity."""
     of = decider(storm_tasks=2, rules=SEVERITIES)
     for severity in ("info", "warning", "error", "critical"):
         reasons = [of.decide(failed(task=f"{severity}.{number}"), NOON).reason for number in range(4)]
@@ -388,7 +388,7 @@ def test_a_storm_never_hides_what_is_more_severe_than_what_made_it() -> None:
 
 
 def test_what_is_less_severe_than_a_storm_joins_one() -> None:
-    """When everything fails, the number of pages does not grow with the number of severities."""
+    """If everything fails, the number of pages does not grow with the number of severities."""
     of = decider(storm_tasks=2, rules=SEVERITIES)
     tasks = ("critical.1", "critical.2", "error.1", "warning.1", "info.1", "critical.3")
     reasons = [of.decide(failed(task=task), NOON).reason for task in tasks]
@@ -397,7 +397,7 @@ def test_what_is_less_severe_than_a_storm_joins_one() -> None:
 
 @pytest.mark.parametrize("again", [False, True], ids=["", "after a restart"])
 def test_a_critical_task_pages_in_a_storm_of_noise(*, again: bool) -> None:
-    """21 tasks of a lesser severity have failed, some before a restart."""
+    """It pages although 21 less severe tasks have failed, some before a restart."""
     of = decider(storm_tasks=20, rules=SEVERITIES)
     for number in range(21):
         of.decide(failed(task=f"noise.{number}"), NOON + number)
@@ -409,7 +409,7 @@ def test_a_critical_task_pages_in_a_storm_of_noise(*, again: bool) -> None:
 
 
 def test_a_storm_tells_at_once_of_all_that_made_it() -> None:
-    """Its first text counts the failures of the tasks that paged before it, and so do the later ones."""
+    """Its first text includes the failures of the tasks that paged before it, as do later ones."""
     of = decider(storm_tasks=20)
     for number in range(20):
         for _ in range(3):
@@ -423,7 +423,7 @@ def test_a_storm_tells_at_once_of_all_that_made_it() -> None:
 
 
 def test_a_storm_that_outlasts_its_hour_tells_of_all_its_tasks() -> None:
-    """The storm of the new hour begins with what has failed within the window, not with one failure."""
+    """The storm of the new hour starts with the failures within the window, not with a single failure."""
     of = decider(storm_tasks=20, storm_window=300.0)
     for second in range(3480, 3600, 60):
         for number in range(30):
@@ -435,7 +435,7 @@ def test_a_storm_that_outlasts_its_hour_tells_of_all_its_tasks() -> None:
 
 
 def test_a_second_storm_of_an_hour_tells_of_what_made_it() -> None:
-    """The first one was resolved; its failures are counted once."""
+    """After the first storm was resolved, its failures are not counted again."""
     of = decider(storm_tasks=2, storm_window=60.0, resolve_on_success=True, resolve_after=60.0)
     for task in "abc":
         of.decide(failed(task=task), NOON)
@@ -448,7 +448,7 @@ def test_a_second_storm_of_an_hour_tells_of_what_made_it() -> None:
 
 
 def test_storms_of_fleets_that_share_a_routing_key() -> None:
-    """A dedup key with the fleet in it keeps their storms apart, too."""
+    """A dedup key that contains the fleet keeps their storms separate."""
     of = decider(storm_tasks=1, dedup_key="{fleet}/{task}/{hour}")
     for task in "ab":
         of.decide(failed(task=task), NOON)
@@ -456,7 +456,7 @@ def test_storms_of_fleets_that_share_a_routing_key() -> None:
 
 
 def test_storms_of_another_service_are_their_own() -> None:
-    """A rule with a routing key of its own has its own storm, so that its team is paged."""
+    """A rule with its own routing key has its own storm, so that its team is paged."""
     rules = [Rule(name="pay", match=["pay.*"], route="pay")]
     of = decider(storm_tasks=1, rules=rules)
     for task in ("a", "b", "pay.a", "pay.b"):
@@ -466,7 +466,7 @@ def test_storms_of_another_service_are_their_own() -> None:
 
 
 def test_clocks_that_are_ahead_make_no_storm_that_lasts() -> None:
-    """Many failures of a worker whose clock is hours ahead count at the time of reading, and are over soon."""
+    """Failures of a worker whose clock is hours ahead count at the time of reading, so their storm ends soon."""
     of = decider(storm_tasks=5)
     for number in range(10):
         of.decide(failed(task=f"t{number}", at=NOON + 12 * HOUR), NOON)
@@ -474,7 +474,7 @@ def test_clocks_that_are_ahead_make_no_storm_that_lasts() -> None:
 
 
 def test_each_hour_has_its_own_storm_however_long_its_rule_is_called() -> None:
-    """The hour stays part of the key."""
+    """The hour is part of the key even if the rule's name is long."""
     of = decider(storm_tasks=1, rules=[Rule(name="r" * 255, route="r" * 255)])
     for at in (NOON, NOON + HOUR):
         for task in ("a", "b"):
@@ -485,7 +485,7 @@ def test_each_hour_has_its_own_storm_however_long_its_rule_is_called() -> None:
 
 
 def test_without_a_channel_nothing_is_sent() -> None:
-    """The incident is kept as it would be."""
+    """The incident is stored as usual."""
     of = decider(to=())
     assert of.decide(failed(), NOON).reason is Reason.OPENED
     changed, rows = of.take()
@@ -493,7 +493,7 @@ def test_without_a_channel_nothing_is_sent() -> None:
 
 
 def test_a_row_for_each_channel() -> None:
-    """What is told of an incident is a row for each channel of its rule: opening, refreshes and the resolve."""
+    """Openings, updates and resolutions have a row for each channel of the rule."""
     of = decider(to=("oncall", "chat"), resolve_on_success=True, resolve_after=60.0)
     of.decide(failed(), NOON)
     assert [row.channel for row, _ in of.unsent()] == ["oncall", "chat"]
@@ -510,14 +510,14 @@ def test_a_row_for_each_channel() -> None:
 
 
 def restarted(of: Decider, **changes: object) -> Decider:
-    """Another one with what the store would have kept."""
+    """Another decider with the stored state of this one."""
     again = decider(**changes)
     again.restore(incidents(of).values(), NOON + 60)
     return again
 
 
 def test_a_restart_opens_nothing_twice() -> None:
-    """Open incidents are joined, counts go on."""
+    """Failures join open incidents, and their counts continue."""
     of = decider()
     of.decide(failed(), NOON)
     again = restarted(of)
@@ -526,7 +526,7 @@ def test_a_restart_opens_nothing_twice() -> None:
 
 
 def test_a_restart_still_tells_of_failures_that_no_row_told_of() -> None:
-    """An update that was due comes, update_interval after the restart; one that tells nothing new does not."""
+    """A pending update is sent update_interval after the restart; an update without news is not."""
     of = decider(update_interval=600.0)
     of.decide(failed(), NOON)
     of.take()
@@ -546,7 +546,7 @@ def test_a_restart_still_tells_of_failures_that_no_row_told_of() -> None:
 
 
 def test_what_came_with_the_first_failure_needs_no_update() -> None:
-    """The row is committed with all failures of its flush, and speaks of them all."""
+    """The row is committed with all failures of its flush and includes them."""
     of = decider(update_interval=600.0)
     for number in range(50):
         of.decide(failed(uuid=f"u{number}"), NOON)
@@ -556,7 +556,7 @@ def test_what_came_with_the_first_failure_needs_no_update() -> None:
 
 
 def test_a_success_before_a_restart_resolves_after_it() -> None:
-    """It is kept with the incident."""
+    """The success is stored with the incident."""
     rules = {"resolve_on_success": True, "resolve_after": 600.0}
     of = decider(**rules)
     of.decide(failed(), NOON)
@@ -568,7 +568,7 @@ def test_a_success_before_a_restart_resolves_after_it() -> None:
 
 
 def test_a_restart_keeps_the_way_to_the_threshold() -> None:
-    """Failures below it are remembered."""
+    """Failures below the threshold survive a restart."""
     rules = [Rule(name="r", threshold=3)]
     of = decider(rules=rules)
     of.decide(failed(), NOON)
@@ -577,7 +577,7 @@ def test_a_restart_keeps_the_way_to_the_threshold() -> None:
 
 
 def test_a_restart_in_a_storm_opens_no_more_than_the_storm() -> None:
-    """The tasks that fail are remembered with their incidents."""
+    """The failing tasks are restored with their incidents."""
     of = decider(storm_tasks=5)
     for number in range(50):
         of.decide(failed(task=f"t{number}"), NOON)
@@ -588,7 +588,7 @@ def test_a_restart_in_a_storm_opens_no_more_than_the_storm() -> None:
 
 
 def test_a_restart_does_not_prolong_an_incident() -> None:
-    """A key without the hour ends after a day, counted from its first failure, restarted or not."""
+    """An incident whose key has no hour ends a day after its first failure, restarted or not."""
     one_day = {"dedup_key": "{task}", "max_age": HOUR}
     of = decider(**one_day)
     of.decide(failed(), NOON)
@@ -601,7 +601,7 @@ def test_a_restart_does_not_prolong_an_incident() -> None:
 
 
 def test_what_did_not_page_before_a_restart_makes_no_storm_after_it() -> None:
-    """As it would not without one."""
+    """Failures that did not page do not count towards a storm, as without a restart."""
     rules = [Rule(name="slow", match=["slow.*"], threshold=100)]
     of = decider(storm_tasks=5, rules=rules)
     for number in range(50):
@@ -610,7 +610,7 @@ def test_what_did_not_page_before_a_restart_makes_no_storm_after_it() -> None:
 
 
 def test_frozen_incidents_do_not_change() -> None:
-    """What was taken for a flush holds nothing that came later."""
+    """An incident taken for a flush does not include later changes."""
     of = decider()
     of.decide(failed(), NOON)
     one = incidents(of)[KEY]

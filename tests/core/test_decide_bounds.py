@@ -1,4 +1,4 @@
-"""Incidents in memory are bounded, and a page comes all the same."""
+"""The number of incidents in memory is bounded, and pages are still sent."""
 
 from collections import Counter
 from dataclasses import replace
@@ -19,7 +19,7 @@ MAX_OPEN = 40
 
 
 def decider(*rules: Rule, storm_tasks: int = 5, **policy: object) -> tuple[Decider, Counter[str]]:
-    """One that sends, with room for few incidents."""
+    """A decider that sends, with a limit of few incidents."""
     overflows = Counter[str]()
     sending = [replace(rule, to=("oncall",)) for rule in rules]
     default = Rule(to=("oncall",))
@@ -28,7 +28,7 @@ def decider(*rules: Rule, storm_tasks: int = 5, **policy: object) -> tuple[Decid
 
 
 def test_part_of_a_storm_is_forgotten_for_what_comes() -> None:
-    """However many tasks fail, memory is bounded; each forgotten incident is in the store, and each page is sent."""
+    """However many tasks fail, memory is bounded; each forgotten incident is stored, and each page is sent."""
     of, overflows = decider()
     told = set[str]()
     for number in range(1000):
@@ -43,7 +43,7 @@ def test_part_of_a_storm_is_forgotten_for_what_comes() -> None:
 
 
 def test_where_all_are_open_a_page_comes_in_a_storm() -> None:
-    """Of a severity of its own, so that it is not behind the others."""
+    """If all incidents are open, a failure joins a storm of its own severity."""
     critical = Rule(name="billing", match=["billing.*"], severity=Severity.CRITICAL)
     of, overflows = decider(critical, storm_tasks=10_000)
     for number in range(MAX_OPEN):
@@ -63,7 +63,7 @@ def test_where_all_are_open_a_page_comes_in_a_storm() -> None:
 
 
 def test_a_rule_that_does_not_page_does_not_page_for_want_of_room() -> None:
-    """It is counted, and nothing is kept of it."""
+    """Beyond the limit, its failures are only counted."""
     of, overflows = decider(Rule(name="quiet", match=["quiet"], page=False), storm_tasks=10_000)
     for number in range(MAX_OPEN):
         of.decide(failed(f"x{number}"), NOON)
@@ -73,7 +73,7 @@ def test_a_rule_that_does_not_page_does_not_page_for_want_of_room() -> None:
 
 @pytest.mark.parametrize("resolve", [False, True])
 def test_a_store_that_is_away(*, resolve: bool) -> None:
-    """For two days: neither what is over nor what is to be sent becomes more and more."""
+    """While the store is unavailable for two days, ended incidents and pending rows stay bounded."""
     of, _ = decider(storm_tasks=10_000, resolve_on_success=resolve)
     for hour in range(48):
         at = NOON + hour * 3600
@@ -91,7 +91,7 @@ def test_a_store_that_is_away(*, resolve: bool) -> None:
 
 
 def test_the_tasks_of_a_storm_are_bounded() -> None:
-    """Beyond some they are not named; it stays a storm."""
+    """Beyond a limit they are not named; it remains a storm."""
     storms = StormDetector(tasks=20, window=300.0)
     for number in range(5000):
         recent = storms.recent(NOON, 1, exception="E", hostname="h", queue="q", uuid="u")
@@ -113,7 +113,7 @@ def test_the_tasks_of_a_storm_are_bounded() -> None:
 def test_a_repeated_failure_is_added_in_place_only_where_that_changes_nothing_else(
     failures: list[tuple[Severity, str, float, int]],
 ) -> None:
-    """A more severe level keeps its own record of the task, and all counts are those without the short cut."""
+    """A more severe rule keeps its own record of the task, and all counts equal those without the shortcut."""
     quick, slow = (StormDetector(tasks=2, window=300.0) for _ in range(2))
     with mock.patch.object(slow, "_repeated", return_value=False):
         for number, (severity, task, at, count) in enumerate(failures):

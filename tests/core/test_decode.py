@@ -1,4 +1,4 @@
-"""Bytes of a message to events."""
+"""Decoding of messages into events."""
 
 import json
 import tracemalloc
@@ -26,7 +26,7 @@ from tests.properties import examples
 
 
 def kinds(found: list[Event | Discarded]) -> list[str]:
-    """Type of each event, reason of each discarded one."""
+    """The type of each event and the reason of each discarded one."""
     return [one.reason if isinstance(one, Discarded) else one.type for one in found]
 
 
@@ -38,7 +38,7 @@ def test_one_event() -> None:
 
 
 def test_a_list_of_events() -> None:
-    """A body may be a list of events, in their order; an empty one holds nothing."""
+    """A body may be a list of events, which keep their order; an empty list has none."""
     assert kinds(decode(body(raw("received"), raw("started")), "application/json")) == [
         "task-received",
         "task-started",
@@ -54,7 +54,7 @@ def test_other_content_types_are_refused(content_type: str) -> None:
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON"])
 def test_json_by_other_spellings(content_type: str) -> None:
-    """Parameters and case of the content type do not matter."""
+    """Parameters and case of the content type are ignored."""
     assert kinds(decode(body(raw("sent")), content_type)) == ["task-sent"]
 
 
@@ -86,14 +86,14 @@ def test_json_by_other_spellings(content_type: str) -> None:
     ids=lambda bad: repr(bad[:60]),
 )
 def test_what_cannot_be_counted_is_malformed(bad: bytes) -> None:
-    """No type, no usable timestamp, no usable uuid, no JSON: one discarded message, no exception."""
+    """Without a type, a usable timestamp, a usable uuid or valid JSON: one discarded message, no exception."""
     assert kinds(decode(bad, "application/json")) == [MALFORMED]
 
 
 @pytest.mark.parametrize("digits", [25, 400, 5_000, 100_000])
 @pytest.mark.parametrize("sign", ["", "-"])
 def test_a_number_of_thousands_of_digits(digits: int, sign: str) -> None:
-    """It costs its event only where the event needs it, and never the others of the list."""
+    """It discards its event only if the event needs the number, and never the others of the list."""
     good, huge = json.dumps(raw("sent")), sign + "9" * digits
     timed = good.replace(json.dumps(NOON), huge)
     unneeded = good[:-1] + f', "retries": {huge}, "pid": {huge}, "runtime": {huge}}}'
@@ -131,21 +131,21 @@ def test_a_malformed_event_costs_only_itself() -> None:
     ],
 )
 def test_a_field_that_is_not_needed_may_be_anything(field: str, value: Any) -> None:
-    """A wrong type in it makes it unknown; the event counts."""
+    """A wrong type makes the field unknown; the event counts."""
     (one,) = decode(body(raw("succeeded") | {field: value}), "application/json")
     assert isinstance(one, Event)
     assert getattr(one, field) is None
 
 
 def test_lone_surrogates_do_not_cost_a_failure() -> None:
-    """Python sends a lone surrogate of an exception's text as it is; the text is mended, the failure counts."""
+    """Python sends lone surrogates in an exception's text unchanged; they are replaced, and the failure counts."""
     (one,) = decode(body(raw("failed", exception="OSError('\udcff')")), "application/json")
     assert isinstance(one, Event)
     assert one.exception == "OSError('?')"
 
 
 def test_invalid_utf8_in_a_text_does_not_cost_the_event() -> None:
-    """Bytes that are no UTF-8 are replaced."""
+    """Invalid UTF-8 is replaced."""
     (one,) = decode(body(raw("failed", exception="XX")).replace(b"XX", b"\xff\xfe"), "application/json")
     assert isinstance(one, Event)
     assert one.exception == "\ufffd\ufffd"
@@ -164,7 +164,7 @@ _SCALARS = st.none() | st.booleans() | st.floats() | st.text() | st.integers()
 @settings(max_examples=examples(40))
 @given(st.recursive(_SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_any_json_gives_an_answer(value: Any) -> None:
-    """Whatever the JSON, there is an event or a reason for each element, and no exception."""
+    """Any JSON gives an event or a reason for each element, and no exception."""
     found = decode(json.dumps(value).encode(), "application/json")
     assert len(found) == (len(value) if isinstance(value, list) else 1)
 
@@ -179,7 +179,7 @@ def test_any_json_gives_an_answer(value: Any) -> None:
     )
 )
 def test_a_usable_event_counts_whatever_its_other_fields_hold(value: dict[str, Any]) -> None:
-    """Both ways of decoding agree that type, uuid and timestamp are enough."""
+    """Both decoders accept every event with a valid type, uuid and timestamp."""
     (one,) = decode(json.dumps(value).encode(), "application/json")
     assert isinstance(one, Event)
     assert one.timestamp == value["timestamp"]
@@ -187,7 +187,7 @@ def test_a_usable_event_counts_whatever_its_other_fields_hold(value: dict[str, A
 
 @given(st.data())
 def test_mutated_recordings(data: st.DataObject) -> None:
-    """Bytes of real messages with a few bytes changed never raise."""
+    """Real messages with a few changed bytes never raise."""
     delivery = data.draw(st.sampled_from(recorded("5.7.0")))
     changed = bytearray(delivery.body)
     for _ in range(data.draw(st.integers(1, 6))):
@@ -199,7 +199,7 @@ MSGPACK = "application/x-msgpack"
 
 
 def test_msgpack() -> None:
-    """What kombu's serializer msgpack sends is read as JSON is, one event or a list, with its oddities."""
+    """Messages of kombu's serializer msgpack are read like JSON: one event or a list, with the same oddities."""
     found = decode(msgspec.msgpack.encode([raw("sent"), raw("failed"), {"type": 1}, 7]), MSGPACK)
     assert kinds(found) == ["task-sent", "task-failed", MALFORMED, MALFORMED]
     assert decode(msgspec.msgpack.encode(raw("sent", name="a.b")), MSGPACK) == decode(
@@ -212,18 +212,18 @@ def test_msgpack() -> None:
     "bad", [b"", b"\xc1", b"\xdd\xff\xff\xff\xff", b"\xdf\x7f\xff\xff\xff", b"\x81\x80\x80", b"\x91" * 100_000]
 )
 def test_bad_msgpack(bad: bytes) -> None:
-    """It is one discarded message, whatever lengths it announces."""
+    """It is one discarded message, whatever lengths it declares."""
     assert kinds(decode(bad, MSGPACK)) in ([MALFORMED], [TOO_MANY_EVENTS])
 
 
 @given(st.binary(max_size=200))
 def test_any_msgpack(data: bytes) -> None:
-    """Nothing raises."""
+    """No input raises."""
     decode(data, MSGPACK)
 
 
 def test_a_refused_message_is_not_decoded() -> None:
-    """Its reason is what it was refused for."""
+    """The reason is that of the refusal."""
     assert events_of(Delivery(body(raw("sent")), refused=POISON)) == [Discarded(POISON)]
 
 
@@ -253,7 +253,7 @@ BOMBS = [
 
 @pytest.mark.parametrize(("bomb", "kind"), BOMBS, ids=lambda value: repr(value[:12]))
 def test_bombs(bomb: bytes, kind: list[str]) -> None:
-    """Of no body more than MAX_EVENTS events are read, and what is built for it is no multiple of its size."""
+    """At most MAX_EVENTS events of any body are read, and memory stays proportional to its size."""
     tracemalloc.start()
     try:
         found = kinds(decode(bomb, "application/json"))
@@ -265,7 +265,7 @@ def test_bombs(bomb: bytes, kind: list[str]) -> None:
 
 
 def test_an_oddity_in_a_large_message_costs_only_itself() -> None:
-    """A list of long tracebacks is read event by event where the whole of it is no JSON."""
+    """A list of long tracebacks is read event by event if the whole is not valid JSON."""
     long = raw("failed", traceback='at \\n\n"[{,\\"' * 10_000)
     text = json.dumps([long, long | {"x": float("nan")}, {"type": 3}, [long], long | {"exception": "\ud800"}])
     for spaced in (text, text.replace("}, {", "}\n , \t{"), " \n " + text + " "):
@@ -287,12 +287,12 @@ def test_pieces_of_any_list(values: list[Any], indent: int | None, before: str) 
 
 @given(st.binary())
 def test_pieces_of_any_bytes(data: bytes) -> None:
-    """There is an end, whatever the bytes."""
+    """It terminates for any bytes."""
     assert len(list(split_array(b"[" + data))) <= len(data) + 1
 
 
 def test_pieces_are_bounded() -> None:
-    """What is looked at is bounded, not only what is found."""
+    """The number of inspected pieces is bounded, not only that of the results."""
     found = list(split_array(b"[0," + b"[]," * MAX_SCANNED_TOKENS + b"0]"))
     assert (found[0], found[-1]) == (b"0", None)
     assert MAX_SCANNED_TOKENS // 4 < len(found) < MAX_SCANNED_TOKENS // 2

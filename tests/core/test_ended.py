@@ -1,4 +1,4 @@
-"""The history of ended tasks, and what runs now."""
+"""The history of ended tasks, and the running tasks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,14 +16,14 @@ END = {"started_at": NOON + 2, "ended_at": NOON + 3, "sent_at": NOON, "received_
 
 
 def monitor(**limits: Any) -> Monitor:
-    """A monitor that has just begun."""
+    """A new monitor."""
     made = Monitor(Limits(name_wait=0.0, **limits), Restored(), NOON)
     made.connected(acknowledges=True)
     return made
 
 
 def receive(to: Monitor, *bodies: bytes) -> None:
-    """Messages, ten seconds after the first event."""
+    """Apply messages ten seconds after the first event."""
     to.receive([Delivery(one) for one in bodies], NOON + 10)
 
 
@@ -68,7 +68,7 @@ ENDS: dict[str, tuple[list[bytes], Mapping[str, object]]] = {
 
 @pytest.mark.parametrize("case", ENDS)
 def test_an_end(case: str) -> None:
-    """Each end is in the history once, with what the events have told; it is found before and after the flush."""
+    """Each end is in the history once, with the data of its events, and is found before and after the flush."""
     bodies, wanted = ENDS[case]
     of = monitor()
     receive(of, *bodies)
@@ -83,7 +83,7 @@ def test_an_end(case: str) -> None:
 
 @pytest.mark.parametrize("end", [{"end": "retried"}, {"end": "rejected", "requeue": True}])
 def test_no_end(end: dict[str, Any]) -> None:
-    """What goes on has not ended."""
+    """A run that continues has not ended."""
     of = monitor()
     receive(of, *life("u1", **end))
     assert taken(of) == []
@@ -91,7 +91,10 @@ def test_no_end(end: dict[str, Any]) -> None:
 
 
 def test_each_worker_has_its_run() -> None:
-    """A task ID that two workers run ends twice; the id used again later is another run, and keeps the first whole."""
+    """A task ID that two workers run ends twice.
+
+    If the ID is reused later, that is another run, and the first is unchanged.
+    """
     of = monitor()
     receive(of, *life("u1", runtime=0.5))
     receive(
@@ -112,7 +115,7 @@ def test_each_worker_has_its_run() -> None:
 
 
 def test_the_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In what a flush writes and in memory; 0 keeps nothing."""
+    """It is bounded in each flush and in memory; 0 keeps nothing."""
     monkeypatch.setattr(ended, "PER_FLUSH", 3)
     of, none = monitor(max_ended_tasks=5), monitor(max_ended_tasks=0)
     for number in range(0, 12, 4):
@@ -141,7 +144,7 @@ def under_way() -> Monitor:
 
 
 def everything(of: Monitor) -> lookup.Tasks:
-    """What is under way, as a reader takes it."""
+    """All active tasks, as a reader gets them."""
     return of.lookup.entries(of.lookup.uuids())
 
 
@@ -162,7 +165,7 @@ FILTERS: list[tuple[dict[str, Any], list[str]]] = [
 
 @pytest.mark.parametrize(("wanted", "uuids"), FILTERS, ids=map(str, range(len(FILTERS))))
 def test_what_runs(wanted: dict[str, Any], uuids: list[str]) -> None:
-    """Running tasks by when they began, others as they came; each state is counted whatever state is asked for."""
+    """Running tasks are sorted by start, others by arrival; each state is counted regardless of the filter."""
     of = under_way()
     page = lookup.select_runs(everything(of), RunFilter(**wanted), NOON + 10, of.lookup.likely_queue)
     assert [run.uuid for run in page.runs] == uuids
@@ -174,7 +177,7 @@ def test_what_runs(wanted: dict[str, Any], uuids: list[str]) -> None:
 
 
 def test_lost_and_shared() -> None:
-    """A run that was lost with its worker is no running one; each run of an id that several workers run is shown."""
+    """A lost run does not count as running; each run of an ID that several workers run is listed."""
     of = under_way()
     entry = of._parts.tracker.tasks["old"]
     of._parts.tracker.lose("old", entry, NOON + 5)
@@ -186,7 +189,7 @@ def test_lost_and_shared() -> None:
 
 
 def test_what_goes_meanwhile() -> None:
-    """A task that ends between the two steps of a look is left out."""
+    """A task that ends between the two steps of a query is omitted."""
     of = under_way()
     uuids = of.lookup.uuids()
     receive(of, body(raw("succeeded", "old", NOON + 3, runtime=1.0)))
@@ -195,7 +198,7 @@ def test_what_goes_meanwhile() -> None:
 
 
 def test_what_has_ended_without_an_event() -> None:
-    """A task that has raised Ignore neither runs nor is lost; its id is found."""
+    """A task that raised Ignore is neither running nor lost; its ID is found."""
     of = under_way()
     of._parts.tracker.lose("old", of._parts.tracker.tasks["old"], ENDED_UNSEEN)
     page = lookup.select_runs(everything(of), RunFilter(), NOON + 10)
@@ -206,7 +209,7 @@ def test_what_has_ended_without_an_event() -> None:
 
 
 def test_what_is_known_of_a_task() -> None:
-    """Arguments where they are captured, the likely queue where none was told, and what it has sent."""
+    """Arguments if they are captured, the likely queue if unknown, and the tasks that it has sent."""
     of = under_way()
     (waits,) = of.lookup.find("waits")
     assert (waits.args, waits.sent_at, waits.queue, waits.hostname) == ("('a@b.example',)", NOON - 60, "mail", "")

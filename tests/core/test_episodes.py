@@ -18,7 +18,7 @@ KEY = "runtime/shop.report/slow/2023-11-15T12:00:00.000Z"
 
 
 def decider(*rules: Rule, most: int = 100, **changes: Any) -> Decider:
-    """With a channel for failures and one for the rules."""
+    """A decider with a channel for failures and one for the rules."""
     default = Rule(to=["oncall"])
     return Decider(Policy(fleet="shop", rules=rules or (SLOW,), default=default, **changes), max_incidents=most)
 
@@ -35,12 +35,12 @@ def episode(subject: str = "shop.report", since: float = NOON, **fields: Any) ->
 
 
 def over(of: Episode, at: float = NOON + 900, summary: str = "") -> EpisodeEnd:
-    """Its end."""
+    """The end of an episode."""
     return EpisodeEnd(of.condition, of.subject, of.rule.name, at, summary)
 
 
 def restarted(of: Decider, *rules: Rule, now: float = NOON + 1000) -> Decider:
-    """Another one that goes on from what this one has written, as JSON like the store's."""
+    """Another decider that continues from the written state, encoded as JSON like in the store."""
     written = msgspec.json.encode(of.take()[0])
     other = decider(*rules)
     other.restore(msgspec.json.decode(written, type=list[Incident]), now)
@@ -53,7 +53,7 @@ def sent(of: Decider) -> list[tuple[str, str, Action]]:
 
 
 def test_the_life_of_an_episode() -> None:
-    """It opens once, is refreshed at most every update interval, resolves once; a later one is another incident."""
+    """It opens once, is updated at most every update interval, and resolves once. A later one is new."""
     of = decider()
     episodes = of.episodes
     assert episodes.observe(episode(), NOON + 600) == Verdict(Reason.OPENED, KEY)
@@ -76,7 +76,7 @@ def test_the_life_of_an_episode() -> None:
 
 
 def test_one_incident_over_a_restart() -> None:
-    """What is open goes on, and is not sent again; nothing resolves by the restart itself."""
+    """Open incidents continue and are not sent again; a restart resolves nothing."""
     of = decider()
     of.episodes.observe(episode(details=[("task", "u1 on w1")], unwatched=30.0), NOON + 600)
     other = restarted(of)
@@ -91,13 +91,13 @@ def test_one_incident_over_a_restart() -> None:
 
 
 def test_what_was_not_committed_gets_the_same_key() -> None:
-    """A kill before the commit: the same episode, found again at another time, has the key that was sent."""
+    """After a kill before the commit, the same episode, found again later, has the key that was sent."""
     for now in (NOON + 600, NOON + 700):
         assert decider().episodes.observe(episode(at=now), now).incident == KEY
 
 
 def test_a_rule_that_is_gone_resolves_its_incidents() -> None:
-    """At the next start: nobody would judge them any more. It is told where they were told."""
+    """They resolve at the next start, because nothing evaluates them, and their channels are notified."""
     of = decider()
     of.episodes.observe(episode(), NOON + 600)
     other = restarted(of, Rule(name="other", on=Condition.RUNTIME, to=["oncall"], route="oncall"))
@@ -109,7 +109,7 @@ def test_a_rule_that_is_gone_resolves_its_incidents() -> None:
 
 
 def test_a_rule_that_does_not_page() -> None:
-    """Its episodes are kept and shown, and nobody is told of beginning or end."""
+    """Its episodes are stored and shown, and nobody is notified."""
     of = decider()
     quiet = Rule(name="slow", on=Condition.RUNTIME, to=["oncall"], page=False)
     verdict = of.episodes.observe(episode(rule=quiet), NOON)
@@ -122,7 +122,7 @@ def test_a_rule_that_does_not_page() -> None:
 
 
 def test_the_same_episode_again_opens_its_incident_again() -> None:
-    """What was over too soon goes on in the incident that was resolved."""
+    """An episode that was considered over too early reopens its incident."""
     of = decider()
     of.episodes.observe(episode(), NOON)
     of.episodes.end(over(episode()), NOON + 10)
@@ -130,7 +130,7 @@ def test_the_same_episode_again_opens_its_incident_again() -> None:
 
 
 def test_failures_and_episodes_do_not_meet() -> None:
-    """A success of the task, its failures and their storm leave its other incidents alone, and the reverse."""
+    """A success of the task, its failures and their storm do not affect its other incidents, and vice versa."""
     of = decider(resolve_on_success=True, resolve_after=0.0, storm_tasks=1)
     of.episodes.observe(episode(), NOON)
     of.decide(failed("shop.report", NOON), NOON)
@@ -141,7 +141,7 @@ def test_failures_and_episodes_do_not_meet() -> None:
 
 
 def test_it_stays_open_as_long_as_it_lasts() -> None:
-    """For a month; once it is over it leaves memory after a day."""
+    """An episode may last for a month; a day after its end it leaves memory."""
     of = decider()
     of.episodes.observe(episode(), NOON)
     for day in range(30):
@@ -156,7 +156,7 @@ def test_it_stays_open_as_long_as_it_lasts() -> None:
 
 
 def test_a_storm() -> None:
-    """Subjects above the number become one incident, which resolves when the last of them is over."""
+    """Subjects above the number share one incident, which resolves when the last of them has ended."""
     of = decider(storm_tasks=3)
     verdicts = [of.episodes.observe(episode(f"t{number}"), NOON + 600) for number in range(6)]
     reasons = [verdict.reason for verdict in verdicts]
@@ -176,14 +176,14 @@ def test_a_storm() -> None:
 
 
 def restarted_with_all(of: Decider) -> Decider:
-    """As ``restarted``, with what was written before."""
+    """Like ``restarted``, with everything that was written before."""
     for entry in of._registry.entries.values():
         entry.dirty = True
     return restarted(of)
 
 
 def test_without_room_the_storm_stands_for_it() -> None:
-    """Memory is bounded, whatever somebody sends; something pages."""
+    """Memory is bounded for any input, and something pages."""
     of = decider(storm_tasks=10_000, most=20)
     verdicts = [of.episodes.observe(episode(f"t{number}"), NOON) for number in range(500)]
     assert len(of) == 21
@@ -197,7 +197,7 @@ def test_without_room_the_storm_stands_for_it() -> None:
 
 
 def test_one_that_was_forgotten_for_want_of_room_comes_back() -> None:
-    """A suppressed incident makes room for others; when its episode may page, it opens."""
+    """A suppressed incident is dropped for others; when its episode may page, it opens."""
     of = decider(most=20)
     quiet = Rule(name="slow", on=Condition.RUNTIME, to=["oncall"], page=False)
     of.episodes.observe(episode(rule=quiet), NOON)
@@ -226,7 +226,7 @@ HOSTILE = "x" * 5000 + "\ud800\n\x00"
     ],
 )
 def test_bounds(read: Callable[[Incident], Any], most: int) -> None:
-    """What an incident keeps of an episode is bounded."""
+    """The data that an incident keeps of an episode is bounded."""
     of = decider()
     many = dict.fromkeys((f"t{number}" for number in range(100)), 1)
     told: dict[str, Any] = {
@@ -252,7 +252,7 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 def test_labels_are_words() -> None:
-    """Receivers make names of them, such as an Alertmanager its annotations: nothing else is in them."""
+    """Labels contain only word characters, because receivers such as Alertmanager use them as names."""
     of = decider()
     of.episodes.observe(episode(details=[("a.b{c}=\n", "x"), ("…", "y"), ("a/b/c", "z")]), NOON)
     (one,) = of.take()[0]
@@ -260,7 +260,7 @@ def test_labels_are_words() -> None:
 
 
 def test_what_was_not_watched_is_told() -> None:
-    """Among the facts of the incident."""
+    """The incident's details say for how long the monitor was down."""
     of = decider()
     of.episodes.observe(episode(unwatched=300.0), NOON)
     (one,) = of.take()[0]
@@ -268,7 +268,7 @@ def test_what_was_not_watched_is_told() -> None:
 
 
 def test_an_incident_from_before_is_one_of_failures() -> None:
-    """A body that an earlier version has written has no condition."""
+    """A body written by an earlier version has no condition."""
     of = decider()
     of.decide(failed(), NOON)
     body = msgspec.json.decode(msgspec.json.encode(of.take()[0][0]))

@@ -14,7 +14,7 @@ HEAD = "Traceback (most recent call last):\n"
 
 
 def test_a_traceback_keeps_the_applications_frame_the_last_ones_and_the_exception() -> None:
-    """What Celery puts before them and libraries between them is left out, and marked."""
+    """Celery's frames before them and libraries between them are omitted and marked."""
     text = HEAD + LIBRARY[0] + OWN + "".join(LIBRARY) + "lib.Error: no\n  more of it"
     assert relevant_tail(text, "shop/app/tasks.py:charge").splitlines() == [
         "  …",
@@ -31,7 +31,7 @@ def test_a_traceback_keeps_the_applications_frame_the_last_ones_and_the_exceptio
 
 
 def test_a_traceback_that_ends_in_the_application_is_its_frame() -> None:
-    """Nothing of what led there is shown."""
+    """The frames that led there are omitted."""
     text = HEAD + "".join(LIBRARY) + OWN + "ValueError: no"
     assert relevant_tail(text, "shop/app/tasks.py:charge").splitlines() == [
         "  …",
@@ -42,7 +42,7 @@ def test_a_traceback_that_ends_in_the_application_is_its_frame() -> None:
 
 
 def test_a_traceback_of_libraries_alone_keeps_its_last_frames() -> None:
-    """A worker that was killed, for one."""
+    """For example that of a killed worker."""
     kept = relevant_tail(HEAD + "".join(LIBRARY[:3]) + "WorkerLostError: no").splitlines()
     assert [line for line in kept if "File" in line] == [
         '  File "…/http/client1.py", line 7, in step1',
@@ -52,14 +52,14 @@ def test_a_traceback_of_libraries_alone_keeps_its_last_frames() -> None:
 
 
 def test_a_traceback_without_frames_keeps_its_last_lines() -> None:
-    """Remote and foreign tracebacks are cut too."""
+    """Remote and foreign tracebacks are also shortened."""
     assert relevant_tail("\n".join(map(str, range(100)))).splitlines() == [str(n) for n in range(88, 100)]
     assert relevant_tail("") == ""
 
 
 @given(st.text(alphabet=st.sampled_from('ab\n "File,in:'), max_size=400), st.text(max_size=10))
 def test_any_traceback_becomes_short(text: str, frame: str) -> None:
-    """Whatever the text is, what is kept has a bounded number of bounded lines."""
+    """For any text, the result has a bounded number of bounded lines."""
     kept = relevant_tail(text * 50, frame).split("\n")
     assert len(kept) <= 30
     assert max(map(len, kept)) <= 200

@@ -1,4 +1,4 @@
-"""Which messages were applied before."""
+"""Recognises messages that were applied before."""
 
 import time
 
@@ -7,12 +7,12 @@ from celery_monitor.core.model import Delivery
 
 
 def messages(number: int, start: int = 0) -> list[Delivery]:
-    """Flagged as redelivered, each with a body of its own."""
+    """Messages flagged as redelivered, each with a different body."""
     return [Delivery(b"%d" % one, redelivered=True) for one in range(start, start + number)]
 
 
 def test_a_smaller_prefetch_forgets_nothing() -> None:
-    """What was delivered under a larger prefetch is known when it comes again under a smaller one."""
+    """Messages delivered under a larger prefetch are recognised when they are redelivered under a smaller one."""
     messages = [Delivery(b"%d" % number, redelivered=True) for number in range(50)]
     before = Fingerprints(capacity=50)
     before.connected(acknowledges=True)
@@ -27,7 +27,7 @@ def test_a_smaller_prefetch_forgets_nothing() -> None:
 
 
 def test_fingerprints_of_the_version_before_are_known() -> None:
-    """Version 0.1.0 stored blake2b. What it left unacknowledged is delivered again to its successor."""
+    """Version 0.1.0 stored blake2b. Its unacknowledged messages are redelivered to its successor."""
     after = Fingerprints(capacity=5)
     after.restore(7, [(7, b"".join(fingerprint_of(message.body) for message in messages(3)))])
     after.connected(acknowledges=True)
@@ -36,7 +36,7 @@ def test_fingerprints_of_the_version_before_are_known() -> None:
 
 
 def test_the_newest_of_a_connection_are_known_on_it() -> None:
-    """A quorum queue whose leader moves gives back, on the same connection, all that was not acknowledged."""
+    """A quorum queue whose leader moves redelivers all unacknowledged messages on the same connection."""
     of = Fingerprints(capacity=50)
     of.connected(acknowledges=True)
     assert not any(of.is_redelivered_duplicate(one) for one in messages(175))
@@ -45,7 +45,7 @@ def test_the_newest_of_a_connection_are_known_on_it() -> None:
 
 
 def test_what_comes_again_and_again_stays_known() -> None:
-    """While the store is away each connection brings the same messages, and none of them is acknowledged."""
+    """While the store is unavailable, each connection redelivers the same messages, and none is acknowledged."""
     of = Fingerprints(capacity=50)
     of.connected(acknowledges=True)
     assert not any(of.is_redelivered_duplicate(one) for one in messages(50))
@@ -55,7 +55,7 @@ def test_what_comes_again_and_again_stays_known() -> None:
 
 
 def test_a_full_prefetch_of_unknown_messages_costs_no_more_for_each() -> None:
-    """They come flagged, and were never applied, when a process dies under load; the lock is held meanwhile."""
+    """Unknown flagged messages take the same time each, as the lock is held meanwhile."""
     of = Fingerprints(capacity=30_000)
     of.connected(acknowledges=True)
     coming = messages(30_000)

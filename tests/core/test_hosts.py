@@ -13,7 +13,7 @@ def test_labels() -> None:
 
 
 def test_invented_hosts_are_one() -> None:
-    """A host label that is new with each event makes no series for each."""
+    """A new host name in each event does not create a series for each."""
     of = Hosts(purge=600.0)
     labels = {of.hear(f"w@{number}", NOON) for number in range(MAX_HOSTS + 100)}
     assert len(labels) == MAX_HOSTS + 1

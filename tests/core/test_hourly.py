@@ -1,4 +1,4 @@
-"""What is measured by hour is exactly what was observed in it, across restarts and bounds."""
+"""The hourly histograms contain exactly what was observed in each hour, across restarts and limits."""
 
 import math
 import random
@@ -26,7 +26,7 @@ RUNTIME, WAIT = (0.1, 1.0, 10.0), (0.5, 5.0)
 
 
 class Life:
-    """An aggregator that is flushed and restarted, and what its flushes have written."""
+    """An aggregator that is flushed and restarted, and the rows that its flushes wrote."""
 
     def __init__(self, *, series: int = 10, hosts: bool = False, runtime: tuple[float, ...] = RUNTIME) -> None:
         self.checkpoints: list[Checkpoint] = []
@@ -36,7 +36,7 @@ class Life:
         self.restart(runtime)
 
     def restart(self, runtime: tuple[float, ...] = RUNTIME) -> None:
-        """Killed after the last flush, and started again."""
+        """Kill it after the last flush, and start it again."""
         series, hosts = self._made
         self.to = Aggregator(
             Bounds(series=series), runtime_bounds=runtime, wait_bounds=WAIT, hosts=hosts,
@@ -46,13 +46,13 @@ class Life:
         self.to.restore(sorted(self.stored.values(), key=lambda one: one.rank))
 
     def at(self, now: float) -> "Life":
-        """Time has passed."""
+        """Let time pass."""
         self.now = now
         self.to.tick(now)
         return self
 
     def flush(self) -> "Life":
-        """Everything is in the store."""
+        """Write everything to the store."""
         counted = self.to.take()
         for key in counted.dropped_series:
             self.stored.pop(key, None)
@@ -61,11 +61,11 @@ class Life:
         return self
 
     def ran(self, seconds: float, name: str = "a", queue: str = "q", host: str = "", at: float | None = None) -> None:
-        """A run has succeeded."""
+        """A run succeeds."""
         self.to.add(SUCCEEDED, name, queue, host, self.now if at is None else at, seconds)
 
     def hours(self, name: str = "a") -> dict[int, Counter[float]]:
-        """What is read: hour after noon → upper bound → runs."""
+        """The stored runs: hour after noon → upper bound → runs."""
         found = hours(
             [one for one in self.checkpoints if one.key.name == name],
             [one for key, one in self.stored.items() if key.name == name],
@@ -84,7 +84,7 @@ class Life:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_hours_are_what_was_observed(seed: int) -> None:
-    """Whatever is flushed and killed when: each hour has the runs of its events."""
+    """For any sequence of flushes and kills, each hour has the runs of its events."""
     chance = random.Random(seed)
     life, wanted = Life(), dict[int, Counter[float]]()
     for _ in range(300):
@@ -101,7 +101,7 @@ def test_hours_are_what_was_observed(seed: int) -> None:
 
 
 def test_waiting_times_have_their_own_histogram() -> None:
-    """Of starts."""
+    """The histogram of waiting times counts starts."""
     life = Life()
     life.to.add(STARTED, "a", "q", "", NOON, 0.2)
     (row,) = hours(life.flush().checkpoints, life.stored.values())
@@ -110,7 +110,7 @@ def test_waiting_times_have_their_own_histogram() -> None:
 
 
 def test_a_backlog_is_filed_by_the_time_of_its_events() -> None:
-    """What was read late belongs to the hours in which it ran; late ones of an hour that is over to the one before."""
+    """Late events belong to the hours in which they happened; late ones of a finished hour to the previous one."""
     life = Life().at(NOON + 5 * HOUR)
     for hour in range(5):
         life.ran(0.7, at=NOON + hour * HOUR + 30)
@@ -119,7 +119,7 @@ def test_a_backlog_is_filed_by_the_time_of_its_events() -> None:
 
 
 def test_a_backlog_is_filed_by_its_events_across_restarts() -> None:
-    """When a series was used last, by the monitor's clock, does not tell in which hour its newest event was."""
+    """The hour depends on the events' time, not on the last use of a series by the monitor's clock."""
     life = Life().at(NOON + 5 * HOUR)
     for hour in range(5):
         life.ran(0.7, at=NOON + hour * HOUR + 30)
@@ -128,7 +128,7 @@ def test_a_backlog_is_filed_by_its_events_across_restarts() -> None:
 
 
 def test_an_hour_begins_though_a_late_event_was_read_in_it() -> None:
-    """And though the process was killed between that event and the first one of the hour."""
+    """Even if the process was killed between that event and the first one of the hour."""
     life = Life()
     life.ran(0.7)
     life.flush().at(NOON + HOUR + 1).ran(0.7, at=NOON + HOUR - 1)
@@ -139,7 +139,7 @@ def test_an_hour_begins_though_a_late_event_was_read_in_it() -> None:
 
 
 def test_a_series_that_is_folded_after_a_restart_keeps_its_hours() -> None:
-    """Also one that has had no event since."""
+    """Even a series without an event since the restart."""
     life = Life(series=2)
     life.ran(0.7, "a")
     life.flush().at(NOON + HOUR).ran(0.7, "a")
@@ -150,7 +150,7 @@ def test_a_series_that_is_folded_after_a_restart_keeps_its_hours() -> None:
 
 
 def test_an_event_of_the_future_begins_no_hour() -> None:
-    """A worker whose clock is ahead does not take what others measure until then."""
+    """A worker whose clock is ahead does not claim the runs of others."""
     life = Life()
     life.ran(0.7)
     life.ran(0.7, at=NOON + 20 * HOUR)
@@ -159,7 +159,7 @@ def test_an_event_of_the_future_begins_no_hour() -> None:
 
 
 def test_a_folded_task_keeps_its_hours() -> None:
-    """A series that has given way ends with what it had, and one that comes again begins at zero."""
+    """A merged series ends with its last values, and starts at zero if it comes back."""
     life = Life(series=2)
     life.ran(0.7, "a")
     life.ran(8.0, "b")
@@ -173,7 +173,7 @@ def test_a_folded_task_keeps_its_hours() -> None:
 
 
 def test_hosts_that_go_take_nothing_along() -> None:
-    """What a host has done stays in its hour; hosts are added up."""
+    """The runs of a removed host stay in their hour; hosts are added up."""
     life = Life(hosts=True)
     life.ran(0.7, host="one")
     life.ran(0.7, host="two")
@@ -183,7 +183,7 @@ def test_hosts_that_go_take_nothing_along() -> None:
 
 
 def test_hosts_that_are_merged_keep_their_hours() -> None:
-    """Beyond the budget of series, a task's hosts become one series: no hour is counted twice."""
+    """Beyond the budget, a task's hosts become one series: no hour is counted twice."""
     life = Life(series=4, hosts=True)
     for number in range(8):
         life.at(NOON + number * 60).ran(0.7, "known", host=f"host-{number}")
@@ -193,7 +193,7 @@ def test_hosts_that_are_merged_keep_their_hours() -> None:
 
 
 def test_other_bounds_end_the_old_ones() -> None:
-    """After a change of ``metrics.runtime_buckets`` the histograms start again at zero; the past stays."""
+    """After a change of ``metrics.runtime_buckets``, histograms start at zero; past hours stay."""
     life = Life()
     life.ran(0.7)
     life.flush().restart((0.2, 2.0))
@@ -202,7 +202,7 @@ def test_other_bounds_end_the_old_ones() -> None:
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the store is away for long, runs go into the last hour that was noted."""
+    """While the store is unavailable for long, runs are added to the last recorded hour."""
     monkeypatch.setattr(hourly, "MAX_CHECKPOINTS", 2)
     life = Life()
     for hour in range(6):
@@ -212,7 +212,7 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_lengths_are_added_up_by_quarter() -> None:
-    """The mean and the greatest of what was found; a length that is not known is none."""
+    """The mean and the maximum of the measured lengths; unknown lengths do not count."""
     lengths = QueueLengths()
     start = int(NOON)
     for at, length in ((0, 4), (60, 10), (120, None), (900, 1)):
@@ -223,7 +223,7 @@ def test_lengths_are_added_up_by_quarter() -> None:
 
 
 def test_lengths_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of very many queues the longest are kept."""
+    """With very many queues, the longest are kept."""
     monkeypatch.setattr(hourly, "MAX_QUEUES", 2)
     lengths = QueueLengths()
     lengths.note([QueueStats(f"q{number}", number, None, 1, 1) for number in range(5)], NOON)
@@ -231,7 +231,7 @@ def test_lengths_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_lengths_of_a_quarter_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fleet with a queue for each client names others each time: a quarter of an hour has no more rows for it."""
+    """A fleet with a queue per client has bounded rows for each 15 minutes, although the names change."""
     monkeypatch.setattr(hourly, "MAX_QUEUES", 20)
     monkeypatch.setattr(hourly, "MAX_LATE_QUEUES", 5)
     lengths, found = QueueLengths(), Counter[tuple[int, str]]()

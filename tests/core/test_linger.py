@@ -1,4 +1,4 @@
-"""How long the twin of a failure is known as one."""
+"""How long the duplicate of a failure is recognised."""
 
 import pytest
 
@@ -11,7 +11,7 @@ ANYTHING = Delivery(body({"type": PROBE, "timestamp": NOON}))
 
 
 def failed_once() -> Monitor:
-    """A monitor that has seen a task fail."""
+    """A monitor after a task's failure."""
     of = Monitor(Limits(), Restored(), NOON)
     of.connected(acknowledges=True)
     of.receive([Delivery(body(raw("received"), raw("failed")))], NOON)
@@ -19,13 +19,13 @@ def failed_once() -> Monitor:
 
 
 def discarded_twins(of: Monitor, now: float) -> float:
-    """What the failure's second event is counted as: 1 for a twin, 0 for a failure of its own."""
+    """How the second failure event is counted: 1 as a duplicate, 0 as another failure."""
     of.receive([Delivery(body(raw("failed")))], now)
     return of.snapshot().counters.get("discarded.duplicate", 0)
 
 
 def test_known_while_events_come() -> None:
-    """For so long as linger says, and not longer."""
+    """It is recognised for as long as linger, and no longer."""
     for seconds, twins in ((LINGER - 2, 1), (LINGER + 2, 0)):
         of = failed_once()
         for second in range(int(seconds)):
@@ -36,7 +36,7 @@ def test_known_while_events_come() -> None:
 
 @pytest.mark.parametrize("ticks", [600, 1])
 def test_known_after_a_standstill(ticks: int) -> None:
-    """The broker, the store or the process itself stood still for ten minutes between the two."""
+    """The broker, the store or the process stood still for ten minutes in between."""
     of = failed_once()
     for number in range(1, ticks + 1):
         of.tick(NOON + 600 * number / ticks)

@@ -19,7 +19,7 @@ HOSTILE = "a b/../?x=1&y#\"'<\u00e9\ud800"
     ],
 )
 def test_a_template(template: str) -> None:
-    """Each placeholder may stand anywhere behind the host."""
+    """Placeholders may occur anywhere after the host."""
     assert problem(template) is None
 
 
@@ -44,30 +44,30 @@ def test_a_template(template: str) -> None:
     ],
 )
 def test_a_wrong_template(template: str, said: str) -> None:
-    """What could lead elsewhere, or cannot be filled in, is refused with what is allowed."""
+    """Templates that could lead elsewhere or cannot be filled in are rejected with the allowed form."""
     assert said in str(problem(template))
 
 
 def test_values_are_encoded() -> None:
-    """Whatever a task is called, it is one value of the query."""
+    """Any task name is encoded as one value of the query."""
     ((title, url),) = fill({"Logs": "https://logs.example.com/?q={task}&x"}, {"task": HOSTILE})
     assert title == "Logs"
     assert url == "https://logs.example.com/?q=a%20b%2F..%2F%3Fx%3D1%26y%23%22%27%3C%C3%A9%3F&x"
 
 
 def test_a_value_with_placeholders_is_not_filled_in_again() -> None:
-    """A task that is called like a placeholder stays that."""
+    """A task named like a placeholder is not expanded."""
     assert fill({"a": "https://x.example/{task}"}, {"task": "{fleet}", "fleet": "f"})[0][1].endswith("/%7Bfleet%7D")
 
 
 def test_an_unknown_value_leaves_its_link_out() -> None:
-    """A link that would search for nothing is not offered."""
+    """Links that would search for nothing are omitted."""
     templates = {"one": "https://x.example/{task_id}", "two": "https://x.example/{fleet}"}
     assert fill(templates, {"task_id": "", "fleet": "shop"}) == [("two", "https://x.example/shop")]
 
 
 def test_what_a_failure_and_an_incident_give() -> None:
-    """A failure gives its own values; an incident those with the most failures, and no task when it is a storm."""
+    """A failure gives its own values, an incident those with the most failures, and a storm no task."""
     assert of_failure(failure(), "shop")["task_id"] == "id-1"
     one = incident(workers={"a": 1, "b": 5, "other": 9}, last_uuid="id-2")
     assert (of_incident(one)["worker"], of_incident(one)["task_id"]) == ("b", "id-2")

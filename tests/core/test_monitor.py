@@ -1,4 +1,4 @@
-"""Messages in, Changes out."""
+"""The monitor: receives messages, returns changes."""
 
 import gc
 import itertools
@@ -48,7 +48,7 @@ BROADCAST_AT = 1_795_780_707.0
 
 
 def monitor(restored: Restored | None = None, now: float = NOON, **limits: object) -> Monitor:
-    """Connected to a source that acknowledges."""
+    """A monitor connected to a source that acknowledges."""
     limits.setdefault("policy", Policy(default=Rule(to=("oncall",))))
     made = Monitor(replace(Limits(), **limits), restored or Restored(), now)  # type: ignore[arg-type]
     made.connected(acknowledges=True)
@@ -56,12 +56,12 @@ def monitor(restored: Restored | None = None, now: float = NOON, **limits: objec
 
 
 def deliver(*bodies: bytes, redelivered: bool = False) -> list[Delivery]:
-    """Messages as a broker gives them."""
+    """Messages as a broker delivers them."""
     return [Delivery(one, redelivered=redelivered) for one in bodies]
 
 
 def totals(snapshot: Snapshot) -> Counter[str]:
-    """All series together."""
+    """The sum of all series."""
     found: Counter[str] = Counter()
     for series in snapshot.series:
         found.update(dict(zip(COUNTS, series.counts, strict=True)))
@@ -69,7 +69,7 @@ def totals(snapshot: Snapshot) -> Counter[str]:
 
 
 class Stored:
-    """A store's memory: what a restart would get back from a series of flushes."""
+    """A simulated store: returns the state after a series of flushes to a restarted monitor."""
 
     def __init__(self) -> None:
         self.flushes: list[Changes] = []
@@ -80,7 +80,7 @@ class Stored:
         self._unnamed: dict[int, UnnamedEvent] = {}
 
     def commit(self, of: Monitor, now: float = NOON) -> None:
-        """Take and keep."""
+        """Take the changes and store them."""
         flush = of.take(now)
         if flush is None:
             return
@@ -96,7 +96,7 @@ class Stored:
         self._tracked |= dict(flush.tracked)
 
     def restored(self) -> Restored:
-        """As SqlStore.start."""
+        """Like SqlStore.start."""
         last = self.flushes[-1]
         return Restored(
             sequence=last.sequence,
@@ -114,7 +114,7 @@ class Stored:
 
 @pytest.mark.parametrize("version", EXPECTED)
 def test_recordings(version: str) -> None:
-    """Real fleets are counted to the last unit; the hard limit's twin once; every failure has its name."""
+    """Recordings of real fleets are counted exactly, a hard limit's duplicate once, and every failure has its name."""
     of = monitor(now=RECORDED_AT)
     of.receive(recorded(version), RECORDED_AT)
     snapshot = of.snapshot()
@@ -162,7 +162,7 @@ def test_recordings_of_ids_that_run_again(kind: str, broker: str, *, restarts: b
 
 @pytest.mark.parametrize("seed", range(20))
 def test_kills_at_any_message(seed: int) -> None:
-    """Flushed or not, acknowledged or not: after any number of crashes the totals are those of no crash."""
+    """Flushed or not, acknowledged or not: after any number of crashes, the totals are the same."""
     chance = random.Random(seed)
     bodies = list(itertools.chain.from_iterable(life(f"u{n}", end=("succeeded", "failed")[n % 2]) for n in range(200)))
     chance.shuffle(bodies)
@@ -191,7 +191,7 @@ def test_kills_at_any_message(seed: int) -> None:
 
 
 def test_redelivered_and_known_is_not_counted_again() -> None:
-    """Neither when it was committed nor while it is pending; a new message is counted though it is flagged."""
+    """Neither after the commit nor before it. A new message is counted although it is flagged."""
     of, first = monitor(), life("u1")
     of.receive(deliver(*first), NOON)
     of.connected(acknowledges=True)
@@ -204,7 +204,7 @@ def test_redelivered_and_known_is_not_counted_again() -> None:
 
 
 def test_half_open_connections_bring_their_messages_back_late() -> None:
-    """After thousands of others on a new connection: what an old connection held is still known."""
+    """Messages of an old connection are recognised after thousands of others on a new one."""
     of, held = monitor(prefetch=100), life("held")
     of.receive(deliver(*held), NOON)
     of.connected(acknowledges=True)
@@ -216,7 +216,7 @@ def test_half_open_connections_bring_their_messages_back_late() -> None:
 
 
 def test_equal_messages_that_are_not_redelivered_count() -> None:
-    """Only the broker's flag makes a message a repetition."""
+    """Only messages that the broker flags can be duplicates."""
     of = monitor()
     custom = body({"type": "order-shipped", "timestamp": NOON})
     of.receive(deliver(custom, custom), NOON)
@@ -224,7 +224,7 @@ def test_equal_messages_that_are_not_redelivered_count() -> None:
 
 
 def test_an_unacknowledging_source_has_no_fingerprints() -> None:
-    """Nothing comes twice there."""
+    """Such a source never redelivers."""
     of = monitor()
     of.connected(acknowledges=False)
     of.receive(deliver(*life("u1")), NOON)
@@ -234,7 +234,7 @@ def test_an_unacknowledging_source_has_no_fingerprints() -> None:
 
 
 def test_nothing_new_is_no_flush() -> None:
-    """Unless it is asked for; then the sequence goes on."""
+    """Without changes there is no flush unless it is forced; then the sequence number increases."""
     of = monitor()
     assert of.take(NOON) is None
     forced = of.take(NOON, force=True)
@@ -267,7 +267,7 @@ def test_reasons_of_discarding() -> None:
 
 
 def test_custom_types_are_bounded() -> None:
-    """A fleet that invents types by the thousand makes one label more."""
+    """Thousands of invented types add only one label."""
     of = monitor()
     of.receive(deliver(*(body({"type": f"custom-{n}", "timestamp": NOON}) for n in range(1000))), NOON)
     kinds = [key for key in of.snapshot().counters if key.startswith("events.")]
@@ -276,7 +276,7 @@ def test_custom_types_are_bounded() -> None:
 
 
 def test_a_failure_without_a_name() -> None:
-    """It counts, as unknown, when no name has come in time, and is told."""
+    """It is counted as unknown if no name arrives in time, and is reported."""
     of = monitor()
     of.receive(deliver(body(raw("failed", exception="ValueError('x')"))), NOON)
     pass_time(of, 4 * int(Limits().name_wait))
@@ -286,7 +286,7 @@ def test_a_failure_without_a_name() -> None:
 
 @pytest.mark.parametrize("hostname", ["w\n1@box", "w\x001@box", "w@" + "h" * 300, "w@" + "\u0436" * 200])
 def test_odd_hostnames(hostname: str) -> None:
-    """The worker, what it runs and what failed on it have one name, which the path of a page can hold."""
+    """The worker, its runs and its failures have the same name, which can be part of a page's path."""
     of = monitor()
     heartbeat = {"type": "worker-heartbeat", "timestamp": NOON, "hostname": hostname, "processed": 2, "active": 1}
     events = [raw(kind, uuid, name="t") for uuid in ("u1", "u2") for kind in ("received", "started")]
@@ -305,7 +305,7 @@ def test_odd_hostnames(hostname: str) -> None:
 
 
 def test_queues() -> None:
-    """Of task-sent; else the worker's only one; else the task's last if the worker has it; else the default."""
+    """The queue of task-sent, else the worker's only one, else the task's last one on that worker, else the default."""
     of = monitor(default_queue="dflt")
     of.learn_queues({"w1@box": ["mail"], "w2@box": ["a", "pay"], "w3@box": ["a", "b"]})
     of.receive(
@@ -328,7 +328,7 @@ def test_queues() -> None:
 
 
 def test_a_clock_in_the_future() -> None:
-    """Events more than a day ahead are put at the time of reading: no bucket outlives the retention."""
+    """Events more than a day ahead count at the time of reading, so that no bucket outlives the retention."""
     of = monitor()
     of.receive(deliver(body(raw("received", at=NOON + 10 * 86400, name="t"))), NOON)
     taken = of.take(NOON)
@@ -337,7 +337,7 @@ def test_a_clock_in_the_future() -> None:
 
 
 def test_probes() -> None:
-    """The monitor's own events come back with their instance and number, and are no events of the fleet."""
+    """The monitor's own events are recognised by instance and number, and do not count as the fleet's."""
     of = monitor()
     probe = {"type": PROBE, "timestamp": NOON, "probe_instance": 77, "probe_number": 3}
     of.receive(deliver(json.dumps(probe).encode()), NOON + 0.5)
@@ -348,7 +348,7 @@ def test_probes() -> None:
 
 
 def test_a_probe_tells_until_when_the_stream_was_read() -> None:
-    """The newest one's time goes with the same flush as what came before it; another monitor's tells nothing."""
+    """The newest probe's time is in the same flush as the events before it; another monitor's probe is ignored."""
     of = monitor(prober=77)
     assert "read_until" not in of.snapshot().counters
     for prober, at, until in ((77, 0.0, 0.0), (77, 5.0, 5.0), (78, 7200.0, 5.0), (77, 70.0, 70.0)):
@@ -360,7 +360,7 @@ def test_a_probe_tells_until_when_the_stream_was_read() -> None:
 
 
 def test_arguments_reach_a_failure_only_when_allowed() -> None:
-    """And redacted."""
+    """And they are redacted."""
     told = [raw("received", name="t", args="('tok-123',)", kwargs="{}"), raw("failed", exception="E('x')")]
     for capture, args in ((False, None), (True, "('[redacted]',)")):
         of = monitor(capture_arguments=capture, redact=[re.compile("tok-[0-9]+")])
@@ -372,7 +372,7 @@ def test_arguments_reach_a_failure_only_when_allowed() -> None:
 
 
 def test_a_secret_at_the_end_of_what_is_shown_of_arguments_is_redacted() -> None:
-    """They are cut after the redaction: half a secret matches no pattern."""
+    """Arguments are shortened after the redaction, because half a secret matches no pattern."""
     secret = "tok-1234567890"
     for length in range(MAX_ARGUMENTS_LENGTH - len(secret) - 2, MAX_ARGUMENTS_LENGTH + 2):
         of = monitor(capture_arguments=True, redact=[re.compile("tok-[0-9]{10}")])
@@ -397,7 +397,7 @@ def test_an_incident_comes_with_the_counts_that_caused_it() -> None:
 
 
 def test_an_incident_keeps_the_end_of_a_traceback_in_memory() -> None:
-    """Tens of thousands of them are open in a bad hour: what is not sent with them is not kept with them."""
+    """Only the part of a traceback that is sent is kept, because tens of thousands of incidents may be open."""
     of = monitor(policy=Policy(storm_tasks=10_000))
     tracemalloc.start()
     for number in range(100):
@@ -411,7 +411,7 @@ def test_an_incident_keeps_the_end_of_a_traceback_in_memory() -> None:
 
 
 def test_the_hostname_label() -> None:
-    """With it each host has its series, and they go when the worker is purged."""
+    """Each host has its own series, which are removed when the worker is purged."""
     of = monitor(hostname_label=True)
     of.receive(
         deliver(
@@ -426,7 +426,7 @@ def test_the_hostname_label() -> None:
 
 
 def test_hosts_come_and_go() -> None:
-    """A host's series stay while a worker of it lives or it sends tasks, and go when neither is so."""
+    """A host's series stay while it has a worker or sends tasks, and are then removed."""
     of = monitor(hostname_label=True)
     beats = {
         host: body({"type": "worker-heartbeat", "hostname": host, "timestamp": NOON, "processed": 0})
@@ -453,7 +453,7 @@ def test_hosts_come_and_go() -> None:
 
 
 def test_failures_of_hosts_that_are_gone_stay() -> None:
-    """In the series without a host, for a task's failures must not fall; where there were none, nothing stays."""
+    """They move to the series without a host, because a task's failures must not decrease. Otherwise nothing stays."""
     of = monitor(hostname_label=True)
     of.receive(
         deliver(
@@ -473,7 +473,7 @@ def test_failures_of_hosts_that_are_gone_stay() -> None:
 
 
 def test_queues_of_workers_that_are_gone_are_forgotten() -> None:
-    """One that did not respond this time keeps its queue while it lives."""
+    """A worker that misses one answer keeps its queues while it is alive."""
     of = monitor()
     of.learn_queues({"w@box": ["mail"], "silent@box": ["pay"]})
     for second in range(0, 900, 60):
@@ -486,7 +486,7 @@ def test_queues_of_workers_that_are_gone_are_forgotten() -> None:
 
 
 def test_tasks_that_are_yet_to_come_go_with_their_workers() -> None:
-    """The purge of the last worker that knows a task ends what is shown of it before it has run."""
+    """A registered task that never ran disappears with the last worker that has it registered."""
     of = monitor()
     beats = [{"type": "worker-heartbeat", "hostname": f"w@{host}", "timestamp": NOON} for host in ("old", "new")]
     of.receive(deliver(body(*beats)), NOON)
@@ -500,7 +500,7 @@ def test_tasks_that_are_yet_to_come_go_with_their_workers() -> None:
 
 
 def test_a_task_over_the_limit_of_names_is_not_shown_at_0() -> None:
-    """Its failures are counted as those of other tasks: a series of its own would stay at 0 for ever."""
+    """Its failures are counted as other, so its own series would stay at 0 forever."""
     of = monitor(max_task_names=2)
     of.learn_names({"w@box": ["t1", "zzz"]})
     assert of.snapshot().registered == (("t1", "celery"), ("zzz", "celery"))

@@ -1,4 +1,4 @@
-"""The queue of a task that no task-sent tells of, and the tasks that are yet to come."""
+"""The queue of a task without task-sent, and registered tasks that never ran."""
 
 import tracemalloc
 from collections.abc import Container
@@ -22,20 +22,20 @@ CASES = {
 
 
 def queues(most: int = 1000, last_of: dict[str, str] | None = None) -> Queues:
-    """Workers that consume one and two."""
+    """Two workers, one of which consumes two queues."""
     made = Queues(default="dflt", last_of=last_of or {}, max_tasks=most)
     made.learn({"one@box": ["mail"], "two@box": ["pay", "ship"]}, ())
     return made
 
 
 def registered(of: Queues, refused: Container[str] = (), counted: int = 0) -> list[tuple[str, str]]:
-    """What is yet to come, where all names but the refused ones are counted by their own; ``counted`` have run."""
+    """The registered tasks that have not run. ``refused`` names are not counted separately; ``counted`` have run."""
     return list(of.registered(lambda name, _: name not in refused, counted))
 
 
 @pytest.mark.parametrize(("consumed", "last", "queue"), CASES.values(), ids=CASES)
 def test_the_likely_queue(consumed: list[str] | None, last: dict[str, str], queue: str) -> None:
-    """What the worker consumes decides, then where the task went last."""
+    """The queues of the worker decide, then the last queue of the task."""
     of = queues(last_of=last)
     if consumed is not None:
         of.learn({"w@box": consumed}, ())
@@ -43,7 +43,7 @@ def test_the_likely_queue(consumed: list[str] | None, last: dict[str, str], queu
 
 
 def test_a_new_pod_is_like_the_others() -> None:
-    """Before it has told its queues, its tasks come from where they came from on other workers, or before the start."""
+    """Before it reports its queues, its tasks have the queue of other workers or of the time before the start."""
     of = queues()
     of.restore([SeriesKey("old", "ship"), SeriesKey("lost", "dflt")])
     of.likely_queue("t", "one@box")
@@ -54,7 +54,7 @@ def test_a_new_pod_is_like_the_others() -> None:
 
 
 def test_who_is_gone_is_forgotten() -> None:
-    """A worker that does not answer this time keeps its queues while it lives."""
+    """A worker that misses one answer keeps its queues while it is alive."""
     of = queues(last_of={"t": "elsewhere"})
     of.learn({}, {"one@box"})
     assert of.likely_queue("t", "one@box") == "mail"
@@ -62,7 +62,7 @@ def test_who_is_gone_is_forgotten() -> None:
 
 
 def test_known_tasks() -> None:
-    """In each queue that they may be counted in: of many queues any may be, and that tells nothing."""
+    """A task is listed in each queue in which it may be counted. With many queues it is not listed."""
     of = queues()
     of.learn({"wide@box": [f"q{number}" for number in range(QUEUES_PER_WORKER + 1)]}, {"one@box", "two@box"})
     of.register({hostname: [f"of.{hostname}"] for hostname in ("one@box", "two@box", "new@box", "wide@box")})
@@ -77,7 +77,7 @@ def test_known_tasks() -> None:
 
 
 def test_known_tasks_are_bounded() -> None:
-    """A worker that invents names fills nothing."""
+    """A worker that invents names does not use unbounded memory."""
     of = queues(most=10)
     for kind in "tu":
         of.register({"two@box": (f"{kind}{number}" for number in range(100))})
@@ -91,7 +91,7 @@ def test_known_tasks_are_bounded() -> None:
 
 
 def test_what_only_dead_workers_know_is_forgotten() -> None:
-    """Pods come and go: the tasks of a release are told until its last pod is gone."""
+    """The tasks of a release are listed until its last pod is gone."""
     of = queues()
     generations = [[f"w@{generation}.{number}" for number in range(20)] for generation in range(8)]
     for generation, hosts in enumerate(generations):
@@ -108,7 +108,7 @@ def test_what_only_dead_workers_know_is_forgotten() -> None:
 
 
 def test_a_worker_with_other_code() -> None:
-    """What it knows now stands in place of what it knew before, and so do its queues."""
+    """Its new tasks and queues replace the old ones."""
     of = queues()
     of.register({"one@box": ["shop.old", "shop.kept"]})
     of.register({"one@box": ["shop.kept", "shop.new"]})
@@ -118,7 +118,7 @@ def test_a_worker_with_other_code() -> None:
 
 
 def test_who_is_no_worker_is_forgotten() -> None:
-    """One that answered once, that no heartbeat tells of, is forgotten as soon as it answers no more."""
+    """A responder without heartbeats is forgotten as soon as it stops answering."""
     of = queues()
     of.register({"one@box": ["shop.pay"], "made-up@box": ["shop.none"]})
     of.learn({"one@box": ["mail"]}, ())
@@ -128,7 +128,7 @@ def test_who_is_no_worker_is_forgotten() -> None:
 
 
 def test_queues_of_one_worker_each() -> None:
-    """Tasks are not told for them, where the worker has others; what everybody consumes comes first."""
+    """If the worker has other queues, no tasks are listed for its own one. Queues of all workers come first."""
     of = queues(most=60)
     hosts = [f"celery@{number}" for number in range(20)]
     for number, host in enumerate(hosts):
@@ -146,7 +146,7 @@ OWN = ("c", "celery@x.dq2")
 
 
 def test_what_would_not_be_counted_is_not_told() -> None:
-    """A name beyond the limit is not at 0 while its failures are counted under another; nor does it take room."""
+    """A name beyond the limit is not listed at 0 while its failures count as other, and uses no memory."""
     of = queues(most=2)
     of.register({"one@box": ["t1", "t2"]})
     of.register({"new@box": ["t3"]})
@@ -155,7 +155,7 @@ def test_what_would_not_be_counted_is_not_told() -> None:
 
 
 def test_pods_with_the_same_code_share_its_names() -> None:
-    """1,000 pods that know the same 500 tasks take the memory of their names once."""
+    """1,000 pods with the same 500 tasks store their names once."""
     of = queues(most=10_000)
     hosts = [f"celery@pod-{number}" for number in range(1000)]
     of.learn(dict.fromkeys(hosts, ("pay", "mail")), hosts)
@@ -169,7 +169,7 @@ def test_pods_with_the_same_code_share_its_names() -> None:
 
 
 def test_nothing_is_worked_out_again_where_nothing_has_changed() -> None:
-    """However many workers there are: a scrape takes what the last one took."""
+    """Without changes, a scrape reuses the result of the last one, however many workers there are."""
     of = queues()
     of.register({"one@box": ["t"]})
     told = of.registered(lambda _name, _queue: True, 1)
@@ -192,12 +192,12 @@ def test_nothing_is_worked_out_again_where_nothing_has_changed() -> None:
     ],
 )
 def test_names_that_each_process_makes_anew(queue: str, expected: str) -> None:
-    """A random end is the same for all; what is random elsewhere is somebody's own name."""
+    """Random suffixes of a name are treated as one name; random parts elsewhere belong to the name."""
     assert shared(queue) == expected
 
 
 def test_a_broadcast_is_one_series() -> None:
-    """Every client and every worker has its own queue for it, under a name that is new in each process."""
+    """Every client and worker has its own queue for a broadcast, with a new name in each process."""
     monitor = Monitor(Limits(), Restored(), NOON)
     for number in range(3):
         queue = f"bcast.{number:08x}-d9cb-469f-a165-70867728950e"

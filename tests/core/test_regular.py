@@ -1,4 +1,4 @@
-"""Regular tasks, out of the times at which they started."""
+"""Finds regular tasks from the times at which they started."""
 
 import random
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 
 
 def daily(times: list[str], days: range, weekdays: str = "0123456", late: float = 2.0) -> list[float]:
-    """Starts at these local times, up to so many seconds late, from a Monday before a change of clocks."""
+    """Starts at these local times, up to ``late`` seconds late, from a Monday before a change of clocks."""
     shake, first = random.Random(3), datetime(2026, 3, 16, tzinfo=BERLIN)
     found: list[float] = []
     for day in days:
@@ -39,7 +39,7 @@ def daily(times: list[str], days: range, weekdays: str = "0123456", late: float 
     ],
 )
 def test_times_of_the_day(starts: list[float], cron: str, evidence: str) -> None:
-    """By the local clock, through a change of clocks."""
+    """Local times are found across a change of clocks."""
     found = suggestion("a", starts, BERLIN)
     assert found is not None
     assert (found.cron, found.every) == (cron, None)
@@ -48,7 +48,7 @@ def test_times_of_the_day(starts: list[float], cron: str, evidence: str) -> None
 
 @pytest.mark.parametrize(("every", "drift"), [(1, 0.01), (10, 0.1), (300, 0.1), (900, 2.0), (7200, 5.0)])
 def test_intervals(every: int, drift: float) -> None:
-    """With celery beat's drift, and one start that is missing."""
+    """Intervals are found despite celery beat's drift and a missing start."""
     shake, now, starts = random.Random(5), 1_000_000.123, []
     for number in range(60):
         now += every + shake.random() * drift
@@ -61,7 +61,7 @@ def test_intervals(every: int, drift: float) -> None:
 
 
 def test_what_is_not_regular() -> None:
-    """Few runs, random ones, bursts, and a task that runs by a schedule and by hand as often."""
+    """Few runs, random runs, bursts, and a task that runs as often by hand as by a schedule."""
     shake = random.Random(7)
     assert suggestion("a", [], BERLIN) is None
     assert suggestion("a", [1.0, 301.0, 601.0], BERLIN) is None
@@ -73,7 +73,7 @@ def test_what_is_not_regular() -> None:
 
 
 def test_the_history_is_bounded_and_written_seldom() -> None:
-    """The newest of each task, of so many tasks; at once where it is the last chance."""
+    """The newest starts of a bounded number of tasks are written; at the end, immediately."""
     history = StartHistory([TaskStarts("old", (1.0, 2.0))], 0.0)
     for number in range(1_000):
         history.note("old", 10.0 + number)

@@ -1,4 +1,4 @@
-"""The ring of a standby, and what a process may do by its lease."""
+"""The ring buffer of a standby, and what a process may do under its lease."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def at(position: str | None) -> str | None:
 
 
 def ring(history: str, max_bytes: int = 1_000_000, max_age: float = 1e9) -> ReplayRing:
-    """``<`` subscribes, ``>`` loses, letters come in; a second passes before each."""
+    """A ring buffer: ``<`` subscribes, ``>`` disconnects, letters are messages; a second passes before each."""
     made, now = ReplayRing(max_bytes, max_age), 100.0
     for step in history:
         now += 1
@@ -59,14 +59,14 @@ def test_a_message_is_committed_or_applied(
     gap: float,
     watched_until: float | None,
 ) -> None:
-    """What comes after the position is applied, what comes before it is not, and what is missing is a gap."""
+    """Messages after the position are applied, those before it are not, and missing ones are a gap."""
     resumption = ring(history).resume(at(position), alive_at)
     assert "".join(one.tag for one in resumption.deliveries) == applied
     assert (resumption.gap, resumption.watched_until) == (gap, watched_until)
 
 
 def test_trimming_changes_nothing_but_the_size() -> None:
-    """After any trim, the same messages are applied at the take-over as without it."""
+    """After any trim, a take-over applies the same messages as without it."""
     for history in ("<abcd", "<ab><cd", "<ab>"):
         for position in "abcd":
             for trimmed in "abcd":
@@ -93,7 +93,7 @@ def test_the_ring_is_empty_after_what_is_committed() -> None:
     ],
 )
 def test_what_did_not_fit_is_a_gap(bounds: dict[str, float], position: str, gap: float) -> None:
-    """A ring that let go of messages that were not committed reports the time of them; it never applies one twice."""
+    """A buffer that dropped uncommitted messages reports their time as a gap, and never applies a message twice."""
     made = ring("<abcd", **bounds)  # type: ignore[arg-type]
     assert made.dropped == 2
     resumption = made.resume(at(position), 101.0)
@@ -101,21 +101,21 @@ def test_what_did_not_fit_is_a_gap(bounds: dict[str, float], position: str, gap:
 
 
 def test_an_overflowing_ring_lets_go_of_ended_connections() -> None:
-    """The bound of bytes holds over all connections together."""
+    """The limit in bytes applies to all connections together."""
     made = ring("<ab>" * 10, max_bytes=3 * OVERHEAD)
     assert len(made) == 3
     assert made.bytes <= 3 * OVERHEAD
 
 
 def test_a_ring_is_used_once() -> None:
-    """A second resumption has nothing: what was given away is not given again."""
+    """A second resumption returns nothing: no message is returned twice."""
     made = ring("<ab")
     made.resume(None, None)
     assert made.resume(None, 5.0) == Resumption(watched_until=5.0)
 
 
 def test_senders_without_tags_of_their_own() -> None:
-    """Messages of a library that marks all of them alike are told apart by what is in them."""
+    """Messages of a library that gives all the same tag are distinguished by their contents."""
     made = ReplayRing(1_000_000, 1e9)
     made.subscribed(1.0)
     alike = [Delivery(b"%d" % number, tag="constant") for number in range(4)]
@@ -125,7 +125,7 @@ def test_senders_without_tags_of_their_own() -> None:
 
 
 def test_a_lease_is_trusted_for_less_than_it_holds() -> None:
-    """Notifications stop first, then messages are let go of; a renewal counts from when it was asked for."""
+    """Notifications stop first, then messages are released. A renewal counts from its request."""
     term = Leadership(4.0, 100.0)
     assert (term.may_send(102.9), term.may_send(103.0)) == (True, False)
     assert (term.may_consume(103.9), term.may_consume(104.0)) == (True, False)
@@ -135,7 +135,7 @@ def test_a_lease_is_trusted_for_less_than_it_holds() -> None:
 
 
 def test_a_term_ends_once() -> None:
-    """Neither a late answer to a renewal nor a second reason brings a lost lease back."""
+    """Neither a late answer to a renewal nor a second reason restores a lost lease."""
     term = Leadership(4.0, 100.0)
     term.end("another one leads")
     term.renewed(200.0)
@@ -144,7 +144,7 @@ def test_a_term_ends_once() -> None:
 
 
 def test_a_store_is_unreachable_after_the_trust_has_ended() -> None:
-    """A renewal says so only when it failed after the time in which the last one was trusted, whenever it began."""
+    """A renewal reports it only if it failed after the previous renewal's trusted time, whenever it began."""
     term = Leadership(4.0, 100.0)
     term.failed(102.0)
     assert not term.unreachable()

@@ -1,4 +1,4 @@
-"""The identity of a run: (task ID, worker). Each row of the table in core/track.py, by its events."""
+"""The identity of a run: (task ID, worker). One test case for each row of the table in core/track.py."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ Step = str
 
 
 def tracker(restored: Iterable[tuple[str, TaskRef]] = ()) -> Tracker:
-    """With room for everything."""
+    """A tracker with a large limit."""
     made = Tracker(max_tasks=10_000, max_age=7 * 86_400.0, linger=60.0)
     made.restore(restored)
     made.tick(NOON)
@@ -44,7 +44,7 @@ def event_of(step: Step, at: float, uuid: str = "u1") -> Event:
 
 
 def count(to: Tracker, steps: Iterable[Step], apart: float = 1.0, start: float = NOON) -> Counter[str]:
-    """What is counted, as ``name kind``."""
+    """The counted events, as ``name kind``."""
     counted: Counter[str] = Counter()
     for number, step in enumerate(steps):
         event = event_of(step, start + number * apart)
@@ -55,12 +55,12 @@ def count(to: Tracker, steps: Iterable[Step], apart: float = 1.0, start: float =
 
 
 def run(worker: str, end: str = "succeeded", name: str = "a") -> list[Step]:
-    """A whole run."""
+    """All events of a run."""
     return [f"{worker} received {name}", f"{worker} started", *(f"{worker} {one}" for one in end.split())]
 
 
 def runs_of(*ends: str, name: str = "a") -> Counter[str]:
-    """What so many runs count."""
+    """The counts of this many runs."""
     counts = Counter({f"{name} received": len(ends), f"{name} started": len(ends)})
     counts.update(f"{name} {end}" for end in ends)
     return counts
@@ -156,14 +156,14 @@ SHARED = {
 
 @pytest.mark.parametrize("case", SHARED)
 def test_each_run_is_counted_under_its_name(case: str) -> None:
-    """Whoever runs an id, and however often, each of its runs has its name, and an end is one end."""
+    """Whichever workers run an ID, and however often, each run has its name and one end."""
     steps, expected = SHARED[case]
     assert count(tracker(), steps) == expected
 
 
 @pytest.mark.parametrize("case", sorted(SHARED.keys() - {"the received of the second run is lost"}))
 def test_each_run_is_known_after_a_restart(case: str) -> None:
-    """A restart between any two events changes nothing that is counted; what is over is known in memory alone."""
+    """A restart between any two events does not change the counts. Ended runs are remembered in memory only."""
     steps, expected = SHARED[case]
     to, counted = tracker(), Counter[str]()
     rows: dict[str, TaskRef] = {}
@@ -180,7 +180,7 @@ def test_each_run_is_known_after_a_restart(case: str) -> None:
 
 
 def test_a_forged_old_failure_does_not_hide_the_real_one() -> None:
-    """Also under the worker's own name: twins are a minute apart at most, by its clock."""
+    """Even under the worker's own name: duplicates are at most a minute apart by its clock."""
     to = tracker()
     counted = count(to, ["w1 received a", "w1 started"])
     counted += count(to, ["w1 failed"], start=NOON - 7200)
@@ -189,7 +189,7 @@ def test_a_forged_old_failure_does_not_hide_the_real_one() -> None:
 
 
 def test_a_retry_elsewhere_is_the_same_run() -> None:
-    """It leaves nothing behind on the first worker, also when its task-retried comes late."""
+    """Nothing remains on the first worker, even if its task-retried arrives late."""
     for steps in (
         [*run("w1", "retried"), *run("w2")],
         ["w1 received a", "w1 started", "w2 received a", "w1 retried", "w2 started", "w2 succeeded"],
@@ -202,7 +202,7 @@ def test_a_retry_elsewhere_is_the_same_run() -> None:
 
 
 def test_a_late_task_sent_brings_nothing_back() -> None:
-    """It can be read after all else: it is counted, and nobody waits for a task that is over."""
+    """A task-sent that arrives last is counted, and does not bring back a finished task."""
     to = tracker()
     assert count(to, [*run("w1"), "c sent a"]) == SENT + runs_of("succeeded")
     assert not to.tasks
@@ -211,7 +211,7 @@ def test_a_late_task_sent_brings_nothing_back() -> None:
 
 
 def test_open_runs_are_given_up_hours_after_another_one_ended() -> None:
-    """A worker that was lost sends no end; a long run beside it is known until then."""
+    """A lost worker sends no end; a long run beside it is tracked until then."""
     to = tracker()
     count(to, ["w1 received a", "w1 started", *run("w2")])
     for passed, left in ((LEFT_OPEN - 60.0, 1), (LEFT_OPEN + 60.0, 0)):
@@ -220,7 +220,7 @@ def test_open_runs_are_given_up_hours_after_another_one_ended() -> None:
 
 
 def test_runs_of_one_id_are_bounded() -> None:
-    """Thousands of workers, or of invented ones: each is counted, and the first are forgotten."""
+    """With thousands of real or invented workers, each run is counted, and the first ones are forgotten."""
     to = tracker()
     steps = [step for number in range(1000) for step in (f"w{number} received a", f"w{number} started")]
     assert count(to, steps, apart=0.0) == Counter({"a received": 1000, "a started": 1000})
@@ -229,7 +229,7 @@ def test_runs_of_one_id_are_bounded() -> None:
 
 
 def test_the_twin_of_a_failure_is_known_among_many_runs() -> None:
-    """Others go first when there are too many."""
+    """If there are too many runs, others are dropped first."""
     to = tracker()
     count(to, ["w0 received a", "w1 received a", "w1 started", "w1 failed!"])
     count(to, [f"other{number} received a" for number in range(3 * MAX_RUNS)], apart=0.01)
@@ -237,7 +237,7 @@ def test_the_twin_of_a_failure_is_known_among_many_runs() -> None:
 
 
 def test_memory_of_what_many_workers_run_is_bounded() -> None:
-    """Whatever the number of ids and of workers that somebody invents, and when a run of each has ended."""
+    """For any number of invented IDs and workers, and whenever a run of each ended."""
     to = Tracker(max_tasks=500, max_age=7 * 86_400.0, linger=60.0)
     to.tick(NOON)
     for number in range(300):
@@ -249,7 +249,7 @@ def test_memory_of_what_many_workers_run_is_bounded() -> None:
 
 
 def test_runs_count_towards_the_bound() -> None:
-    """An id with many runs weighs as much as many ids."""
+    """An ID with many runs counts as much as many IDs."""
     to = Tracker(max_tasks=100, max_age=86_400.0, linger=60.0)
     to.tick(NOON)
     for uuid in ("u1", "u2"):
@@ -261,7 +261,7 @@ def test_runs_count_towards_the_bound() -> None:
 
 
 def test_what_the_fleet_says_names_every_run() -> None:
-    """And what has ended since it was asked does not come back."""
+    """A task that ended since the query does not come back."""
     to = tracker()
     count(to, ["w1 started", "w2 started"])
     assert set(to.learn([FleetTask("u1", "a", "q", None)])) == {"u1"}
@@ -276,7 +276,7 @@ ENDS = ("succeeded", "failed", "failed! failed!", "revoked", "rejected")
 
 @st.composite
 def interleaved(draw: st.DrawFn) -> tuple[list[tuple[str, Step]], Counter[str]]:
-    """Runs of two ids by three workers, each worker's events in their order, and what they count."""
+    """Draws runs of two IDs by three workers, with each worker's events in order, and the expected counts."""
     sequences: list[list[tuple[str, Step]]] = []
     expected: Counter[str] = Counter()
     for worker in WORKERS:
@@ -292,7 +292,7 @@ def interleaved(draw: st.DrawFn) -> tuple[list[tuple[str, Step]], Counter[str]]:
 
 @given(interleaved())
 def test_any_interleaving_counts_the_same(case: tuple[list[tuple[str, Step]], Counter[str]]) -> None:
-    """Only the order within a worker is certain: how the workers' events mix changes no count and no name."""
+    """Only the order within a worker is certain: interleaving the workers' events changes no count and no name."""
     steps, expected = case
     to, counted = tracker(), Counter[str]()
     for number, (uuid, step) in enumerate(steps):
@@ -305,7 +305,7 @@ def test_any_interleaving_counts_the_same(case: tuple[list[tuple[str, Step]], Co
 
 @given(st.lists(st.tuples(st.sampled_from(["w1", "w2", ""]), st.sampled_from(COUNTS), st.sampled_from(["", "a", "b"]))))
 def test_any_event_has_a_result(steps: list[tuple[str, str, str]]) -> None:
-    """Legal or not: every event is counted once, but for the twin of an end, and nothing breaks."""
+    """Every event, legal or not, is counted once, except for duplicates of an end, and nothing raises."""
     to = tracker()
     for number, (worker, kind, name) in enumerate(steps):
         event = Event(f"task-{kind}", NOON + number, f"celery@{worker}" if worker else "", "u1", name or None)

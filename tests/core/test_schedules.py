@@ -1,4 +1,4 @@
-"""Schedules: what is expected, what was missed, and which incident says so."""
+"""Schedules: what is expected, what was missed, and the incidents about it."""
 
 import random
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ ONE_FOR_ALL = Rule(SCHEDULER, to=("oncall",), on=Condition.MISSED)
 
 
 def cron(name: str, expression: str, zone: ZoneInfo, grace: float = 15 * MINUTE, max_runtime: float = 0.0) -> Schedule:
-    """A schedule of the task of this name."""
+    """A schedule of the task with this name."""
     rule = Rule(name, severity=Severity.ERROR, to=("oncall",), on=Condition.MISSED)
     spec = f"{expression} {zone}"
     return Schedule(
@@ -46,7 +46,7 @@ def cron(name: str, expression: str, zone: ZoneInfo, grace: float = 15 * MINUTE,
 
 
 def every(name: str, seconds: float, grace: float = 2 * MINUTE) -> Schedule:
-    """The same, by an interval."""
+    """The same with an interval."""
     return Schedule(name, name, f"every {seconds:g}s", Rule(name, on=Condition.MISSED), grace, every=seconds)
 
 
@@ -57,7 +57,7 @@ def at(text: str, zone: ZoneInfo = BERLIN) -> float:
 
 @dataclass
 class Bench:
-    """A judge, and the episodes that are open by what it has found."""
+    """A judge and the open episodes."""
 
     schedules: list[Schedule]
     now: float
@@ -72,20 +72,20 @@ class Bench:
         self.start(self.now)
 
     def start(self, now: float) -> None:
-        """Another process goes on from what was stored."""
+        """Start another process from the stored state."""
         states = [msgspec.json.decode(msgspec.json.encode(one), type=ScheduleState) for one in self.stored.values()]
         self.judge = ScheduleJudge(self.schedules, states, now, scheduler=ONE_FOR_ALL)
         self.judge.resume(incident(one, subject=one, rule=rule) for one, rule in self.open)
 
     def run(self, task: str, began: float, took: float = 30.0, uuid: str | None = None) -> None:
-        """One run that succeeds."""
+        """A run that succeeds."""
         uuid = uuid or f"{task}@{began}"
         self.judge.observe(RECEIVED, task, uuid, began - 0.1, "w1@box", None)
         self.judge.observe(STARTED, task, uuid, began, "w1@box", 0.1)
         self.judge.observe(SUCCEEDED, task, uuid, began + took, "w1@box", took)
 
     def look(self, read_until: float) -> list[str]:
-        """What has opened (+) and ended (-) since the last look."""
+        """Evaluate the schedules. Returns what has opened (+) and ended (-) since the last evaluation."""
         told = []
         for one in self.judge.judge(read_until):
             identity = one.subject, one.rule if isinstance(one, EpisodeEnd) else one.rule.name
@@ -102,7 +102,7 @@ class Bench:
         return told
 
     def commit(self) -> None:
-        """What has changed is stored."""
+        """Store the changes."""
         for name, missed, unjudged in self.judge.count():
             for counts, number in ((self.missed, missed), (self.unjudged, unjudged)):
                 if number:
@@ -118,7 +118,7 @@ SYNC = every("shop.sync", 5 * MINUTE)
 
 
 def test_what_the_incident_says() -> None:
-    """By when it should have started, how the last run went, and what was seen since."""
+    """When it should have started, how the last run ended, and what was observed since."""
     bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
     bench.run("shop.report.nightly", at("2026-11-26T03:00:02"), took=41)
     assert bench.look(at("2026-11-27T03:15:01")) == []
@@ -136,7 +136,7 @@ def test_what_the_incident_says() -> None:
 
 
 def test_it_ends_when_it_runs_and_opens_anew() -> None:
-    """One incident for one episode, however many starts it has missed."""
+    """One incident per episode, however many starts were missed."""
     bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
     assert bench.look(at("2026-11-26T04:00")) == ["+shop.report.nightly"]
     assert bench.look(at("2026-11-28T04:00")) == []
@@ -149,7 +149,7 @@ def test_it_ends_when_it_runs_and_opens_anew() -> None:
 
 
 def test_a_start_that_is_early_or_late_belongs_to_its_time() -> None:
-    """Clocks differ by up to a minute; within the grace it is in time."""
+    """A start up to a minute early, as clocks differ, or within the grace, is on time."""
     bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
     for day, time in ((26, "02:59:15"), (27, "03:00:00"), (28, "03:14:59")):
         bench.run("shop.report.nightly", at(f"2026-11-{day}T{time}"))
@@ -159,7 +159,7 @@ def test_a_start_that_is_early_or_late_belongs_to_its_time() -> None:
 
 
 def test_an_interval_counts_from_the_last_start() -> None:
-    """Celery beat's own intervals drift, and begin anew when it is restarted."""
+    """Celery beat's own intervals drift, and restart with it."""
     start = at("2026-11-25T12:00")
     bench = Bench([SYNC], start)
     last = start
@@ -176,7 +176,7 @@ def test_an_interval_counts_from_the_last_start() -> None:
 
 
 def test_a_retry_is_no_new_start() -> None:
-    """The same task ID goes on."""
+    """A retry has the same task ID."""
     bench = Bench([SYNC], 0.0)
     bench.judge.observe(STARTED, "shop.sync", "u", 300.0, "w", None)
     for time in range(400, 3000, 100):
@@ -186,7 +186,7 @@ def test_a_retry_is_no_new_start() -> None:
 
 
 def test_an_end_proves_a_start_that_was_lost() -> None:
-    """By its run time."""
+    """The start is computed from the run time."""
     bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
     bench.judge.observe(SUCCEEDED, "shop.report.nightly", "u", at("2026-11-26T03:30"), "w", 29 * MINUTE)
     assert bench.look(at("2026-11-26T04:00")) == []
@@ -195,7 +195,7 @@ def test_an_end_proves_a_start_that_was_lost() -> None:
 
 
 def test_a_run_that_takes_too_long() -> None:
-    """Opens when it exceeds max_runtime, ends when the run does."""
+    """The incident opens when the run exceeds max_runtime, and ends with the run."""
     bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
     bench.judge.observe(STARTED, "shop.report.nightly", "u", at("2026-11-26T03:00:02"), "w1@box", None)
     assert bench.look(at("2026-11-26T04:00:03")) == []
@@ -208,7 +208,7 @@ def test_a_run_that_takes_too_long() -> None:
 
 
 def test_what_began_before_a_gap_may_have_ended_in_it() -> None:
-    """Nothing is said of a run whose end may be lost."""
+    """A run whose end may be lost opens no incident."""
     bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
     bench.judge.observe(STARTED, "shop.report.nightly", "u", at("2026-11-26T03:00:02"), "w1@box", None)
     bench.judge.unwatched(at("2026-11-26T03:30"), at("2026-11-26T03:31"))
@@ -217,7 +217,7 @@ def test_what_began_before_a_gap_may_have_ended_in_it() -> None:
 
 @pytest.mark.parametrize("began", ["02:50", "02:59:30", "03:01", "03:14:59"])
 def test_what_was_due_in_a_gap_is_not_judged(began: str) -> None:
-    """It is counted as such, and a later incident says so."""
+    """It is counted as not judged, and a later incident mentions it."""
     bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
     bench.look(at("2026-11-26T02:00"))
     bench.judge.unwatched(at(f"2026-11-26T{began}"), at("2026-11-26T03:40"))
@@ -228,14 +228,14 @@ def test_what_was_due_in_a_gap_is_not_judged(began: str) -> None:
 
 
 def test_a_gap_after_the_deadline_changes_nothing() -> None:
-    """What was decided by then is decided, though nobody had looked yet."""
+    """The result was certain before the gap, even if it was not evaluated yet."""
     bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
     bench.judge.unwatched(at("2026-11-26T03:15:10"), at("2026-11-26T03:40"))
     assert bench.look(at("2026-11-26T03:40:30")) == ["+shop.report.nightly"]
 
 
 def test_an_interval_after_a_gap() -> None:
-    """A start may have been in the gap: it counts from the gap's end."""
+    """The interval counts from the end of the gap, in which a start may have happened."""
     bench = Bench([SYNC], 0.0)
     bench.run("shop.sync", 300.0)
     bench.judge.unwatched(500.0, 1000.0)
@@ -244,7 +244,7 @@ def test_an_interval_after_a_gap() -> None:
 
 
 def test_a_backlog_is_judged_by_the_events_own_times() -> None:
-    """The monitor was away for two days, the broker kept the events: nothing opens, and what was missed is counted."""
+    """After two days of downtime with events in the broker, nothing opens, and missed starts are counted."""
     bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
     bench.look(at("2026-11-25T13:00"))
     bench.start(at("2026-11-28T09:00"))
@@ -259,7 +259,7 @@ HOURLY = [cron(f"shop.h{number}", f"{number * 10} * * * *", BERLIN, 5 * MINUTE) 
 
 
 def test_a_silent_scheduler_is_one_incident() -> None:
-    """One for all, which takes over what was told before, and ends with the first run of any."""
+    """One incident replaces the separate ones, and ends with the first run of any schedule."""
     start = at("2026-11-25T12:00")
     bench = Bench([SYNC, *HOURLY], start)
     bench.run("shop.sync", start + 60)
@@ -278,7 +278,7 @@ def test_a_silent_scheduler_is_one_incident() -> None:
 
 
 def test_schedules_that_miss_at_about_the_same_time_are_one_incident_at_once() -> None:
-    """The first waits a minute for the others that are due."""
+    """The first waits a minute for the others."""
     both = [every("a", 300.0, 60.0), every("b", 300.0, 60.0)]
     bench = Bench(both, 0.0)
     bench.run("a", 100.0)
@@ -289,7 +289,7 @@ def test_schedules_that_miss_at_about_the_same_time_are_one_incident_at_once() -
 
 
 def test_a_state_of_an_earlier_version_is_read() -> None:
-    """Stores hold the incident that reports a missed start as ``told``, with these values; both stay as they are."""
+    """Stores have the incident of a missed start as ``told``, with these values; both remain."""
     stored = b'{"name":"sync","spec":"every 5m","task":"shop.sync","due":0.0,"watched_since":0.0,"told":"its_own"}'
     state = msgspec.json.decode(stored, type=ScheduleState)
     assert state.reported_by is ReportedBy.OWN_INCIDENT
@@ -297,7 +297,7 @@ def test_a_state_of_an_earlier_version_is_read() -> None:
 
 
 def test_one_entry_that_was_removed_is_its_own_incident() -> None:
-    """The others run."""
+    """The other schedules run."""
     both = [every("a", 300.0, 60.0), every("b", 300.0, 60.0)]
     bench = Bench(both, 0.0)
     bench.run("a", 100.0)
@@ -310,7 +310,7 @@ def test_one_entry_that_was_removed_is_its_own_incident() -> None:
 
 
 def test_a_schedule_that_misses_already_is_not_waited_for() -> None:
-    """What is left of the schedules is told as soon as it misses."""
+    """The remaining schedules are reported as soon as they miss a start."""
     bench = Bench([every("a", 300.0, 60.0), every("b", 300.0, 60.0)], 0.0)
     told = []
     for second in range(0, 3000, 10):
@@ -321,7 +321,7 @@ def test_a_schedule_that_misses_already_is_not_waited_for() -> None:
 
 
 def test_an_old_miss_says_nothing_about_the_scheduler() -> None:
-    """An entry that was removed days ago, and another one that misses now: the scheduler has run in between."""
+    """Two misses that are days apart, with runs in between, do not mean that the scheduler is down."""
     bench = Bench([cron("a", "0 12 * * *", BERLIN), NIGHTLY], at("2026-11-24T13:00"))
     told = []
     for day in (25, 26):
@@ -332,7 +332,7 @@ def test_an_old_miss_says_nothing_about_the_scheduler() -> None:
 
 
 def test_sent_and_not_started() -> None:
-    """Then the scheduler is well, and its incident says so."""
+    """Then the scheduler works, and the incident says so."""
     bench = Bench([every("a", 300.0, 60.0), every("b", 300.0, 60.0)], 0.0)
     for task in ("a", "b"):
         bench.run(task, 100.0)
@@ -343,7 +343,7 @@ def test_sent_and_not_started() -> None:
 
 
 def test_a_restart_goes_on_with_what_is_open() -> None:
-    """Nothing opens twice, and what has ended meanwhile ends."""
+    """Nothing opens twice, and incidents that ended meanwhile resolve."""
     bench = Bench([NIGHTLY, SYNC], at("2026-11-26T02:00"))
     bench.run("shop.sync", at("2026-11-26T03:14"))
     assert bench.look(at("2026-11-26T03:16")) == ["+shop.report.nightly"]
@@ -358,7 +358,7 @@ def test_a_restart_goes_on_with_what_is_open() -> None:
 
 
 def test_a_changed_or_new_schedule_is_expected_from_now_on() -> None:
-    """What an older configuration missed is its own; a schedule that was removed leaves nothing behind."""
+    """Misses under an older configuration do not count; a removed schedule leaves nothing behind."""
     bench = Bench([NIGHTLY, SYNC], at("2026-11-25T12:00"))
     bench.look(at("2026-11-25T12:01"))
     changed = replace(NIGHTLY, spec="0 5 * * * Europe/Berlin", next_time=partial(next_due, "0 5 * * *", BERLIN))
@@ -383,7 +383,7 @@ FROM, UNTIL = (at(day, ZoneInfo("UTC")) for day in ("2026-01-01T00:00", "2027-01
 
 
 def beat(schedule: Schedule, shake: random.Random, since: float = FROM, until: float = UNTIL) -> Iterator[float]:
-    """When celery beat sends it in a time: by Celery's own code, which has its own mind about the change of clocks."""
+    """When celery beat sends it within a period, according to Celery's own code."""
     now = since
     if schedule.every:
         while now < until:
@@ -422,7 +422,7 @@ def beat(schedule: Schedule, shake: random.Random, since: float = FROM, until: f
     ],
 )
 def test_the_days_on_which_clocks_change(expression: str, zone: ZoneInfo, day: str) -> None:
-    """What celery beat starts then is as expected, though it is not what cron would start; also by half an hour."""
+    """The expected starts equal celery beat's, which differ from cron's; also for half an hour."""
     schedule = cron("task", expression, zone, 10 * MINUTE)
     start = at(f"{day}T00:30", zone)
     bench = Bench([schedule], start)

@@ -1,4 +1,4 @@
-"""The budget of series: what is folded, in which order, and that sums stay exact."""
+"""The budget of series: which are merged, in which order, and that sums stay exact."""
 
 import random
 from collections import Counter
@@ -13,7 +13,7 @@ from tests.builders import NOON
 
 
 def aggregator(most: int, *, hosts: bool = False, names: int = 10_000) -> Aggregator:
-    """Workers know the tasks whose names begin with ``known``."""
+    """An aggregator whose workers have registered the tasks with names that begin with ``known``."""
     made = Aggregator(
         Bounds(names=names, series=most),
         runtime_bounds=(1.0, 2.0),
@@ -33,12 +33,12 @@ def run(of: Aggregator, name: str, queue: str = "q", host: str = "", at: float =
 
 
 def names(of: Aggregator) -> set[str]:
-    """Tasks that are counted apart."""
+    """The tasks with their own series."""
     return {one.key.name for one in of.snapshot()} - {OTHER}
 
 
 def test_what_was_used_the_longest_time_ago_is_folded() -> None:
-    """A newcomer takes its place, whose totals are those of ``other`` now."""
+    """A new series replaces the least recently used one, whose totals are added to ``other``."""
     of = aggregator(6)
     for name in ("a", "b", "c"):
         run(of, name)
@@ -58,7 +58,7 @@ def test_what_was_used_the_longest_time_ago_is_folded() -> None:
 
 @pytest.mark.parametrize("hosts", [False, True])
 def test_sums_are_exact_and_other_never_falls(*, hosts: bool) -> None:
-    """Whatever comes in whatever order, no event is lost, none is counted twice, and the budget holds."""
+    """For any order of events, none is lost or counted twice, and the budget holds."""
     dice = random.Random(2)
     of = aggregator(40, hosts=hosts)
     kept: dict[object, Series] = {}
@@ -91,7 +91,7 @@ def test_sums_are_exact_and_other_never_falls(*, hosts: bool) -> None:
 
 
 def test_names_that_somebody_invents_do_not_push_out_the_fleet() -> None:
-    """150,000 combinations beside tasks that workers know, and one of each night that no worker was asked for."""
+    """150,000 invented names do not displace registered tasks, nor one that runs every night."""
     of = aggregator(200)
     run(of, "nightly")
     of.take()
@@ -111,7 +111,7 @@ def test_names_that_somebody_invents_do_not_push_out_the_fleet() -> None:
 
 
 def test_a_task_that_has_run_twice_stays() -> None:
-    """Names that somebody invents come once each, and are folded before it."""
+    """Invented names occur once each, and are merged before it."""
     of = aggregator(50)
     for name in ("a", "a", *(f"x{number}" for number in range(1000))):
         run(of, name)
@@ -120,7 +120,7 @@ def test_a_task_that_has_run_twice_stays() -> None:
 
 
 def test_what_has_been_there_for_long_gives_way_late() -> None:
-    """To what nobody knows: a task that runs each week keeps its place. A known one takes it at once."""
+    """A task that runs weekly is not displaced by invented names, but by registered tasks at once."""
     of = aggregator(3)
     for at in (NOON, NOON + ESTABLISHED):
         of.tick(at)
@@ -137,7 +137,7 @@ def test_what_has_been_there_for_long_gives_way_late() -> None:
 
 
 def test_a_known_task_finds_room_at_once() -> None:
-    """In the middle of a flood, however long it lasts; and its exceptions, too."""
+    """Even during a flood, however long it lasts, including its exceptions."""
     of = aggregator(100)
     for number in range(10_000):
         of.add(STARTED, f"x{number}", "q", "", NOON, None)
@@ -147,7 +147,7 @@ def test_a_known_task_finds_room_at_once() -> None:
 
 
 def test_a_flood_makes_few_series() -> None:
-    """What nobody knows takes places at a limited rate: each is also a row of the store."""
+    """Unregistered names get series at a limited rate, because each is also a row of the store."""
     of = aggregator(1000)
     made = 0
     for turn in range(10):
@@ -160,7 +160,7 @@ def test_a_flood_makes_few_series() -> None:
 
 
 def test_a_class_of_exceptions_is_in_the_budget() -> None:
-    """Each is a series; what finds no room is ``other``, of its own task."""
+    """Each exception class is a series; beyond the budget it counts as ``other`` of its own task."""
     of = aggregator(10)
     for number in range(30):
         run(of, "known")
@@ -172,7 +172,7 @@ def test_a_class_of_exceptions_is_in_the_budget() -> None:
 
 
 def test_long_labels_cost_more() -> None:
-    """A scrape has each of them some forty times."""
+    """A scrape contains each label about forty times."""
     of = aggregator(100)
     for number in range(100):
         of.add(STARTED, f"known{number:03}" + "é" * LABEL_BYTES, "q", "", NOON, None)
@@ -180,7 +180,7 @@ def test_long_labels_cost_more() -> None:
 
 
 def test_hosts_are_folded_before_tasks() -> None:
-    """With the hostname label a task keeps its name when its pods are too many."""
+    """With the hostname label, a task keeps its name if it has too many pods."""
     of = aggregator(50, hosts=True)
     for pod in range(500):
         of.tick(NOON + pod * 60)
@@ -193,7 +193,7 @@ def test_hosts_are_folded_before_tasks() -> None:
 
 
 def test_a_restart_keeps_the_order() -> None:
-    """What is restored is folded by the rank that it was stored with."""
+    """Restored series are merged by their stored rank."""
     before = aggregator(100)
     run(before, "nightly")
     before.take()
@@ -212,7 +212,7 @@ def test_a_restart_keeps_the_order() -> None:
 
 
 def test_a_budget_that_was_lowered_folds_at_the_start() -> None:
-    """The store is told with the first flush."""
+    """The first flush updates the store."""
     before = aggregator(1000)
     for number in range(100):
         run(before, f"a{number}")

@@ -1,4 +1,4 @@
-"""Silences and mute windows: what they hold back, and what pages when they end."""
+"""Silences and mute windows: what they suppress, and what pages when they end."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -24,7 +24,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 
 
 class Case:
-    """A decider with its silences, and what it has sent."""
+    """A decider with its silences, and the rows that it sent."""
 
     def __init__(self, *silences: Silence, restored: list[Incident] | None = None, **policy: object) -> None:
         self.silences = Silences()
@@ -35,22 +35,22 @@ class Case:
         self.incidents: dict[str, Incident] = {}
 
     def fail(self, at: float, *, now: float | None = None, task: str = "shop.pay", queue: str = "celery") -> Reason:
-        """One failure; why it did or did not page."""
+        """One failure; returns why it did or did not page."""
         return self.of.decide(failed(task, queue=queue, at=at), at if now is None else now).reason
 
     def tick(self, now: float, read_until: float | None = None) -> list[Reason]:
-        """What became of incidents whose silence has ended."""
+        """The outcomes of incidents whose silence has ended."""
         return [verdict.reason for verdict in self.of.tick(now, read_until)]
 
     def sent(self) -> list[tuple[str, Action]]:
-        """Since the last call."""
+        """The rows since the last call."""
         changed, rows = self.of.take()
         self.incidents |= {one.key: one for one in changed}
         return [(row.key, row.action) for row in rows]
 
 
 def test_a_silenced_failure_is_counted_and_does_not_page() -> None:
-    """It is in its incident, which is kept and shown as muted."""
+    """It joins its incident, which is stored and shown as muted."""
     case = Case(DEPLOY)
     assert [case.fail(NOON + 60), case.fail(NOON + 61)] == [Reason.MUTED, Reason.MUTED]
     assert case.sent() == []
@@ -59,7 +59,7 @@ def test_a_silenced_failure_is_counted_and_does_not_page() -> None:
 
 
 def test_it_pages_once_when_the_silence_ends_and_the_task_has_not_succeeded() -> None:
-    """At the end, not before; with all failures of the silence; a later failure joins."""
+    """It pages at the end with all failures of the silence; a later failure joins."""
     case = Case(DEPLOY)
     case.fail(NOON + 60)
     assert (case.tick(NOON + HOUR - 1), case.sent()) == ([], [])
@@ -71,7 +71,7 @@ def test_it_pages_once_when_the_silence_ends_and_the_task_has_not_succeeded() ->
 
 
 def test_a_failure_just_after_the_end_opens_the_incident_itself() -> None:
-    """Before any tick; and the tick does not page again."""
+    """It does so before any tick, and the tick does not page again."""
     case = Case(DEPLOY)
     case.fail(NOON + HOUR - 10)
     case.of.decide(failed(at=NOON + HOUR - 9), NOON + HOUR + 1)
@@ -85,7 +85,7 @@ def test_a_failure_just_after_the_end_opens_the_incident_itself() -> None:
 
 
 def test_a_task_that_has_recovered_does_not_page() -> None:
-    """A success after the last failure, whether or not incidents resolve."""
+    """It does not page after a success that follows the last failure, whether or not incidents resolve."""
     for resolve in (False, True):
         case = Case(DEPLOY, resolve_on_success=resolve)
         case.fail(NOON + 60)
@@ -98,7 +98,7 @@ def test_a_task_that_has_recovered_does_not_page() -> None:
 
 
 def test_a_success_before_the_last_failure_is_no_recovery() -> None:
-    """By the events' own times, whatever the order of reading."""
+    """The events' own times decide, regardless of the order of reading."""
     case = Case(DEPLOY)
     case.fail(NOON + 60)
     case.of.succeeded("shop.pay", NOON + 30)
@@ -108,7 +108,7 @@ def test_a_success_before_the_last_failure_is_no_recovery() -> None:
 
 
 def test_hours_of_one_task_page_once() -> None:
-    """A silence of a day over a task that fails in each hour ends with one page."""
+    """A day's silence over a task that fails every hour ends with one page."""
     case = Case(replace_end(DEPLOY, NOON + 24 * HOUR))
     for hour in range(24):
         assert case.fail(NOON + hour * HOUR) is Reason.MUTED
@@ -118,7 +118,7 @@ def test_hours_of_one_task_page_once() -> None:
 
 
 def test_many_tasks_end_in_a_storm() -> None:
-    """As everywhere: more tasks than alerts.storm.tasks become one incident."""
+    """As always, more tasks than alerts.storm.tasks share one incident."""
     case = Case(DEPLOY, storm_tasks=3)
     for number in range(10):
         case.fail(NOON + 60, task=f"shop.t{number}")
@@ -129,14 +129,14 @@ def test_many_tasks_end_in_a_storm() -> None:
 
 
 def test_silenced_failures_make_no_storm_and_join_none() -> None:
-    """A deployment must not page as a storm."""
+    """A silenced deployment must not page as a storm."""
     case = Case(DEPLOY, storm_tasks=3)
     assert {case.fail(NOON + 60, task=f"shop.t{number}") for number in range(50)} == {Reason.MUTED}
     assert case.fail(NOON + 61, task="other.task") is Reason.OPENED
 
 
 def test_below_the_threshold_nothing_waits() -> None:
-    """Failures of a silence are on the way to the threshold, and page with the one that reaches it."""
+    """Silenced failures count towards the threshold, and page with the failure that reaches it."""
     case = Case(DEPLOY, default=Rule(to=("oncall",), threshold=3))
     assert [case.fail(NOON + at) for at in (1, 2)] == [Reason.BELOW_THRESHOLD] * 2
     assert case.fail(NOON + 3) is Reason.MUTED
@@ -144,7 +144,7 @@ def test_below_the_threshold_nothing_waits() -> None:
 
 
 def test_a_rule_that_does_not_page_is_not_made_to_by_a_silence() -> None:
-    """page: false stays silent at the end."""
+    """With page: false, the end of a silence does not page."""
     case = Case(DEPLOY, default=Rule(to=("oncall",), page=False))
     assert case.fail(NOON + 1) is Reason.SILENCED
     assert case.tick(NOON + HOUR) == []
@@ -152,7 +152,7 @@ def test_a_rule_that_does_not_page_is_not_made_to_by_a_silence() -> None:
 
 
 def test_an_open_incident_is_not_refreshed_while_it_is_silenced_and_may_resolve() -> None:
-    """The silence holds back what grows; that it is over is good news."""
+    """Updates are suppressed, the resolution is not."""
     case = Case(resolve_on_success=True)
     case.fail(NOON)
     assert case.sent() == [(KEY, Action.TRIGGER)]
@@ -169,7 +169,7 @@ def test_an_open_incident_is_not_refreshed_while_it_is_silenced_and_may_resolve(
 
 
 def test_a_failure_of_the_silence_that_is_read_after_it() -> None:
-    """After an outage of the monitor: it waits until the stream has been read up to now, so a success is known."""
+    """After a downtime, it waits until the stream has been read, so that a success is known."""
     late = NOON + HOUR + 300
     case = Case(DEPLOY)
     assert case.fail(NOON + 60, now=late) is Reason.MUTED
@@ -181,7 +181,7 @@ def test_a_failure_of_the_silence_that_is_read_after_it() -> None:
 
 
 def test_a_stream_that_stays_behind_does_not_keep_it_for_ever() -> None:
-    """Five minutes after the end it pages with what is known."""
+    """Five minutes after the end it pages based on the known events."""
     case = Case(DEPLOY)
     case.fail(NOON + 60)
     assert case.tick(NOON + HOUR + 299, read_until=NOON + 61) == []
@@ -189,7 +189,7 @@ def test_a_stream_that_stays_behind_does_not_keep_it_for_ever() -> None:
 
 
 def test_ending_a_silence_early_pages_at_once() -> None:
-    """Whoever ends it wants to know."""
+    """Ending a silence early pages immediately."""
     case = Case(DEPLOY)
     case.fail(NOON + 60)
     case.silences.replace([])
@@ -198,7 +198,7 @@ def test_ending_a_silence_early_pages_at_once() -> None:
 
 @pytest.mark.parametrize("restarted_at", [NOON + 120, NOON + 20 * HOUR, NOON + 29 * HOUR])
 def test_what_waits_survives_a_restart(restarted_at: float) -> None:
-    """Another process goes on from what was stored, a silence of a day and more included."""
+    """Another process continues from the stored state, even after a silence of more than a day."""
     long = replace_end(DEPLOY, NOON + 30 * HOUR)
     first = Case(long)
     first.fail(NOON + 60)
@@ -212,7 +212,7 @@ def test_what_waits_survives_a_restart(restarted_at: float) -> None:
 
 
 def minutes(first: float, last: float, name: str = "a1") -> Silence:
-    """A silence from so many minutes after noon until so many."""
+    """A silence between two minutes after noon."""
     return Silence(name, ("shop.*",), "deploy 4711", NOON + 60 * first, NOON + 60 * last)
 
 
@@ -229,7 +229,7 @@ COVERED: dict[str, tuple[list[Silence], float]] = {
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize(("silences", "until"), COVERED.values(), ids=COVERED)
 def test_several_silences_of_a_task(silences: list[Silence], until: float, *, restart: bool) -> None:
-    """It pages once, when none of them covers it any more; also when the monitor is away at the ends of some."""
+    """It pages once, when no silence covers it any more, even if the monitor is down when some of them end."""
     case, kept = Case(*silences), dict[str, Incident]()
     case.fail(NOON + 60)
     for minute in range(2, 200):
@@ -243,7 +243,7 @@ def test_several_silences_of_a_task(silences: list[Silence], until: float, *, re
 
 
 def test_a_silence_that_is_extended() -> None:
-    """Another one with a later end goes on; a shorter one in place of a long one pages at its end."""
+    """A replacement with a later end extends it; with an earlier end, it pages at that end."""
     case = Case(minutes(0, 60))
     case.fail(NOON + 60)
     case.silences.replace([minutes(0, 60), minutes(59, 180, "b2")])
@@ -255,7 +255,7 @@ def test_a_silence_that_is_extended() -> None:
 
 @pytest.mark.parametrize("over", [False, True])
 def test_the_silence_of_an_episode_ends_while_the_monitor_is_down(*, over: bool) -> None:
-    """What still holds then pages, once; what does not is never told."""
+    """An episode that continues then pages once; one that has ended never notifies."""
     rule = Rule("slow", on=Condition.RUNTIME, to=("oncall",))
     first = Case(DEPLOY, rules=[rule])
     slow = Episode(Condition.RUNTIME, "shop.pay", rule, NOON, NOON + 60, "shop.pay runs for 1 min", task="shop.pay")
@@ -274,7 +274,7 @@ def test_the_silence_of_an_episode_ends_while_the_monitor_is_down(*, over: bool)
 
 
 def test_a_silence_ends_in_a_mute_window() -> None:
-    """The window goes on to hold back, and pages when it ends, also on the day on which it is an hour shorter."""
+    """The window continues to suppress, and pages when it ends, even on the day that is an hour shorter."""
     for day in ("2026-03-28", "2026-03-29", "2026-10-25"):
         begins = at(f"{day}T01:30")
         silences = Silences([window("30 1 * * *", 2 * HOUR)], [Silence("a1", ("*",), "r", begins - 60, begins + 60)])
@@ -287,7 +287,7 @@ def test_a_silence_ends_in_a_mute_window() -> None:
 
 
 def test_queues() -> None:
-    """A silence of one queue leaves the task's other queues alone."""
+    """A silence of one queue does not affect the task's other queues."""
     case = Case(Silence("a1", ("*",), "slow disk", NOON, NOON + HOUR, queues=("bulk",)))
     assert case.fail(NOON + 1, queue="bulk") is Reason.MUTED
     assert case.fail(NOON + 2, queue="celery") is Reason.OPENED
@@ -313,14 +313,14 @@ def test_queues() -> None:
     ],
 )
 def test_no_silence_without_an_end_and_a_reason(change: dict[str, object], told: str) -> None:
-    """Each mistake is named."""
+    """Each mistake is reported."""
     asked = {"silence_id": "a", "match": ["shop.*"], "lasting": 60.0, "reason": "deploy", "now": NOON} | change
     with pytest.raises(ValueError, match=told):
         silence_of(**asked)  # type: ignore[arg-type]
 
 
 def test_an_incident_that_waits_may_be_forgotten_for_lack_of_room() -> None:
-    """Nothing is left of it that could fail later."""
+    """Nothing of it remains that could fail later."""
     case = Case(DEPLOY)
     of = Decider(Policy(default=Rule(to=("oncall",))), silences=case.silences, max_incidents=3)
     for number in range(20):
@@ -334,7 +334,7 @@ def test_an_incident_that_waits_may_be_forgotten_for_lack_of_room() -> None:
 
 
 def test_an_episode_of_another_condition_waits_for_the_end_of_the_silence() -> None:
-    """It opens when its judge tells it again; one that is over by then is never told."""
+    """It opens at the next evaluation; an episode that has ended by then never notifies."""
     rule = Rule("slow", on=Condition.RUNTIME, to=("oncall",))
     for over in (False, True):
         case = Case(DEPLOY, rules=[rule])
@@ -352,7 +352,7 @@ def test_an_episode_of_another_condition_waits_for_the_end_of_the_silence() -> N
 
 
 def window(cron: str, lasting: float) -> MuteWindow:
-    """Of every task, in Berlin."""
+    """A mute window for every task, in Berlin."""
     return MuteWindow(("*",), "maintenance", lasting, partial(last_due, cron, BERLIN))
 
 
@@ -378,7 +378,7 @@ def at(text: str) -> float:
     ],
 )
 def test_a_mute_window_lasts_as_long_on_the_days_on_which_clocks_change(time: str, muted: bool) -> None:  # noqa: FBT001
-    """It begins by the local clock, and its length is real time."""
+    """It begins by the local clock, and its length is elapsed time."""
     silences = Silences([window("30 1 * * *", 2 * HOUR)])
     assert silences.cover("shop.pay", "celery", at(time)) is muted
     assert silences.muting(at(time)) == muted
@@ -398,13 +398,13 @@ HOSTILE = [
 
 
 def test_hostile_globs_match_nothing_else() -> None:
-    """Whatever a glob looks like: a failure of another task pages."""
+    """For any glob, a failure of a task that it does not match pages."""
     case = Case(Silence("all", tuple(glob[:255] for glob in HOSTILE), "r", NOON, NOON + HOUR))
     assert case.fail(NOON + 1) is Reason.OPENED
 
 
 def test_globs_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not for each task: with hundreds of silences that would hold up the stream for seconds."""
+    """Not for each task: with hundreds of silences, that would delay the stream by seconds."""
     compiled = []
 
     def counted(globs: tuple[str, ...]) -> object:
@@ -422,7 +422,7 @@ def test_globs_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_mute_window_holds_back_and_pages_at_its_end() -> None:
-    """As a silence."""
+    """It works like a silence."""
     silences = Silences([MuteWindow(("shop.*",), "backup", 600.0, lambda now: now - now % HOUR)])
     of = Decider(replace(Policy(), default=Rule(to=("oncall",))), silences=silences)
     assert of.decide(failed(at=NOON + 30), NOON + 30).reason is Reason.MUTED
@@ -432,5 +432,5 @@ def test_a_mute_window_holds_back_and_pages_at_its_end() -> None:
 
 
 def replace_end(silence: Silence, ends_at: float) -> Silence:
-    """The same with another end."""
+    """The same silence with another end."""
     return Silence(silence.id, silence.match, silence.reason, silence.starts_at, ends_at, silence.queues)

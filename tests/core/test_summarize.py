@@ -191,7 +191,7 @@ def test_executed_is_succeeded_plus_failed() -> None:
 
 
 def test_nothing_executed_has_no_rate() -> None:
-    """A rate of nothing is not zero."""
+    """Without executed tasks, the rate is unknown, not zero."""
     assert make().day.rate is None
 
 
@@ -212,7 +212,7 @@ def test_the_worst_task_comes_first() -> None:
 
 
 def test_days_without_events_are_not_in_the_mean() -> None:
-    """A monitor that is three days old compares with three days."""
+    """A monitor that has run for three days compares with three days."""
     rows = [row(START - back * 86_400, ok=90, failed=back) for back in (1, 2, 3)]
     summary = make([*rows, row(START, failed=1)])
     assert summary.mean is not None
@@ -224,7 +224,7 @@ def test_days_without_events_are_not_in_the_mean() -> None:
 
 
 def test_the_first_day_is_compared_with_nothing() -> None:
-    """Without earlier days there is no comparison, rather than one with zero."""
+    """Without earlier days there is no comparison, instead of one with zero."""
     summary = make([row(START, failed=1), row(START - 8 * 86_400, failed=1), row(END, failed=1)])
     assert summary.day.failed == 1
     assert (summary.before, summary.mean) == (None, None)
@@ -257,7 +257,7 @@ def test_an_error_is_new_when_its_first_failure_is_of_this_day() -> None:
 
 @pytest.mark.parametrize(("counted_since", "new"), [(START - 900, 1), (START, 0), (START + 900, 0), (None, 0)])
 def test_no_error_is_new_on_the_first_day(counted_since: float | None, new: int) -> None:
-    """When counting began on this day, nobody knows which errors there were before."""
+    """If counting began on this day, earlier errors are unknown."""
     groups = [group("few", 2, START + 5.0), group("many", 3, START - 5.0 if new else START + 5.0)]
     summary = make([row(START, "a", failed=5)], groups, counted_since=counted_since)
     assert summary.new_errors == sum(task.new_errors for task in summary.tasks) == new
@@ -276,7 +276,7 @@ def test_a_tasks_exception_is_the_one_of_most_failures() -> None:
 
 
 def test_first_and_last_failure_are_exact_where_something_tells() -> None:
-    """An error group's or incident's own time is taken when it lies in the first or last quarter of an hour."""
+    """The time of an error group or incident is used if it lies in the first or last quarter of an hour."""
     first, last = START + 10 * HOUR, START + 12 * HOUR
     rows = [row(first, failed=1), row(last, failed=1)]
     vague = make(rows).tasks[0]
@@ -288,7 +288,7 @@ def test_first_and_last_failure_are_exact_where_something_tells() -> None:
 
 
 def test_incidents_are_counted_when_opened_and_named_when_undelivered() -> None:
-    """Suppressed incidents and those of other days are not opened; what the receiver lacks is listed with its error."""
+    """Suppressed incidents and those of other days do not count; undelivered ones are listed with their error."""
     rows = [
         sent(incident("a", START, START), START + 1, 3, None),
         sent(incident("b", START + 5.0, START), None, 0, "503"),
@@ -304,7 +304,7 @@ def test_incidents_are_counted_when_opened_and_named_when_undelivered() -> None:
 
 
 def test_a_storm_is_no_incident_of_a_task_with_its_name() -> None:
-    """A task may be called so; the storm counts for the day, but not for that task, nor do its times."""
+    """The storm counts for the day, but its incident and times do not apply to a task with the same name."""
     storm = structs.replace(incident("storm", START + 1.0, START + 2.0), reason=Reason.STORM_OPENED)
     summary = make([row(START, "storm", failed=1)], incidents=[sent(storm, START + 3, 3, None)])
     assert summary.incidents.opened == 1
@@ -313,7 +313,7 @@ def test_a_storm_is_no_incident_of_a_task_with_its_name() -> None:
 
 
 def test_lost_tasks_are_those_of_the_day() -> None:
-    """Counted between its start and its end, most first. A day with nothing else is not a quiet one."""
+    """Those between start and end of the day, most first. A day with lost tasks is not a quiet one."""
     before = {"uptime_seconds": 0.0, "lost.a": 2.0, "lost.b": 1.0}
     after = {"uptime_seconds": 86_400.0, "lost.a": 3.0, "lost.b": 1.0, "lost.c": 4.0}
     summary = make(counters=(before, after))
@@ -323,7 +323,7 @@ def test_lost_tasks_are_those_of_the_day() -> None:
 
 
 def test_without_anybody_to_page_nothing_is_undelivered() -> None:
-    """Incidents that are only kept and shown are no cause for alarm."""
+    """Incidents that are only stored and shown do not count as undelivered."""
     opened = sent(incident("a", START, START), None, 0, "no routing key is configured")
     summary = make(incidents=[opened], paging=False)
     assert (summary.incidents.opened, summary.incidents.undelivered) == (1, ())
@@ -348,7 +348,7 @@ def test_without_anybody_to_page_nothing_is_undelivered() -> None:
 def test_a_day_that_was_not_watched_is_not_a_good_day(
     opening: dict[str, float], closing: dict[str, float], *, complete: bool, unknown: bool
 ) -> None:
-    """Zero failures are trusted only if the monitor ran, was subscribed, and missed nothing it knows of."""
+    """Zero failures are trusted only if the monitor ran, was subscribed, and knows of no lost events."""
     summary = make(counters=(opening, closing))
     assert (summary.health.complete, summary.unknown, summary.quiet) == (complete, unknown, complete)
 
@@ -368,14 +368,14 @@ def test_a_day_that_was_not_watched_is_not_a_good_day(
 def test_a_day_that_was_not_read_to_its_end_is_not_a_good_day(
     read_until: float | None, now: float, unread: float, *, complete: bool, unknown: bool
 ) -> None:
-    """What the broker may still hold of a day that is over is in doubt; of a day that goes on it is not asked."""
+    """Events of a finished day may still be in the broker; for the current day this is not checked."""
     summary = make(counters=({}, {"uptime_seconds": min(now, END) - START}), now=now, read_until=read_until)
     assert summary.health.unread == unread
     assert (summary.health.complete, summary.unknown) == (complete, unknown)
 
 
 def test_health_is_what_the_counters_grew_by() -> None:
-    """Restarts, gaps, unobserved and unnamed are differences, and time is bounded by the day's."""
+    """Restarts, gaps, unobserved and unnamed are differences, and times are limited to the day."""
     opening = {
         "uptime_seconds": 10.0,
         "stream_gap_seconds": 5.0,
@@ -397,14 +397,14 @@ def test_health_is_what_the_counters_grew_by() -> None:
 
 
 def test_a_day_that_is_not_over_is_measured_until_now() -> None:
-    """At noon twelve hours of watching are complete."""
+    """At noon, twelve monitored hours are complete."""
     noon = START + 12.0 * HOUR
     summary = make(counters=({}, {"uptime_seconds": 12.0 * HOUR}), now=noon)
     assert (summary.over, summary.health.elapsed, summary.health.complete) == (False, 12.0 * HOUR, True)
 
 
 def test_the_document_is_json_with_times_in_utc_and_rates() -> None:
-    """The API's document can be encoded, and says what the summary says."""
+    """The API's document can be encoded, and has the values of the summary."""
     sample = Failure("id", "a", "q", "celery@box", START + 1.0, "E", "msg", "tb", "g", None, "opened")
     seen = GroupRow("g", "a", "E", "a.py:f", START + 1.0, START + 1.0, 1, sample)
     late = IncidentRow(incident("a", START + 1.0, START + 2.0))
@@ -421,7 +421,7 @@ def test_the_document_is_json_with_times_in_utc_and_rates() -> None:
 
 
 def test_missed_schedules_and_silenced_failures_are_of_the_day() -> None:
-    """Differences of their counters; the most first, and what is not known last."""
+    """They are differences of their counters; the largest first, unknown ones last."""
     opening = {"missed.a": 3.0, "unjudged.c": 1.0, "silenced_failures": 10.0, "missed.same": 5.0}
     closing = {"missed.a": 4.0, "missed.b": 2.0, "unjudged.c": 2.0, "silenced_failures": 15.0, "missed.same": 5.0}
     summary = make(counters=(opening, closing))

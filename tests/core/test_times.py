@@ -18,11 +18,11 @@ NOON = 1_795_435_200.0
     ],
 )
 def test_times_are_written_in_utc(at: float, seconds: str, milliseconds: str, auto: str) -> None:
-    """As finely as is asked for, cut off like a clock's display and never ahead of the time."""
+    """With the requested precision, truncated like a clock's display and never ahead of the time."""
     assert (rfc3339(at), rfc3339(at, "milliseconds"), rfc3339(at, "auto")) == (seconds, milliseconds, auto)
 
 
 @pytest.mark.parametrize("at", [None, math.nan, math.inf, -math.inf, -0.5, LATEST_TIMESTAMP + 1, 1e300])
 def test_what_no_calendar_has_is_not_written(at: float | None) -> None:
-    """Callers leave it out; it costs nothing else."""
+    """Callers omit it; nothing else is affected."""
     assert rfc3339(at) is None

@@ -1,4 +1,4 @@
-"""What is remembered of a task."""
+"""Tracking of tasks."""
 
 import random
 import sys
@@ -18,7 +18,7 @@ from tests.builders import NOON, event
 
 
 def tracker(**changes: object) -> Tracker:
-    """With room for everything."""
+    """A tracker with a large limit."""
     values = {"max_tasks": 1000, "max_age": 86_400.0, "linger": 60.0, **changes}
     made = Tracker(**values)  # type: ignore[arg-type]  # the values above
     made.tick(NOON)
@@ -26,7 +26,7 @@ def tracker(**changes: object) -> Tracker:
 
 
 def feed(to: Tracker, *kinds: str, uuid: str = "u1", name: str | None = "a.b") -> list[bool]:
-    """Apply events a second apart; for each whether it counts. sent and received carry the name."""
+    """Apply events a second apart; returns whether each counts. sent and received contain the name."""
     counted = []
     for second, kind in enumerate(kinds):
         named = kind in {"sent", "received"}
@@ -58,21 +58,21 @@ ORDERS = [
 
 @pytest.mark.parametrize(("kinds", "stage"), ORDERS, ids=[kinds for kinds, _ in ORDERS])
 def test_stages(kinds: str, stage: Stage) -> None:
-    """Whatever the order of events, each counts, and the task is at the stage that the table says."""
+    """For any order of events, each counts, and the task has the stage of the table."""
     to = tracker()
     assert all(feed(to, *kinds.split()))
     assert to.tasks["u1"].stage == stage
 
 
 def test_every_pair_of_stage_and_event_has_a_result() -> None:
-    """Any order of any events is accepted."""
+    """Events are accepted in any order."""
     for seed in range(300):
         order = random.Random(seed).choices([kind.removeprefix("task-") for kind in KINDS], k=30)
         feed(tracker(), *order)
 
 
 def test_a_success_is_forgotten_at_once() -> None:
-    """Nothing can follow it when its task-sent was seen, or its fleet sends none."""
+    """No event can follow it if its task-sent was seen, or if its fleet sends none."""
     to = tracker()
     feed(to, "sent", "received", "started", "succeeded")
     feed(to, "received", "started", "succeeded", uuid="u2", name="never.sent")
@@ -80,7 +80,7 @@ def test_a_success_is_forgotten_at_once() -> None:
 
 
 def test_a_success_before_its_task_sent_lingers() -> None:
-    """Else the late task-sent would be kept for days as a task that waits."""
+    """Otherwise the late task-sent would be tracked for days as a waiting task."""
     to = tracker()
     feed(to, "sent", "received", "started", "succeeded", uuid="other")
     feed(to, "received", "started", "succeeded", uuid="late")
@@ -94,7 +94,7 @@ def test_a_success_before_its_task_sent_lingers() -> None:
 
 @pytest.mark.parametrize("kind", ["failed", "succeeded"])
 def test_a_twin_is_not_counted(kind: str) -> None:
-    """Celery 5.7 sends the failure of a hard limit twice: the second one is told apart."""
+    """Celery 5.7 sends the failure of a hard limit twice: the duplicate is recognised."""
     to = tracker()
     feed(to, "sent", uuid="other")
     assert feed(to, "received", "started", kind, kind)[-2:] == [True, False]
@@ -107,7 +107,7 @@ def test_a_failure_of_another_attempt_is_counted() -> None:
 
 
 def test_a_twin_after_a_restart_is_not_counted() -> None:
-    """Ended tasks that linger are saved and restored with their stage."""
+    """Lingering ended tasks are stored and restored with their stage."""
     before = tracker()
     feed(before, "received", "started", "failed")
     saved, _ = before.take()
@@ -119,7 +119,7 @@ def test_a_twin_after_a_restart_is_not_counted() -> None:
 
 
 def test_names_survive_a_restart() -> None:
-    """A failure after it has the name that came before it."""
+    """A failure after the restart has the name from before."""
     before = tracker()
     feed(before, "received", "started")
     saved, _ = before.take()
@@ -138,7 +138,7 @@ def test_what_began_and_ended_within_a_flush_is_never_saved() -> None:
 
 
 def test_saved_entries_are_deleted_at_their_end() -> None:
-    """And written again when they change."""
+    """They are written again when they change."""
     to = tracker()
     feed(to, "sent", "received")
     saved, gone = to.take()
@@ -151,7 +151,7 @@ def test_saved_entries_are_deleted_at_their_end() -> None:
 
 
 def test_what_was_taken_does_not_change_any_more() -> None:
-    """A flush that is written late must not contain what came after it."""
+    """A flush that is written late must not contain later changes."""
     to = tracker()
     feed(to, "received")
     ((_, ref),) = to.take()[0]
@@ -160,7 +160,7 @@ def test_what_was_taken_does_not_change_any_more() -> None:
 
 
 def test_waits() -> None:
-    """Started less sent, less the ETA where there is one; nothing where it is not known."""
+    """The time from sending (or the ETA) to the start; None if it is unknown."""
     to = tracker()
     to.advance(event("sent", "plain", NOON, name="a"), 0)
     to.advance(event("sent", "later", NOON, name="a", eta="2023-11-15T12:00:30+00:00"), 0)
@@ -170,7 +170,7 @@ def test_waits() -> None:
 
 
 def test_the_wait_of_a_retry_is_its_own() -> None:
-    """It counts from the second task-sent, though that comes before task-retried."""
+    """It counts from the second task-sent, even if that arrives before task-retried."""
     to = tracker()
     feed(to, "sent", "received", "started")
     to.advance(event("sent", at=NOON + 10, name="a.b", eta="2023-11-15T12:00:20+00:00"), 0)
@@ -182,7 +182,7 @@ def test_the_wait_of_a_retry_is_its_own() -> None:
 
 
 def test_a_late_task_sent_starts_no_wait() -> None:
-    """It is of the attempt that has begun."""
+    """It belongs to the attempt that has already started."""
     to = tracker()
     to.advance(event("received", at=NOON + 1, name="a"), RECEIVED)
     to.advance(event("started", at=NOON + 2), STARTED)
@@ -192,7 +192,7 @@ def test_a_late_task_sent_starts_no_wait() -> None:
 
 @pytest.mark.parametrize("eta", ["soon", "", "2023-99-99", "9999-12-31T23:59:59-23:00"])
 def test_a_bad_eta_is_no_eta(eta: str) -> None:
-    """It is hostile input as everything else."""
+    """It is hostile input like everything else."""
     to = tracker()
     to.advance(event("sent", name="a", eta=eta), 0)
     step = to.advance(event("started", at=NOON + 1), STARTED)
@@ -211,7 +211,7 @@ def test_runtime_is_measured_where_the_event_has_none() -> None:
 
 @pytest.mark.parametrize("step", [-3600.0, 3600.0])
 def test_what_lingers_goes_when_its_time_is_over_whatever_the_clock_does(step: float) -> None:
-    """The clock is set by an hour: neither a pile of an hour's ends, nor a twin that is counted."""
+    """If the clock is set by an hour, ended tasks do not pile up and duplicates are not counted."""
     to, now = tracker(), NOON
     for second in range(300):
         now += 1.0 + (step if second == 100 else 0.0)
@@ -222,7 +222,7 @@ def test_what_lingers_goes_when_its_time_is_over_whatever_the_clock_does(step: f
 
 
 def test_bounded() -> None:
-    """Above max_tasks the oldest go, and are counted."""
+    """Above max_tasks, the oldest tasks are dropped and counted."""
     to = tracker(max_tasks=100)
     for number in range(150):
         feed(to, "received", uuid=f"u{number}")
@@ -233,7 +233,7 @@ def test_bounded() -> None:
 
 
 def test_expires() -> None:
-    """What was not heard of for max_age goes; what was stays."""
+    """Tasks without events for max_age are dropped; others stay."""
     to = tracker(max_age=3600.0)
     feed(to, "received", uuid="old")
     to.tick(NOON + 3000)
@@ -243,7 +243,7 @@ def test_expires() -> None:
 
 
 def test_one_that_goes_on_for_ever_does_not_keep_the_others() -> None:
-    """A task that retries every minute is the oldest entry: what came after it and never ended expires all the same."""
+    """A task that retries every minute is the oldest entry; newer ones without an end still expire."""
     to = tracker(max_age=3600.0)
     feed(to, "received", uuid="endless")
     feed(to, "received", uuid="leaked")
@@ -254,7 +254,7 @@ def test_one_that_goes_on_for_ever_does_not_keep_the_others() -> None:
 
 
 def test_the_oldest_go_first_also_after_a_restart() -> None:
-    """However the store orders them."""
+    """Regardless of the store's order."""
     before = tracker()
     for number in range(100):
         before.tick(NOON + number * 60)
@@ -268,7 +268,7 @@ def test_the_oldest_go_first_also_after_a_restart() -> None:
 
 
 def test_what_is_over_is_not_kept_for_a_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hours without a flush on a stream that goes on cost no memory for tasks that began and ended in them."""
+    """Hours without a flush use no memory for tasks that start and end meanwhile."""
     monkeypatch.setattr(entries, "RecentTasks", partial(RecentTasks, 1000))
     to, held = tracker(), []
     tracemalloc.start()
@@ -282,7 +282,7 @@ def test_what_is_over_is_not_kept_for_a_store_that_is_away(monkeypatch: pytest.M
 
 
 def test_what_the_fleet_says_names_what_began_before() -> None:
-    """And never overwrites what the stream said."""
+    """It never overwrites data of the stream."""
     to = tracker()
     feed(to, "sent", uuid="known", name="by.event")
     feed(to, "started", uuid="nameless")
@@ -295,7 +295,7 @@ def test_what_the_fleet_says_names_what_began_before() -> None:
 
 
 def test_what_the_fleet_says_is_saved() -> None:
-    """Also of a task whose name was known and whose queue was not."""
+    """Even for a task whose name was known and whose queue was not."""
     to = tracker()
     feed(to, "received")
     to.take()
@@ -304,7 +304,7 @@ def test_what_the_fleet_says_is_saved() -> None:
 
 
 def test_names_are_shared_and_cleaned() -> None:
-    """One string for all entries of a task; cut and printable."""
+    """All entries of a task share one string, which is shortened and printable."""
     to = tracker()
     for uuid in ("u1", "u2"):
         feed(to, "received", uuid=uuid, name=f"a.{'b' * len(uuid)}")
@@ -314,7 +314,7 @@ def test_names_are_shared_and_cleaned() -> None:
 
 
 def test_long_names_are_not_kept_whole() -> None:
-    """Thousands of names of a megabyte each are a matter of some hundred bytes each, and two of them stay two."""
+    """Thousands of names of a megabyte use a few hundred bytes each, and different names stay different."""
     to = tracker()
     tracemalloc.start()
     for number in range(20):
@@ -327,7 +327,7 @@ def test_long_names_are_not_kept_whole() -> None:
 
 
 def test_arguments_are_bounded() -> None:
-    """In bytes: those of the oldest tasks go, and are counted."""
+    """In bytes: the arguments of the oldest tasks are dropped and counted."""
     to = tracker(capture_arguments=True, max_argument_bytes=100_000)
     for number in range(100):
         to.advance(event("received", f"u{number}", name="a", args="(1,)" * 2000, kwargs="\U0001f600" * 5000), RECEIVED)
@@ -342,7 +342,7 @@ def test_arguments_are_bounded() -> None:
 
 
 def test_long_ids_are_cut_and_stay_apart() -> None:
-    """255 characters may be a kilobyte; an answer of the worker finds the task all the same."""
+    """255 characters may be a kilobyte; a worker's answer still matches the task."""
     to = tracker()
     ids = [f"{end}".rjust(255, "\U0001f600") for end in ("1", "2")]
     for uuid in ids:
@@ -353,7 +353,7 @@ def test_long_ids_are_cut_and_stay_apart() -> None:
 
 
 def test_memory_runs_short() -> None:
-    """Tasks with long names of their own are forgotten first; a fleet without them gives up its oldest."""
+    """Tasks with unique long names are forgotten first; without such tasks, the oldest."""
     to = tracker(max_tasks=10_000)
     for number in range(100):
         to.advance(event("received", f"u{number}", name="a.b"), RECEIVED)
@@ -367,7 +367,7 @@ def test_memory_runs_short() -> None:
 
 
 def test_arguments_are_kept_only_when_asked_for() -> None:
-    """And forgotten with their task."""
+    """They are dropped with their task."""
     kept = tracker(capture_arguments=True)
     for to in (kept, tracker()):
         to.advance(event("received", name="a", args="(1,)", kwargs="{}"), RECEIVED)
@@ -378,7 +378,7 @@ def test_arguments_are_kept_only_when_asked_for() -> None:
 
 
 def test_a_reference_is_small() -> None:
-    """A million of them fit in 400 MB, each with its id, its place in the table and the times of three events."""
+    """A million entries fit in 400 MB, with ID, table slot and the times of three events."""
     tasks = {str(number): None for number in range(1_000_000 // 2)}
     place = sys.getsizeof(tasks) / len(tasks)
     assert TaskRef.__basicsize__ + sys.getsizeof(str(uuid4())) + place + 3 * sys.getsizeof(0.5) <= 400

@@ -1,4 +1,4 @@
-"""A fleet whose events cannot be read is problem of; a stray message is not."""
+"""Reports a fleet whose events cannot be decoded, but not single messages."""
 
 import msgspec
 
@@ -20,7 +20,7 @@ def _monitor(*chunks: list[Delivery], step: float = 30.0) -> Monitor:
 
 
 def test_a_fleet_that_sends_pickles() -> None:
-    """What comes, and what to change, is said for as long as most of it cannot be read."""
+    """The format and the remedy are reported as long as most events cannot be decoded."""
     problem = _monitor([PICKLE] * 5).undecodable.problem
     assert problem is not None
     assert "5 of 5 messages" in problem
@@ -30,20 +30,20 @@ def test_a_fleet_that_sends_pickles() -> None:
 
 
 def test_a_stray_message_is_no_fault() -> None:
-    """Nor are some among many, or ones of long ago."""
+    """Nor are a few among many, or old ones."""
     assert _monitor([PICKLE] * 2).undecodable.problem is None
     assert _monitor([PICKLE] * 5 + [READ] * 6).undecodable.problem is None
     assert _monitor([PICKLE] * 5, *[[]] * 12).undecodable.problem is None
 
 
 def test_compressed_events() -> None:
-    """They are problem as such."""
+    """They are reported as compressed."""
     problem = _monitor([msgspec.structs.replace(READ, refused="compressed")] * 3).undecodable.problem
     assert "compressed" in (problem or "")
 
 
 def test_probes_are_not_the_fleet() -> None:
-    """What the monitor sends itself does not make a fleet readable; nor does a clock that is set back."""
+    """The monitor's own events do not make a fleet decodable, nor does a clock that is set back."""
     probe = Delivery(body(raw("sent") | {"type": "monitor-probe", "probe_number": 1, "probe_instance": 1}))
     assert _monitor([PICKLE] * 3 + [probe] * 20).undecodable.problem is not None
     assert _monitor([PICKLE] * 3, [PICKLE], step=-30.0).undecodable.problem is None

@@ -1,4 +1,4 @@
-"""Events whose task has no name yet: they wait for it, bounded, through restarts, and are counted once."""
+"""Events of unnamed tasks wait for the name, bounded and across restarts, and are counted once."""
 
 import random
 from collections import Counter
@@ -16,7 +16,7 @@ WAIT = Limits().name_wait
 
 
 def monitor(restored: Restored | None = None, now: float = NOON, *, asked: bool = True, **limits: object) -> Monitor:
-    """Connected; ``asked``: the workers have said what they hold, which was nothing."""
+    """A connected monitor. ``asked``: the workers have answered that they hold no tasks."""
     made = Monitor(replace(Limits(), **limits), restored or Restored(), now)  # type: ignore[arg-type]
     made.connected(acknowledges=True)
     if asked:
@@ -25,12 +25,12 @@ def monitor(restored: Restored | None = None, now: float = NOON, *, asked: bool 
 
 
 def feed(to: Monitor, *events: dict[str, object], now: float = NOON) -> None:
-    """Events, a message each."""
+    """Apply events, one per message."""
     to.receive([Delivery(body(one)) for one in events], now)
 
 
 def counts(of: Monitor) -> Counter[str]:
-    """All series together, as ``name kind``."""
+    """The sum of all series, as ``name kind``."""
     found: Counter[str] = Counter()
     for series in of.snapshot().series:
         found.update({f"{series.key.name} {kind}": n for kind, n in zip(COUNTS, series.counts, strict=True)})
@@ -43,7 +43,7 @@ ENDS = [kind for kind in COUNTS if kind not in {"sent", "received"}]
 @pytest.mark.parametrize("kind", ENDS)
 @pytest.mark.parametrize("namer", ["sent", "received", "inspect"])
 def test_a_name_that_comes_later_names_what_waited(kind: str, namer: str) -> None:
-    """Every kind of event, by the client's event, the worker's, or its answer; and nothing is unknown."""
+    """Every kind of event is named by the client's event, the worker's event or its answer; nothing is unknown."""
     of = monitor()
     feed(of, raw(kind, exception="ValueError('no')"))
     assert not counts(of)
@@ -59,7 +59,7 @@ def test_a_name_that_comes_later_names_what_waited(kind: str, namer: str) -> Non
 
 
 def test_what_nothing_names_is_unknown_in_time() -> None:
-    """Not before its time is over, and then it is judged as any failure, at its own time."""
+    """After its wait it is evaluated like any failure, with its own time."""
     of = monitor()
     feed(of, raw("failed", exception="ValueError('no')"), raw("started", "u2"), raw("received", "u3"))
     pass_time(of, int(WAIT) - 1)
@@ -74,14 +74,14 @@ def test_what_nothing_names_is_unknown_in_time() -> None:
 
 
 def test_nothing_waits_when_the_setting_is_0() -> None:
-    """It is unknown at once."""
+    """It is counted as unknown immediately."""
     of = monitor(name_wait=0.0)
     feed(of, raw("failed"))
     assert counts(of) == {"unknown failed": 1}
 
 
 def test_after_a_connection_it_waits_for_the_workers_answer() -> None:
-    """Bounded: four times as long, should nobody answer."""
+    """At most four times as long if no worker answers."""
     of = monitor(asked=False)
     feed(of, raw("failed"))
     pass_time(of, int(WAIT * 3))
@@ -98,7 +98,7 @@ def test_after_a_connection_it_waits_for_the_workers_answer() -> None:
 
 
 def test_the_workers_are_asked_for_what_they_hold_only() -> None:
-    """Until they were asked."""
+    """Until the workers have been queried."""
     of = monitor()
     feed(of, raw("failed"), raw("revoked", "u2"))
     wanted = [of.has_unnamed]
@@ -116,7 +116,7 @@ def test_an_unregistered_task_is_named_by_its_failure() -> None:
 
 
 def test_the_twin_of_a_waiting_failure_is_no_failure() -> None:
-    """It is told apart when it comes, not when it is counted."""
+    """It is recognised when it arrives, not when it is counted."""
     of = monitor()
     feed(of, raw("failed"), raw("failed"))
     feed(of, raw("sent", name="shop.pay", queue="pay"))
@@ -124,7 +124,7 @@ def test_the_twin_of_a_waiting_failure_is_no_failure() -> None:
 
 
 def test_too_many_are_unknown_before_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By number and by size, the oldest first; each is counted, and the bound says that it cut."""
+    """Limited by number and size, oldest first; each is counted, and the exceeded limit is reported."""
     monkeypatch.setattr(unnamed, "MAX_EVENTS", 10)
     of = monitor()
     feed(of, *(raw("started", f"u{number}") for number in range(25)))
@@ -137,7 +137,7 @@ def test_too_many_are_unknown_before_their_time(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_name_forged_for_another_worker_is_second_choice() -> None:
-    """What waits takes the name that its own worker tells, where it tells one."""
+    """A waiting event takes the name from its own worker, if there is one."""
     of = monitor()
     feed(of, raw("started"))
     of.learn_tasks([FleetTask("u1", "shop.pay", "pay", NOON)])
@@ -147,7 +147,7 @@ def test_a_name_forged_for_another_worker_is_second_choice() -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_kills_while_events_wait(seed: int) -> None:
-    """Whatever is killed and whenever, each event is counted once, and under its name."""
+    """For kills at any time, each event is counted once and under its name."""
     chance = random.Random(seed)
     bodies = [
         body(raw(kind, f"u{number}", name=f"task{number % 3}" if kind == "sent" else None, queue="q"))
@@ -175,7 +175,7 @@ def test_kills_while_events_wait(seed: int) -> None:
 
 
 def test_a_restart_does_not_begin_the_wait_anew() -> None:
-    """A process that ends every few seconds pages all the same."""
+    """A process that is restarted every few seconds still pages."""
     store, of = Stored(), monitor()
     feed(of, raw("failed"))
     for second in range(0, 60, 6):

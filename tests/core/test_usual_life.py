@@ -1,4 +1,4 @@
-"""The short ways of ``Tracker.advance`` for the usual life of a task do what the general one does."""
+"""The fast path of ``Tracker.advance`` gives the same results as the general one."""
 
 import random
 from copy import copy
@@ -16,7 +16,7 @@ LATE = "2026-11-23T13:00:00+00:00"
 
 
 def tracker(*, capture_arguments: bool, keep_ended: bool) -> tuple[Tracker, list[Any]]:
-    """One, and the ends that it tells."""
+    """A tracker and the ends that it reports."""
     ended: list[Any] = []
 
     def end(run: tuple[Any, ...]) -> None:
@@ -32,7 +32,7 @@ def tracker(*, capture_arguments: bool, keep_ended: bool) -> tuple[Tracker, list
 
 
 def stream(chance: random.Random) -> list[Event]:
-    """Mostly lives in their order, with other kinds, workers and odd fields among them."""
+    """Mostly complete runs in order, mixed with other kinds, workers and odd fields."""
     events = []
     for number in range(60):
         kind = USUAL[number % 4] if chance.random() < 0.8 else chance.choice(list(KINDS)).removeprefix("task-")
@@ -58,7 +58,7 @@ def stream(chance: random.Random) -> list[Event]:
 
 @pytest.mark.parametrize("capture_arguments", [False, True])
 def test_same_as_the_general_way(*, capture_arguments: bool) -> None:
-    """Results, entries, ends, slow runs, arguments, queues, and what is to be stored, after each event."""
+    """Results, entries, ends, slow runs, arguments, queues, and stored changes are equal after each event."""
     for seed in range(150):
         quick, quick_ended = tracker(capture_arguments=capture_arguments, keep_ended=seed % 2 == 0)
         plain, plain_ended = tracker(capture_arguments=capture_arguments, keep_ended=seed % 2 == 0)

@@ -1,4 +1,4 @@
-"""Which runs of a worker need no further look."""
+"""Which runs of a worker need no further check."""
 
 import math
 from types import SimpleNamespace
@@ -49,7 +49,7 @@ def test_runs_after_safe_after_are_neither_ended_nor_lost(
     started_at: float,
     silent_for: float,
 ) -> None:
-    """Whatever is known of the worker, and was known before, every question would be answered with no."""
+    """For any state of the worker, now and before, both answers would be no."""
     known: dict[str, Liveness | None] = {}
     liveness = WorkerLiveness(cast("Workers", SimpleNamespace(liveness=known.get)), _PURGE)
     if answered:
@@ -62,7 +62,7 @@ def test_runs_after_safe_after_are_neither_ended_nor_lost(
 
 
 def test_a_worker_that_is_heard_is_safe() -> None:
-    """Else every run would be looked at closely: it is the usual case that must be cheap."""
+    """Otherwise every run would need a full check: the usual case must be cheap."""
     liveness = WorkerLiveness(cast("Workers", SimpleNamespace(liveness=lambda _: _QUIET)), _PURGE)
     assert liveness.safe_after("w", 60.0, _WATCHED) == 0.0
     silent = _QUIET._replace(last_seen=_WATCHED - 60.0)

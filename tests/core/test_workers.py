@@ -1,4 +1,4 @@
-"""Workers and the audit of what the stream did not show."""
+"""Workers, and the audit of unobserved tasks."""
 
 import tracemalloc
 
@@ -11,17 +11,17 @@ from tests.builders import NOON
 
 
 def beat(processed: int = 0, kind: str = HEARTBEAT, host: str = "w1@box", at: float = NOON, pid: int = 7) -> Event:
-    """A worker's own event."""
+    """A worker event."""
     return Event(type=kind, timestamp=at, hostname=host, processed=processed, active=1, pid=pid, sw_ver="5.7.0")
 
 
 def workers() -> Workers:
-    """With the default times."""
+    """With the default timeouts."""
     return Workers(timeout=300.0, purge=600.0)
 
 
 def unobserved(of: Workers, *heartbeats: tuple[int, int]) -> int:
-    """(started events seen before it, processed in it) for each heartbeat → what counts as unobserved."""
+    """(started events before it, its processed count) for each heartbeat → the unobserved tasks."""
     for started, processed in heartbeats:
         for _ in range(started):
             of.started("w1@box")
@@ -41,7 +41,7 @@ AUDITS = {
 
 @pytest.mark.parametrize(("heartbeats", "lost"), AUDITS.values(), ids=AUDITS)
 def test_audit_of_a_worker_seen_from_its_start(heartbeats: list[tuple[int, int]], lost: int) -> None:
-    """Processed less seen, as the least of three heartbeats in a row."""
+    """Processed minus observed, as the minimum of three consecutive heartbeats."""
     of = workers()
     of.hear(beat(0, ONLINE), NOON)
     of.take()
@@ -50,14 +50,14 @@ def test_audit_of_a_worker_seen_from_its_start(heartbeats: list[tuple[int, int]]
 
 
 def test_a_worker_that_was_there_before() -> None:
-    """What it had processed before it was seen is no loss, though part of it may still arrive."""
+    """Tasks that it processed before it was seen are no loss, even if their events arrive later."""
     of = workers()
     assert unobserved(of, (0, 100), (3, 103), (2, 103), (0, 103), (0, 103)) == 0
     assert unobserved(of, (0, 110), (0, 110), (0, 110)) == 7
 
 
 def test_a_restarted_worker_counts_from_zero() -> None:
-    """Its processed starts again; what was lost before stays counted. In a gap its beginning may go by unseen."""
+    """Its processed count starts again; earlier losses stay counted. A gap may hide its start."""
     of = workers()
     of.hear(beat(0, ONLINE), NOON)
     assert unobserved(of, (0, 4), (0, 4), (0, 4)) == 4
@@ -68,7 +68,7 @@ def test_a_restarted_worker_counts_from_zero() -> None:
 
 
 def test_a_worker_that_connects_again_counts_on() -> None:
-    """It says that it is online, once more, in the middle of its run: nothing was lost."""
+    """It sends worker-online again in the middle of its run: nothing was lost."""
     of = workers()
     of.hear(beat(0, ONLINE), NOON)
     assert unobserved(of, (4, 4), (0, 4), (0, 4)) == 0
@@ -78,7 +78,7 @@ def test_a_worker_that_connects_again_counts_on() -> None:
 
 
 def test_another_process_id_is_another_run() -> None:
-    """Though it has counted further than the last one had; what it began before its first heartbeat was seen."""
+    """Even if its count is higher than the last one's; tasks started before its first heartbeat were observed."""
     of = workers()
     of.hear(beat(0, ONLINE), NOON)
     assert unobserved(of, (4, 4), (0, 4), (0, 4)) == 0
@@ -90,7 +90,7 @@ def test_another_process_id_is_another_run() -> None:
 
 
 def test_a_run_that_ends_takes_along_what_it_had_buffered() -> None:
-    """Killed between two heartbeats: its last difference counts, when another run begins or it stays silent."""
+    """Killed between heartbeats: its last difference counts when another run begins or it stays silent."""
     successor, silence = workers(), workers()
     for of in (successor, silence):
         of.hear(beat(0, ONLINE), NOON)
@@ -105,7 +105,7 @@ def test_a_run_that_ends_takes_along_what_it_had_buffered() -> None:
 
 
 def test_the_farewell_of_a_run_that_has_a_successor() -> None:
-    """A pod that takes its time to end does not mark the one that replaced it as down."""
+    """A pod that ends slowly does not mark its replacement as down."""
     of = workers()
     of.hear(beat(5), NOON)
     of.hear(beat(0, ONLINE, pid=8), NOON)
@@ -114,7 +114,7 @@ def test_the_farewell_of_a_run_that_has_a_successor() -> None:
 
 
 def test_without_a_stream_nobody_is_silent() -> None:
-    """An outage of the broker longer than the purge drops nobody: what was lost in it is counted after it."""
+    """A broker outage longer than the purge drops no worker, and losses in it are counted afterwards."""
     of = workers()
     of.hear(beat(0, ONLINE), NOON)
     assert unobserved(of, (4, 4), (0, 4), (0, 4)) == 0
@@ -125,12 +125,12 @@ def test_without_a_stream_nobody_is_silent() -> None:
 
 
 def processed(of: Workers) -> int:
-    """What is shown for the one host."""
+    """The count of the only host."""
     return sum(one.processed_before + one.processed for one in of.snapshot())
 
 
 def test_what_a_host_has_begun_never_falls() -> None:
-    """Neither when one of its workers begins anew, nor when one is dropped: another on the host takes it over."""
+    """Neither when a worker restarts nor when one is dropped: another on the host takes it over."""
     of = workers()
     for host in ("w1@box", "w2@box"):
         of.hear(beat(0, ONLINE, host), 0)
@@ -153,7 +153,7 @@ def test_what_a_host_has_begun_never_falls() -> None:
 
 @pytest.mark.parametrize("pids", [(1, 1, 1), (1, 7, 8)], ids=["one process id", "three process ids"])
 def test_processes_that_share_a_name(pids: tuple[int, ...]) -> None:
-    """Replicas with a fixed node name: nothing counts as lost, and none arrives anew with each heartbeat."""
+    """Replicas with a fixed node name: nothing counts as lost, and heartbeats do not count as new workers."""
     of = workers()
     arrivals = 0
     shown = []
@@ -169,7 +169,7 @@ def test_processes_that_share_a_name(pids: tuple[int, ...]) -> None:
 
 
 def test_a_run_whose_beginning_was_not_seen() -> None:
-    """Ten heartbeats in a row that tell less are another run, though nothing told of its beginning."""
+    """Ten consecutive heartbeats with a lower count are another run, even without its start."""
     of = workers()
     of.hear(beat(0, ONLINE), NOON)
     assert unobserved(of, (40, 40), (0, 40), (0, 40)) == 0
@@ -180,7 +180,7 @@ def test_a_run_whose_beginning_was_not_seen() -> None:
 
 
 def test_the_survivor_of_a_shared_name() -> None:
-    """When the one that was followed says goodbye, the other one is the worker."""
+    """When the tracked process sends worker-offline, the other one is the worker."""
     of = workers()
     of.hear(beat(300, pid=7), NOON)
     of.hear(beat(0, ONLINE, pid=8), NOON)
@@ -193,7 +193,7 @@ def test_the_survivor_of_a_shared_name() -> None:
 
 
 def test_the_audit_goes_on_after_a_restart_of_the_monitor() -> None:
-    """What the worker did in between is unobserved."""
+    """Tasks that the worker ran in between are unobserved."""
     before = workers()
     before.hear(beat(0, ONLINE), NOON)
     unobserved(before, (3, 3), (0, 3), (0, 3))
@@ -206,7 +206,7 @@ def test_the_audit_goes_on_after_a_restart_of_the_monitor() -> None:
 
 
 def test_after_a_long_absence_of_the_monitor_nobody_is_up() -> None:
-    """Until it is heard of again."""
+    """Until the worker sends again."""
     before, after = workers(), workers()
     before.hear(beat(), NOON)
     after.restore(before.take()[0], NOON + 301)
@@ -216,14 +216,14 @@ def test_after_a_long_absence_of_the_monitor_nobody_is_up() -> None:
 
 
 def test_comes_and_goes() -> None:
-    """New, offline, back: each arrival is told once."""
+    """New, offline, back: each arrival is reported once."""
     of = workers()
     arrivals = [of.hear(beat(kind=kind), NOON) for kind in (ONLINE, HEARTBEAT, OFFLINE, HEARTBEAT, HEARTBEAT, ONLINE)]
     assert arrivals == [True, False, False, True, False, True]
 
 
 def test_silence() -> None:
-    """Down and idle after the timeout, gone after the purge, back by its next heartbeat."""
+    """Down and idle after the timeout, removed after the purge, back with its next heartbeat."""
     of = workers()
     of.hear(beat(), NOON)
     assert of.tick(NOON + 299) == []
@@ -236,7 +236,7 @@ def test_silence() -> None:
 
 
 def test_thousands_of_pods_leave_nothing() -> None:
-    """After the purge no trace of them is kept."""
+    """After the purge nothing of them remains."""
     of = workers()
     for number in range(5000):
         of.hear(beat(host=f"w@pod-{number}"), NOON)
@@ -256,7 +256,7 @@ def test_only_what_changed_is_taken() -> None:
 
 
 def test_invented_workers_are_bounded() -> None:
-    """A flood of new names fills no memory."""
+    """A flood of new names uses bounded memory."""
     of = workers()
     for number in range(MAX_WORKERS + 100):
         of.hear(beat(host=f"w@{number}"), NOON)
@@ -264,7 +264,7 @@ def test_invented_workers_are_bounded() -> None:
 
 
 def test_hostile_values() -> None:
-    """No hostname is no worker; texts are cut."""
+    """An empty hostname is not a worker; texts are shortened."""
     of = workers()
     assert not of.hear(beat(host=""), NOON)
     told = beat(host="h" * 1000)
@@ -280,7 +280,7 @@ ODD = {"newline": "w\n1@box", "NUL": "w\x001@box", "long": "w@" + "h" * 300, "lo
 
 @pytest.mark.parametrize("host", ODD.values(), ids=ODD)
 def test_odd_hostnames(host: str) -> None:
-    """All that is heard of a worker is about one and the same, under a name that can be shown."""
+    """All events of a worker belong to the same worker, under a name that can be shown."""
     of = workers()
     assert of.hear(beat(0, ONLINE, host=host), NOON)
     assert not of.notice(host, NOON, NOON)
@@ -304,7 +304,7 @@ def test_long_hostnames_that_begin_alike() -> None:
 
 
 def test_odd_hostnames_of_earlier_versions() -> None:
-    """What was stored under the name of the event goes on under the kept one."""
+    """A worker stored under the event's name continues under the cleaned name."""
     stored, of = workers(), workers()
     stored.hear(beat(5), NOON)
     ((worker,), _) = stored.take()
@@ -315,7 +315,7 @@ def test_odd_hostnames_of_earlier_versions() -> None:
 
 
 def test_what_is_kept_of_a_heartbeat() -> None:
-    """Only what is shown: a heartbeat with megabytes of other fields costs no more than any."""
+    """Only shown fields are kept: megabytes of other fields use no memory."""
     of = workers()
     tracemalloc.start()
     for number in range(100):
@@ -326,7 +326,7 @@ def test_what_is_kept_of_a_heartbeat() -> None:
 
 
 def test_memory_of_a_worker() -> None:
-    """What is remembered of each, its newest heartbeats among it: some 900 bytes with Python 3.11."""
+    """About 900 bytes per worker with Python 3.11, including its newest heartbeats."""
     of, number = workers(), 500
     of.hear(beat(), NOON)
     tracemalloc.start()
