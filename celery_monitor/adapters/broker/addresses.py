@@ -1,8 +1,8 @@
 """Decides which of several broker URLs is tried next.
 
 All connections of a process share the last address that worked. So the process waits for each dead address only once,
-and with two Redis servers the probe uses the one that the stream uses. An address on which nothing has arrived is not
-trusted, so the next one is tried.
+and with two Redis servers the probe uses the one that the stream uses. An address that accepts connections, but from
+which no message arrives or which takes none (such as a Redis replica), is not trusted, so the next one is tried.
 """
 
 from collections.abc import Sequence
@@ -42,5 +42,5 @@ class Rotation:
         self._known.index = self._current
 
     def proven(self) -> None:
-        """Something arrived from the last address: it is tried first if the connection is lost."""
+        """The last address is of use (messages arrived or were sent): it is tried first if the connection is lost."""
         self._tried.clear()

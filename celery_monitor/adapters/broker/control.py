@@ -72,6 +72,7 @@ class RemoteControl:
             connection = self._open(deadline)
             connection.ask(commands, hostnames, deadline)
             connection.collect(take, timeout, max_silence)
+            self._dialer.rotation.proven()
 
     def failed(self, exc: Exception) -> SourceLostError:
         """Close the connection that raised ``exc``. Returns the error to raise."""

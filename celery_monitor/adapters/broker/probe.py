@@ -47,6 +47,7 @@ class BrokerProbe:
             )
             if not session.acknowledges and self._dialer.kind == "redis":
                 self._try_write(session)
+            self._dialer.rotation.proven()
 
     def _try_write(self, session: Session) -> None:
         """Raise TasksRefusedError if Redis rejects writes. Then it accepts no tasks, but still publishes events.

@@ -41,7 +41,6 @@ class Session:
             self.channel: Any = self._transport.create_channel(self._connection)
             undo.pop_all()
         dialer.rotation.opened()
-        dialer.rotation.proven()
 
     def _on_blocked(self, _reason: str) -> None:
         self.blocked = True

@@ -7,7 +7,7 @@ import pytest
 
 from celery_monitor.adapters.broker import BrokerProbe, BrokerSource, KnownAddress
 from celery_monitor.adapters.broker.addresses import Rotation
-from celery_monitor.errors import SourceLostError
+from celery_monitor.errors import SourceLostError, TasksRefusedError
 from tests.adapters.broker.conftest import collect, connects, settings
 from tests.conftest import Start
 from tests.servers import Redis, Stopwatch, wait_until
@@ -77,6 +77,23 @@ def test_a_dead_address_is_waited_for_once(kind: str, request: pytest.FixtureReq
         assert watch.seconds < 4
         source.close()
         probe.close()
+
+
+def test_a_redis_that_has_become_a_replica(start: Start, tmp_path: Path) -> None:
+    """It gives the stream what the master is sent; the probe, which it does not serve, goes to the master."""
+    replica, master = start(Redis(tmp_path / "replica")), start(Redis(tmp_path / "master"))
+    replica.execute("REPLICAOF", "127.0.0.1", str(master.port))
+    wait_until(lambda: b"master_link_status:up" in replica.execute("INFO", "replication"), 30)
+    both, known = settings(f"{replica.url()};{master.url()}"), KnownAddress()
+    source, probe = BrokerSource(both, known), BrokerProbe(both, known)
+    source.connect()
+    with pytest.raises(TasksRefusedError):
+        probe.send(b"{}", 4)
+    for _ in range(2):
+        probe.send(b"{}", 4)
+    assert len(collect(source, 3, timeout=10)) == 3
+    source.close()
+    probe.close()
 
 
 def test_both_go_to_the_redis_that_the_stream_reads(start: Start, tmp_path: Path) -> None:
