@@ -101,6 +101,8 @@ def _ssl(value: object) -> object:
     raise ValueError("must be true, false or a mapping of options, like Celery's broker_use_ssl")
 
 
+_TrueOrFalse = Annotated[str, Field(pattern=r"^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])$")]
+"""As in an environment variable."""
 Options = Annotated[dict[str, Any], PlainSerializer(redact_keys, when_used="json")]
 
 
@@ -168,7 +170,9 @@ class BrokerSettings(Section):
     ``global_keyprefix``.
     """
     use_ssl: Annotated[
-        bool | dict[str, Any] | None, BeforeValidator(_ssl), PlainSerializer(redact_keys, when_used="json")
+        bool | dict[str, Any] | None,
+        BeforeValidator(_ssl, json_schema_input_type=bool | dict[str, Any] | _TrueOrFalse | None),
+        PlainSerializer(redact_keys, when_used="json"),
     ] = Field(default=None, repr=False)
     """The same as Celery's ``broker_use_ssl``: true, or a mapping such as ``{ca_certs: /etc/ssl/ca.pem}`` (for Redis
     ``ssl_ca_certs``). With it, or with amqps:// or rediss://, the broker's certificate and host name are verified.

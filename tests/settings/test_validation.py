@@ -266,6 +266,7 @@ ACCEPTED = [
     "broker: {url: 'sentinel://:p@a:26379;b:26379', transport_options: {master_name: m}}",
     "broker: {url: 'amqp://a;amqp://b'}",
     "broker: {url: memory://, use_ssl: {ca_certs: /ca}}",
+    "broker: {url: memory://, use_ssl: 'FALSE'}",
     "broker: {queue: {type: quorum}}",
     "store: {url: 'sqlite:////var/lib/monitor.db'}",
     "store: {url: 'postgresql://u:p@h:5432,h2:5432/d?sslmode=verify-full'}",
