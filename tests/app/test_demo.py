@@ -1,4 +1,4 @@
-"""The demo as a person starts it: a process of its own, with nothing but the installed package."""
+"""The demo as users start it: a separate process with only the installed package."""
 
 import re
 import signal
@@ -38,7 +38,7 @@ class Running:
         return self.out.read_text()
 
     def url(self) -> str:
-        """Where its page is, once it is told."""
+        """The address of its page, once it is printed."""
         found = wait_until(lambda: re.search(r"http://\S+(?=/metrics)", self.text()), 90, what="the address")
         assert found is not None
         return found.group()
@@ -50,7 +50,7 @@ class Running:
         return httpx.get(self.url() + path, timeout=60, trust_env=False, verify=NO_TLS).raise_for_status()
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Task → counts, over its queues."""
+        """Task → counts over all queues."""
         found: dict[str, dict[str, int]] = {}
         for item in self.get("/api/v1/tasks").json()["items"]:
             of_task = found.setdefault(item["name"], dict.fromkeys(item["counts"], 0))
@@ -61,7 +61,7 @@ class Running:
 
 @contextmanager
 def demo(directory: Path, *options: str) -> Iterator[Running]:
-    """A demo; killed if it has not ended with the block. Its temporary files go below ``directory``."""
+    """A demo, killed at the end of the block if it still runs. Its temporary files are below ``directory``."""
     temporary = directory / "tmp"
     temporary.mkdir()
     command = [sys.executable, "-W", "error", "-W", "ignore::UserWarning:pdpyras", "-c", PROGRAM, "demo"]
@@ -129,7 +129,7 @@ def test_demo_begins_with_days_that_are_marked_as_made_up(tmp_path: Path) -> Non
 
 
 def last_line(running: Running) -> tuple[int, int, int]:
-    """What was sent, what was sent again, and what was counted."""
+    """The numbers of sent, resent and counted tasks."""
     found = re.search(r"([\d,]+) tasks sent by the shop, ([\d,]+) retried by workers: ([\d,]+) counted", running.text())
     assert found is not None, running.text()
     sent, again, counted = (int(number.replace(",", "")) for number in found.groups())
@@ -137,7 +137,7 @@ def last_line(running: Running) -> tuple[int, int, int]:
 
 
 def test_demo_ends_by_itself_beside_another_program(tmp_path: Path) -> None:
-    """With --seconds it ends with exit code 0; a taken port is left to who has it, and the next free one is told."""
+    """With --seconds it exits with 0; if the port is in use, it uses and prints the next free one."""
     # Not one that the system chooses: the next one may be that of anybody's outgoing connection at any time.
     port = free_port()
     with (
@@ -150,7 +150,7 @@ def test_demo_ends_by_itself_beside_another_program(tmp_path: Path) -> None:
 
 
 def test_demo_says_what_is_wrong_with_its_address(tmp_path: Path) -> None:
-    """An address that is not this machine's is an error with exit code 1, and no traceback."""
+    """A foreign address is an error with exit code 1 and without a traceback."""
     with demo(tmp_path, "--host", "192.0.2.1") as running:
         assert running.process.wait(120) == 1
         assert running.err.read_text().startswith("error: cannot listen on 192.0.2.1")

@@ -1,4 +1,4 @@
-"""`celery-monitor doctor` on real brokers, beside a real fleet and a running daemon."""
+"""`celery-monitor doctor` on real brokers with a real fleet and a running daemon."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 def doctor(url: str, environ: dict[str, str], *, patient: bool = False) -> tuple[int, Lines]:
-    """Exit code and lines; there is never anything on standard error."""
+    """The exit code and the lines; standard error is always empty."""
     program, seconds = ([sys.executable, "-c", PATIENT], "12") if patient else (PROGRAM, "4")
     done = subprocess.run(
         [*program, "doctor", "--broker", url, "--seconds", seconds],
@@ -62,7 +62,7 @@ def doctor(url: str, environ: dict[str, str], *, patient: bool = False) -> tuple
 
 @contextmanager
 def daemon(url: str, environ: dict[str, str], directory: Path) -> Iterator[str]:
-    """A running daemon, from when it is ready; its address."""
+    """The address of a running daemon that is ready."""
     with (directory / "daemon.log").open("wb") as log:
         process = subprocess.Popen([*PROGRAM, "run", "--broker", url], stderr=log, env=environ)
     address = f"http://127.0.0.1:{environ['CELERY_MONITOR_WEB__PORT']}"
@@ -82,7 +82,7 @@ def daemon(url: str, environ: dict[str, str], directory: Path) -> Iterator[str]:
 
 
 def test_a_fleet_that_is_well(broker_url: str, environ: dict[str, str], start: Start, tmp_path: Path) -> None:
-    """Beside a daemon and a worker all checks pass with 0, and the daemon keeps its connection and its counts."""
+    """With a daemon and a worker, all checks pass with 0, and the daemon keeps its connection and counts."""
     start(CeleryWorker(tmp_path / "worker", broker_url, pool="solo", concurrency=1, events=False))
     app = client(broker_url)
     with daemon(broker_url, environ, tmp_path) as address:
@@ -108,7 +108,7 @@ def test_a_fleet_that_is_well(broker_url: str, environ: dict[str, str], start: S
 
 
 def test_a_broker_with_nobody(rabbitmq_url: str, environ: dict[str, str], rabbitmq: RabbitMQ) -> None:
-    """Without workers it fails with what to look at, and leaves neither exchange nor queue on the broker."""
+    """Without workers it fails with a remedy, and leaves neither an exchange nor a queue on the broker."""
     code, lines = doctor(rabbitmq_url, environ)
     assert code == 1
     assert {subject for subject, (state, _) in lines.items() if state == "FAIL"} == {"workers", "events"}
@@ -125,7 +125,7 @@ def test_a_broker_with_nobody(rabbitmq_url: str, environ: dict[str, str], rabbit
 
 
 def test_a_queue_of_an_earlier_configuration(rabbitmq_url: str, environ: dict[str, str], rabbitmq: RabbitMQ) -> None:
-    """A queue that nobody consumes warns; one that was declared differently fails with the remedy, and is kept."""
+    """An unused queue is a warning; a queue with other arguments fails with the remedy, and is kept."""
     source = BrokerSource(BrokerSettings.model_validate({"url": rabbitmq_url}))
     source.connect()
     source.close()
@@ -140,7 +140,7 @@ def test_a_queue_of_an_earlier_configuration(rabbitmq_url: str, environ: dict[st
 
 
 def test_a_user_with_the_documented_permissions(rabbitmq_url: str, environ: dict[str, str], rabbitmq: RabbitMQ) -> None:
-    """Whoever may run the monitor may run the doctor; who may not is told what to grant."""
+    """The monitor's permissions are enough for the doctor; missing ones are reported."""
     vhost = rabbitmq_url.rpartition("/")[2]
     pattern = r"^(celery-monitor|celeryev|celery\.pidbox|reply\.celery\.pidbox|.*\.reply\.celery\.pidbox)$"
     url = rabbitmq.add_user("watcher", "pass", vhost, configure=pattern, write=pattern, read=pattern)
@@ -159,7 +159,7 @@ def test_a_user_with_the_documented_permissions(rabbitmq_url: str, environ: dict
 
 
 def test_wrong_credentials(rabbitmq_url: str, environ: dict[str, str]) -> None:
-    """A refused login is told as that, without the password; what needs the broker is skipped with that reason."""
+    """A refused login is reported without the password; checks that need the broker are skipped with that reason."""
     code, lines = doctor(rabbitmq_url.replace("guest:guest", "guest:hunter22"), environ)
     assert code == 1
     assert lines["broker"][0] == "FAIL"

@@ -42,28 +42,28 @@ WELL = ServerReport(
     ],
 )
 def test_durability(changed: dict[str, object], state: State, text: str) -> None:
-    """What a crash or a fail-over of the server may lose, and what prevents it."""
+    """What a crash or a failover of the server may lose, and how to prevent it."""
     found = database._durability(replace(WELL, **changed))  # type: ignore[arg-type]
     assert found.state is state
     assert text in found.text
 
 
 def test_clocks() -> None:
-    """A difference that matters is told with its direction."""
+    """A relevant difference is reported with its direction."""
     assert database._clock(replace(WELL, clock_offset=-4.0)).state is State.OK
     assert "90 s ahead of" in database._clock(replace(WELL, clock_offset=90.0)).text
     assert "90 s behind" in database._clock(replace(WELL, clock_offset=-90.0)).text
 
 
 def test_the_leader() -> None:
-    """Who leads and until when; or who led last."""
+    """The leader and the end of its lease, or the last leader."""
     assert "pod-1 leads (term 7); its lease expires in 3.2 s" in database._leader(LeaseState("pod-1", 7, 3.2)).text
     assert "no replica leads, pod-1 led last" in database._leader(LeaseState("pod-1", 7, -1.0)).text
     assert "no replica leads: the next" in database._leader(LeaseState("", 0, 0.0)).text
 
 
 def test_on_a_server(postgresql: PostgreSQL, start: Start, tmp_path: Path) -> None:
-    """Directly and through a pooler; tables of another user; a pooler in a mode that cannot work; a file."""
+    """Directly and through a pooler; tables of another user; a pooler in an unsupported mode; a file."""
     url = postgresql.new_database()
     name = url.rpartition("/")[2]
     pooler = start(PgBouncer(postgresql, tmp_path / "pgbouncer"))
@@ -88,7 +88,7 @@ def test_on_a_server(postgresql: PostgreSQL, start: Start, tmp_path: Path) -> No
 
 
 def test_the_store_there(postgresql: PostgreSQL, postgresql_url: str, tmp_path: Path) -> None:
-    """Which one, its version, whether it can be used, and when it was last written; without the password."""
+    """Its location, version, usability, and last write, without the password."""
 
     def found(url: str, *, in_use: bool = False) -> Finding:
         return services.store(Settings(store=StoreSettings(url=SecretUrl(url))), in_use=in_use)

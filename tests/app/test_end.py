@@ -1,4 +1,4 @@
-"""Processes of which a part hangs, dies or ends late: each ends, whatever becomes of its log."""
+"""Processes of which a part hangs, dies or ends late: each exits, whatever happens to its log."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ made.stop.wait(100)
 
 
 def test_the_watchdog_ends_a_process_that_hangs() -> None:
-    """With the exit code that says so, though the main thread waits for ever."""
+    """With the documented exit code, although the main thread waits forever."""
     assert threads.WATCH_INTERVAL == 1.0
     # Its last words have a second: on a machine that stalls it would end without them.
     patient = HANGS.replace("WATCH_INTERVAL = 0.05", "WATCH_INTERVAL, threads.LAST_WORDS = 0.05, 60.0")
@@ -40,7 +40,7 @@ def test_the_watchdog_ends_a_process_that_hangs() -> None:
 
 @contextmanager
 def unread_pipe(*, gone: bool) -> Iterator[int]:
-    """The end to write to of a pipe that is full and that nobody reads, or whose reader is gone."""
+    """The write end of a full pipe that nobody reads, or whose reader is gone."""
     reading, writing = os.pipe()
     if gone:
         os.close(reading)
@@ -114,7 +114,7 @@ raise SystemExit(app.run())
 def test_a_log_that_nobody_reads_keeps_nothing_alive(
     program: str, code: int, arguments: tuple[str, ...], *, gone: bool, tmp_path: Path
 ) -> None:
-    """The process ends with its exit code though nothing can be written to standard error."""
+    """The process exits with its exit code although standard error is not writable."""
     with unread_pipe(gone=gone) as stderr:
         done = subprocess.run(
             [sys.executable, "-c", LOGGING + program, f"sqlite:///{tmp_path}/store.db", *arguments],
@@ -126,7 +126,7 @@ def test_a_log_that_nobody_reads_keeps_nothing_alive(
 
 
 def test_a_blocked_interpreter_has_three_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However rarely its timer is set: a process that was stopped for less must go on. Not much more, either."""
+    """However rarely its timer is set, a shorter suspension does not end the process, and a much longer one does."""
     app, clock, ends_at = App(Settings()), ManualClock(), list[float]()
 
     class Guard:

@@ -1,4 +1,4 @@
-"""`celery-monitor events` as a person runs it, on real brokers beside a real fleet."""
+"""`celery-monitor events` as users run it, on real brokers with a real fleet."""
 
 import signal
 import subprocess
@@ -24,12 +24,12 @@ PROGRAM = ["env", "--default-signal=INT", sys.executable, "-m", "celery_monitor"
 
 
 def settings(url: str) -> BrokerSettings:
-    """Checked as those of a file."""
+    """Validated like those of a file."""
     return BrokerSettings.model_validate({"url": url})
 
 
 def declare(url: str) -> None:
-    """As the first event of a fleet: the exchange exists from then on."""
+    """Declare the exchange, as the first event of a fleet does."""
     publish(url, numbered(1))
 
 
@@ -48,14 +48,14 @@ class Running:
         return [line for line in whole.splitlines() if f"  {kind} " in line]
 
     def end(self) -> tuple[int, str]:
-        """Exit code and standard error."""
+        """The exit code and standard error."""
         _, err = self.process.communicate(timeout=120)
         return self.process.returncode, err
 
 
 @pytest.fixture
 def following(tmp_path: Path, broker_url: str) -> Iterator[Running]:
-    """The command with --follow; ended after the test."""
+    """The command with --follow, ended after the test."""
     declare(broker_url)
     running = Running(tmp_path, broker_url, ["--follow"])
     yield running
@@ -65,7 +65,7 @@ def following(tmp_path: Path, broker_url: str) -> Iterator[Running]:
 
 
 def test_live_stream_of_a_fleet(following: Running, broker_url: str, start: Start, tmp_path: Path) -> None:
-    """A failure is seen with task, worker and exception; Ctrl-C ends it with 0 and no word."""
+    """A failure is shown with task, worker and exception; Ctrl-C ends it with 0 and without output."""
     start(CeleryWorker(tmp_path / "worker", broker_url, pool="solo", concurrency=1))
     wait_until(lambda: following.lines("worker-heartbeat"), timeout=60, what="a heartbeat")
     app = client(broker_url)
@@ -82,7 +82,7 @@ def test_live_stream_of_a_fleet(following: Running, broker_url: str, start: Star
 
 @contextmanager
 def publishing(url: str) -> Iterator[None]:
-    """An event of the fleet's own, again and again."""
+    """Publish an event of the fleet repeatedly."""
     stop = threading.Event()
 
     def publish_all() -> None:
@@ -99,7 +99,7 @@ def publishing(url: str) -> Iterator[None]:
 
 
 def test_it_ends_after_a_time(broker_url: str, tmp_path: Path) -> None:
-    """Without events it ends after --seconds with 0, and says where to look."""
+    """Without events it exits with 0 after --seconds, with a hint."""
     declare(broker_url)
     silent = Running(tmp_path, broker_url, ["--seconds", "2"])
     assert silent.end() == (0, "no task events received: run `celery-monitor doctor`\n")
@@ -116,7 +116,7 @@ def test_it_ends_after_a_number_of_events(broker_url: str, tmp_path: Path) -> No
 
 
 def test_a_reader_that_goes_away_is_an_end(broker_url: str) -> None:
-    """`events --follow | head -n 1` ends with 0 and without a traceback."""
+    """`events --follow | head -n 1` exits with 0 and without a traceback."""
     declare(broker_url)
     command = [*PROGRAM, "--broker", broker_url, "--follow"]
     with (
@@ -132,7 +132,7 @@ def test_a_reader_that_goes_away_is_an_end(broker_url: str) -> None:
 
 
 def test_a_running_monitor_loses_nothing_to_it(rabbitmq_url: str, rabbitmq: RabbitMQ) -> None:
-    """Monitor and listener both have every message, and the listener's queue ends with its connection."""
+    """Both receive every message, and the command's queue ends with its connection."""
     monitor, listener = BrokerSource(settings(rabbitmq_url)), Listener(settings(rabbitmq_url))
     monitor.connect()
     listener.connect()
@@ -156,7 +156,7 @@ def test_a_running_monitor_loses_nothing_to_it(rabbitmq_url: str, rabbitmq: Rabb
 
 
 def test_a_broker_without_events_is_told(rabbitmq_url: str) -> None:
-    """Where nobody has ever sent an event the error says what is missing, and nothing is declared."""
+    """If no event was ever sent, the error says what is missing, and nothing is declared."""
     listener = Listener(settings(rabbitmq_url))
     for _ in range(2):
         with pytest.raises(SourceLostError, match="the event exchange celeryev does not exist: the first worker"):

@@ -1,4 +1,4 @@
-"""Outbox, notifier and PagerDuty together: what a receiver in trouble may do to the pages."""
+"""Outbox, notifier and PagerDuty together: the effect of a receiver's outage on pages."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -56,24 +56,24 @@ class Bench:
         self.store.commit(Changes(now, self.sequence, incidents=incidents, outbox=rows))
 
     def states(self) -> set[str]:
-        """The states of the rows that are not delivered."""
+        """The states of the undelivered rows."""
         return {item.state for item in self.store.outbox.items(dead=False, limit=1000).rows}
 
 
 @pytest.fixture
 def server() -> Iterator[PagerDutyServer]:
-    """A PagerDuty that knows the two keys."""
+    """A simulated PagerDuty that knows the two keys."""
     with PagerDutyServer(keys=set(KEYS.values())) as running:
         yield running
 
 
 def incidents_of(route: str, count: int) -> list[Incident]:
-    """Incidents of so many tasks on one route."""
+    """Incidents of this many tasks on one route."""
     return [an_incident(key=f"{route or 'default'}-{number:02}", route=route) for number in range(count)]
 
 
 def test_every_page_arrives_once(tmp_path: Path, server: PagerDutyServer) -> None:
-    """After 10 minutes of 503, 5 of 429, drops, drips, redirects and garbage, all is as if nothing had been."""
+    """After 10 minutes of 503, 5 of 429, drops, drips, redirects and garbage, every page has arrived once."""
     clock = ManualClock(AT)
     bench = Bench(tmp_path, server, clock, timeout=0.3)
     phases = [
@@ -103,7 +103,7 @@ def test_every_page_arrives_once(tmp_path: Path, server: PagerDutyServer) -> Non
 
 
 def test_counts_grow_while_a_page_waits(tmp_path: Path, server: PagerDutyServer) -> None:
-    """Failures that join an incident while PagerDuty is down make no further requests: the page speaks of them all."""
+    """Failures that join an incident while PagerDuty is down cause no further requests: the page includes them."""
     clock = ManualClock(AT)
     bench = Bench(tmp_path, server, clock)
     server.behave(Behaviour.status(503))
@@ -121,7 +121,7 @@ def test_counts_grow_while_a_page_waits(tmp_path: Path, server: PagerDutyServer)
 
 
 def test_a_resolve_never_overtakes_its_trigger(tmp_path: Path, server: PagerDutyServer) -> None:
-    """While a trigger waits for a retry the resolve behind it waits too: no incident stays open by mistake."""
+    """While a trigger waits for a retry, its resolve also waits: no incident stays open by mistake."""
     clock = ManualClock(AT)
     bench = Bench(tmp_path, server, clock)
     server.script(*[Behaviour.status(503)] * 3)
@@ -139,7 +139,7 @@ def test_a_resolve_never_overtakes_its_trigger(tmp_path: Path, server: PagerDuty
 
 
 def test_the_rate_limit_is_never_hit(tmp_path: Path, server: PagerDutyServer) -> None:
-    """Hundreds of incidents at once go at the configured rate; PagerDuty never has to throttle."""
+    """Hundreds of incidents are sent at the configured rate; PagerDuty never has to throttle."""
     clock = ManualClock(AT)
     bench = Bench(tmp_path, server, clock)
     server._clock = clock.monotonic
@@ -158,7 +158,7 @@ def test_the_rate_limit_is_never_hit(tmp_path: Path, server: PagerDutyServer) ->
 
 
 def test_a_dead_page_can_be_revived(tmp_path: Path, server: PagerDutyServer) -> None:
-    """A page that was refused for what it is is kept as dead, and goes when a person retries it."""
+    """A rejected page is kept as dead, and is sent when somebody retries it."""
     clock = ManualClock(AT)
     bench = Bench(tmp_path, server, clock)
     server.script(Behaviour.status(400, b'{"errors":["summary"]}'))
@@ -172,7 +172,7 @@ def test_a_dead_page_can_be_revived(tmp_path: Path, server: PagerDutyServer) -> 
 
 
 def test_no_page_is_lost_to_a_wrong_routing_key(tmp_path: Path, server: PagerDutyServer) -> None:
-    """It waits, with the reason, and goes at once when the key's file holds the right one."""
+    """It waits with the reason, and is sent immediately when the key's file is correct."""
     file = tmp_path / "key"
     file.write_text("X" * 32)
     clock = ManualClock(AT)
@@ -193,7 +193,7 @@ def test_no_page_is_lost_to_a_wrong_routing_key(tmp_path: Path, server: PagerDut
 def test_a_woken_courier_sends_at_once_and_stops_at_once(
     tmp_path: Path, server: PagerDutyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In its thread: a commit and a wake reach PagerDuty well within a second, and a wake after stop ends it."""
+    """In its thread: after a commit and a wake, a page is sent within a second; a wake after stop ends it."""
     for name in ("POLL", "IDLE_POLL"):
         monkeypatch.setattr(f"celery_monitor.runtime.notifier.{name}", 600.0)  # by itself it would not look again
     bench = Bench(tmp_path, server, SystemClock())
@@ -218,13 +218,13 @@ def test_a_woken_courier_sends_at_once_and_stops_at_once(
 
 
 def test_a_crash_between_sending_and_recording_opens_nothing_twice(tmp_path: Path, server: PagerDutyServer) -> None:
-    """A daemon that dies after the POST and before the record sends again when it is back: the same incident."""
+    """A daemon that dies after the POST sends it again: the same incident."""
     clock = ManualClock(AT)
     bench = Bench(tmp_path, server, clock)
     bench.commit(an_incident())
 
     class Killed(BaseException):
-        """Stands for SIGKILL."""
+        """Simulates SIGKILL."""
 
     outbox: SqlStore = bench.store
 

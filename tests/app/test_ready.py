@@ -1,4 +1,4 @@
-"""What /readyz says of the daemon as it is put together."""
+"""/readyz of the assembled daemon."""
 
 import threading
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.servers.waiting import wait_until
 
 @pytest.fixture
 def app(tmp_path: Path) -> App:
-    """A daemon whose broker is not there, not started."""
+    """A daemon without its broker, not started."""
     overrides = {
         "broker.url": f"amqp://127.0.0.1:{free_port()}//",
         "store.url": f"sqlite:///{tmp_path / 'store.db'}",
@@ -26,7 +26,7 @@ def app(tmp_path: Path) -> App:
 
 @pytest.fixture
 def running(app: App) -> Iterator[App]:
-    """The same, started."""
+    """The same daemon, started."""
     thread = threading.Thread(target=app.run)
     thread.start()
     yield app
@@ -36,12 +36,12 @@ def running(app: App) -> Iterator[App]:
 
 
 def test_nothing_is_well_before_the_start(app: App) -> None:
-    """Before the store was opened no check says that it is well."""
+    """Before the store is opened, no check succeeds."""
     assert None not in app.web.ready().checks.values()
 
 
 def test_no_probe_returns_without_a_stream(running: App) -> None:
-    """While the stream cannot be opened the probe waits for it: a probe that cannot return is not well."""
+    """While the stream cannot be opened, the probe fails."""
     checks = wait_until(lambda: found if "refused" in ((found := running.web.ready().checks)["broker"] or "") else None)
     assert checks is not None
     assert checks["probe"] == "waiting for the event stream"

@@ -1,4 +1,4 @@
-"""The daily summary of recorded fleets: core, store and report together, against what is known of the recordings."""
+"""The daily summary of recorded fleets: core, store and report together, compared with the known counts."""
 
 import datetime as dt
 from collections import Counter
@@ -21,7 +21,7 @@ ZONES = ("UTC", "Asia/Kathmandu", "America/Los_Angeles")
 
 
 def replay(version: str, directory: Path, zone: str) -> tuple[list[Summary], Counter[tuple[str, int]]]:
-    """Summaries of all days that the recording touches, and what Prometheus is shown of it: counts by task and kind."""
+    """Summaries of all days of the recording, and the exported counts by task and kind."""
     store = open_store(f"sqlite:///{directory / 'monitor.db'}", retention=1e9, fingerprint_window=100)
     restored = store.start()
     try:
@@ -50,7 +50,7 @@ def replay(version: str, directory: Path, zone: str) -> tuple[list[Summary], Cou
 @pytest.mark.parametrize("zone", ZONES)
 @pytest.mark.parametrize(("version", "failed"), [("4.4.7", 18), ("5.7.0", 19)])
 def test_the_mail_and_prometheus_agree_on_a_recorded_day(version: str, failed: int, zone: str, tmp_path: Path) -> None:
-    """Executed, failed and retried are those of the recording, by task too, and every failure has its error group."""
+    """Executed, failed and retried match the recording, also by task, and every failure has its error group."""
     summaries, shown = replay(version, tmp_path, zone)
     assert sum(summary.day.failed for summary in summaries) == failed
     assert sum(summary.day.executed for summary in summaries) == 48 + failed

@@ -1,4 +1,4 @@
-"""What the core is told of the settings, and what the log is told to hide."""
+"""The settings that reach the core, and the secrets that the log hides."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ KEY = "0123456789abcdef0123456789abcdef"
 
 
 def test_a_rule_with_a_key_of_its_own_is_a_route() -> None:
-    """And sends even when there is no default key; the others are kept and shown."""
+    """It sends even without a default key; other incidents are stored and shown."""
     rules = [
         {"name": "billing", "match": ["b.*"], "severity": "critical", "routing_key": KEY, "threshold": 3},
         {"name": "mail", "match": ["m.*"], "page": False},
@@ -30,7 +30,7 @@ def test_a_rule_with_a_key_of_its_own_is_a_route() -> None:
 
 
 def test_the_default_key_sends_everything() -> None:
-    """Rules without one use it."""
+    """Rules without a key use it."""
     overrides = {"pagerduty.routing_key": KEY, "alerts.rules": [{"name": "x", "match": ["x.*"]}]}
     policy = policy_of(load(None, overrides, {}))
     assert policy.default.to == ("pagerduty",)
@@ -64,7 +64,7 @@ def test_limits() -> None:
 
 
 def test_secrets_of_all_sections(tmp_path: Path) -> None:
-    """Also the password inside of a URL, as written and as meant, and a file that changes."""
+    """Including the password in a URL, encoded and decoded, and a file that changes."""
     key = tmp_path / "key"
     key.write_text(KEY)
     overrides = {

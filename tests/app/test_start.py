@@ -1,4 +1,4 @@
-"""What the daemon says at its start, and how it ends when it cannot have its port."""
+"""The daemon's log at its start, and its exit if the port is not available."""
 
 import json
 import os
@@ -21,7 +21,7 @@ KEY = "0123456789abcdef0123456789abcdef"
 
 
 def environ(directory: Path, **settings: str) -> dict[str, str]:
-    """A daemon that needs nothing else, on a free port of the loopback interface."""
+    """A daemon without dependencies, on a free port of the loopback interface."""
     defaults = {"BROKER__URL": "memory://", "STORE__URL": f"sqlite:///{directory}/store.db", "WEB__HOST": "127.0.0.1"}
     given = {f"CELERY_MONITOR_{name}": text for name, text in ({**defaults, "WEB__PORT": "0"} | settings).items()}
     return os.environ | given
@@ -31,7 +31,7 @@ def environ(directory: Path, **settings: str) -> dict[str, str]:
 def started(
     directory: Path, stop_signal: signal.Signals = signal.SIGTERM, **settings: str
 ) -> Iterator[dict[str, dict[str, Any]]]:
-    """What the log of a running daemon tells, by event, once it has started; ``stop_signal`` ends it in order."""
+    """The log of a started daemon, by event; ``stop_signal`` ends it in order."""
     log = directory / "log"
     with log.open("wb") as out:
         command = [sys.executable, "-m", "celery_monitor", "run"]
@@ -55,7 +55,7 @@ def started(
 
 @contextmanager
 def hangups(handler: signal.Handlers) -> Iterator[None]:
-    """SIGHUP is ignored, or ends this process and those that it starts."""
+    """Ignore SIGHUP, or let it end this process and its children."""
     before = signal.signal(signal.SIGHUP, handler)
     try:
         yield
@@ -64,7 +64,7 @@ def hangups(handler: signal.Handlers) -> Iterator[None]:
 
 
 def test_a_hangup_ends_the_daemon_unless_it_is_ignored() -> None:
-    """As under nohup."""
+    """As with nohup."""
     with hangups(signal.SIG_DFL):
         assert signal.SIGHUP in stop_signals()
     with hangups(signal.SIG_IGN):
@@ -72,7 +72,7 @@ def test_a_hangup_ends_the_daemon_unless_it_is_ignored() -> None:
 
 
 def test_the_log_says_what_runs_where(tmp_path: Path) -> None:
-    """Version and true address are told when the port is open, and again with whom it tells: here nobody."""
+    """Version and address are logged when the port is open, and later the channels: here none."""
     with started(tmp_path) as lines:
         for event in ("Listening", "Started"):
             assert lines[event]["version"] == version("celery-monitor")
@@ -83,7 +83,7 @@ def test_the_log_says_what_runs_where(tmp_path: Path) -> None:
 
 
 def test_the_log_says_whom_it_tells(tmp_path: Path) -> None:
-    """PagerDuty and mail that are on are told as that, without the key."""
+    """Enabled PagerDuty and mail are logged without the key."""
     email = {"EMAIL__TO": "ops@example.com", "EMAIL__FROM": "m@example.com"}
     with started(tmp_path, signal.SIGHUP, PAGERDUTY__ROUTING_KEY=KEY, **email) as lines:
         assert lines["Started"]["channels"]["pagerduty"] == "on, 1 routing key"
@@ -92,7 +92,7 @@ def test_the_log_says_whom_it_tells(tmp_path: Path) -> None:
 
 
 def ended(directory: Path, **settings: str) -> tuple[int, str]:
-    """Exit code and standard error of a daemon that does not start."""
+    """The exit code and standard error of a daemon that does not start."""
     command = [sys.executable, "-m", "celery_monitor", "run"]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=120, env=environ(directory, **settings)
@@ -101,7 +101,7 @@ def ended(directory: Path, **settings: str) -> tuple[int, str]:
 
 
 def test_a_taken_port_is_worth_another_try(tmp_path: Path) -> None:
-    """It ends with 1, after which service managers start it again, and says how to find out who has the port."""
+    """It exits with 1, so service managers restart it, and says how to find out who uses the port."""
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         port = other.getsockname()[1]
         code, told = ended(tmp_path, WEB__PORT=str(port))
@@ -111,7 +111,7 @@ def test_a_taken_port_is_worth_another_try(tmp_path: Path) -> None:
 
 
 def test_an_unknown_host_is_a_wrong_configuration(tmp_path: Path) -> None:
-    """It ends with 2, and blames web.host."""
+    """It exits with 2 and names web.host."""
     code, told = ended(tmp_path, WEB__HOST="192.0.2.1")
     assert code == 2
     assert "  web.host: cannot listen on 192.0.2.1" in told

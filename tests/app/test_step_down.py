@@ -1,4 +1,4 @@
-"""A leader after whom another process leads: nothing of it goes on beside its own next term."""
+"""A leader that was replaced: nothing of its term continues in its next term."""
 
 import threading
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from tests.servers.waiting import wait_until
 def running(
     store_url: str, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[App, Leader, list[str]]]:
-    """An app that leads, without a broker; the list gets the name of the thread for which it would end its process."""
+    """A leading app without a broker. The list receives the name of the thread for which it would end the process."""
     overrides = {
         "broker.url": f"amqp://127.0.0.1:{free_port()}//",
         "store.url": store_url,
@@ -44,14 +44,14 @@ def running(
 
 
 def lose(leader: Leader) -> None:
-    """What a thread does that the store has refused."""
+    """Simulate a thread whose write the store has refused."""
     leader._lose("another replica leads")
     leader.stopping.set()
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["all end", "one hangs"])
 def test_no_thread_of_a_former_leader_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, hangs: bool) -> None:
-    """The next term begins when all have ended; one that does not end is named, and ends the process."""
+    """The next term starts when all have ended; a thread that does not end is named, and ends the process."""
     monkeypatch.setattr(leading, "STEP_DOWN", 0.2 if hangs else 60.0)
     released = threading.Event()
 
@@ -78,7 +78,7 @@ def test_no_thread_of_a_former_leader_stays(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_former_leader_is_not_ready_to_take_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither while it steps down nor before it stands by: it does not hold what its successor has not committed."""
+    """Neither while it steps down nor before it stands by: it lacks its successor's uncommitted messages."""
     with running(f"sqlite:///{tmp_path / 'store.db'}", tmp_path, monkeypatch) as (app, first, _):
         checks, stand_by = list[str | None](), app._stand_by
 
@@ -99,7 +99,7 @@ def test_a_former_leader_is_not_ready_to_take_over(tmp_path: Path, monkeypatch: 
 def test_a_silent_database_does_not_end_a_former_leader(
     postgresql: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its threads wait for answers no longer than it may take to step down."""
+    """Its threads do not wait for answers longer than stepping down may take."""
     with running(postgresql.new_database(), tmp_path, monkeypatch) as (app, leader, ended):
         asking = threading.Event()
 

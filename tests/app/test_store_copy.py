@@ -35,7 +35,7 @@ ROWS = 2_500
 
 @contextmanager
 def opened(url: str, directory: Path, *, lead: bool = True) -> Iterator[SqlStore]:
-    """As the daemon of the fleet has it."""
+    """As the fleet's daemon opens it."""
     schema = Settings(fleet=FLEET).schema_of_store
     store = open_store(url, schema=schema, directory=directory, retention=1e9, fingerprint_window=4000)
     if lead:
@@ -46,7 +46,7 @@ def opened(url: str, directory: Path, *, lead: bool = True) -> Iterator[SqlStore
 
 @pytest.fixture
 def source(tmp_path: Path) -> str:
-    """A store that a daemon has filled and left."""
+    """A store that a daemon has filled and closed."""
     url = f"sqlite:///{tmp_path}/old.db"
     with opened(url, tmp_path) as store:
         store.commit(structs_of(everywhere(ODD)))
@@ -71,7 +71,7 @@ def source(tmp_path: Path) -> str:
 
 
 def structs_of(flush: Any) -> Any:
-    """With what ``everywhere`` leaves out."""
+    """With the structs that ``everywhere`` omits."""
     event = UnnamedEvent(7, 1.5, Event("task-failed", 2.5, "celery@a", "u4"), 3.5)
     last = structs.replace(flush.series[0].runtime, sum=float("inf"))
     return changes(
@@ -86,7 +86,7 @@ def structs_of(flush: Any) -> Any:
 
 
 def run(tmp_path: Path, source: str, target: str) -> Result:
-    """The command, with the fleet's name in the environment."""
+    """Run the command, with the fleet's name in the environment."""
     environment = {"CELERY_MONITOR_FLEET": FLEET, "CELERY_MONITOR_STORE__DIRECTORY": str(tmp_path)}
     return CliRunner().invoke(main, ["store", "copy", "--from", source, "--to", target], env=environment)
 
@@ -101,7 +101,7 @@ def rows(url: str, directory: Path) -> dict[str, int]:
 
 
 def content(url: str, directory: Path) -> Any:
-    """What a daemon goes on from."""
+    """The state from which a daemon continues."""
     with opened(url, directory) as store:
         with store._database.read() as connection:
             every = {
@@ -113,7 +113,7 @@ def content(url: str, directory: Path) -> Any:
 
 
 def test_there_and_back(source: str, postgresql: PostgreSQL, tmp_path: Path) -> None:
-    """From SQLite to PostgreSQL and to SQLite again: every row of every table, the totals are printed and equal."""
+    """From SQLite to PostgreSQL and back: every row of every table is equal, and the totals are printed."""
     before = rows(source, tmp_path)
     assert min(before.values()) > 0, before
     server, back = postgresql.new_database(), f"sqlite:///{tmp_path}/back.db"
@@ -135,7 +135,7 @@ def test_there_and_back(source: str, postgresql: PostgreSQL, tmp_path: Path) -> 
 
 
 def test_it_goes_on(source: str, postgresql: PostgreSQL, tmp_path: Path) -> None:
-    """The daemon that starts on the copy commits the next flush, and new rows get new ids."""
+    """A daemon on the copy commits the next flush, and new rows get new IDs."""
     server = postgresql.new_database()
     assert run(tmp_path, source, server).exit_code == 0
     with opened(server, tmp_path) as store:
@@ -150,7 +150,7 @@ def test_it_goes_on(source: str, postgresql: PostgreSQL, tmp_path: Path) -> None
 
 
 def test_an_odd_id_in_the_journal(postgresql: PostgreSQL, tmp_path: Path) -> None:
-    """An id with a NUL becomes a row of PostgreSQL all the same, and what is forgotten of it does not come back."""
+    """An ID with a NUL becomes a row of PostgreSQL, and forgotten entries do not come back."""
     url, server, last = f"sqlite:///{tmp_path}/old.db", postgresql.new_database(), 2 + YOUNG_FLUSHES
     with opened(url, tmp_path) as store:
         store.commit(changes(1, tracked=[(uuid, TaskRef(name="old")) for uuid in ("row\0", "both\0", "gone\0")]))
@@ -171,7 +171,7 @@ def test_an_odd_id_in_the_journal(postgresql: PostgreSQL, tmp_path: Path) -> Non
 
 
 def test_refusals(source: str, postgresql: PostgreSQL, tmp_path: Path) -> None:
-    """A store in use, on either side; a target with rows; a source that is not there: with what to do about it."""
+    """A store in use on either side, a target with rows, a missing source: each with a remedy."""
     server, empty = postgresql.new_database(), postgresql.new_database()
     with opened(source, tmp_path):
         refused = run(tmp_path, source, empty).output
@@ -193,7 +193,7 @@ def test_refusals(source: str, postgresql: PostgreSQL, tmp_path: Path) -> None:
 
 
 def test_all_or_nothing(source: str, postgresql: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row that is another one in the target, or an end in the middle, leaves an empty target that can be used."""
+    """A row that differs in the target, or an interruption, leaves an empty, usable target."""
     server = postgresql.new_database()
     hashed = copy._hash
     with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""The record of campaigns and the report that is made from it."""
+"""The record of campaigns and their report."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def test_of_every_day(): outcomes.seed(8)
 
 
 def test_every_campaign_leaves_a_line(tmp_path: Path) -> None:
-    """With its seed, figures, result and commit, also where its output is not captured; other tests leave none."""
+    """With seed, figures, result and commit, even if its output is not captured; other tests write no line."""
     tests, record = tmp_path / "test_some.py", tmp_path / "record" / "campaigns.jsonl"
     tests.write_text(_TESTS)
     plugin = ["-p", "tests.conftest", "-c", str(_ROOT / "pyproject.toml"), "-p", "no:cacheprovider"]
@@ -61,7 +61,7 @@ def _outcome(test: str, seed: int | None, **more: object) -> Outcome:
 
 
 def test_the_report_shows_runs_of_several_files(tmp_path: Path) -> None:
-    """Each run with figures, each failure with its reason, and the rest by module."""
+    """Each run with figures, each failure with its reason, and the number of the others by module."""
     one, other = tmp_path / "one.jsonl", tmp_path / "other.jsonl"
     replicas = "e2e/test_failover.py::test_one_replica_after_the_other[long]"
     figures = [{"name": "quorum", "events": 462_500, "off": 0, "take-overs": 128}]
@@ -81,7 +81,7 @@ def test_the_report_shows_runs_of_several_files(tmp_path: Path) -> None:
 
 
 def test_a_line_that_is_no_outcome_is_named(tmp_path: Path) -> None:
-    """With file and line."""
+    """With file and line number."""
     path = tmp_path / "campaigns.jsonl"
     path.write_text('{"test": "a"}\n')
     with pytest.raises(SystemExit, match=r"campaigns\.jsonl, line 1 is not the outcome of a campaign"):
@@ -89,7 +89,7 @@ def test_a_line_that_is_no_outcome_is_named(tmp_path: Path) -> None:
 
 
 def test_figures_in_words() -> None:
-    """Numbers before their names, texts behind."""
+    """Numbers before their names, texts after them."""
     assert sentence({"events": 10_000_000.0, "share": 0.25, "latest_page": "0.3 s"}) == (
         "10,000,000 events, 0.25 share, latest page 0.3 s"
     )

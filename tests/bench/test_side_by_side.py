@@ -1,4 +1,4 @@
-"""What is made of the measurements of bench/side_by_side.py."""
+"""The report of the measurements of bench/side_by_side.py."""
 
 from dataclasses import asdict
 

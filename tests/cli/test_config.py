@@ -14,13 +14,13 @@ KEY = "0123456789abcdef0123456789abcdef"
 
 
 def invoke(*arguments: str, **environ: str | None) -> Result:
-    """The command with these arguments and variables, and none of the surroundings."""
+    """Run the command with these arguments and variables only."""
     cleared: dict[str, str | None] = {"CELERY_MONITOR_CONFIG": None}
     return CliRunner().invoke(main, ["config", *arguments], env={**cleared, **environ})
 
 
 def test_check_of_a_valid_configuration(tmp_path: Path) -> None:
-    """A valid configuration exits with 0 and says what will happen: where it reads, whether it pages and mails."""
+    """It exits with 0 and reports the broker, and whether it pages and mails."""
     file = tmp_path / "monitor.yaml"
     file.write_text(f"broker: {{url: 'redis://:p@h:1/0'}}\npagerduty: {{routing_key: {KEY!r}}}")
     result = invoke("check", "--config", str(file))
@@ -35,14 +35,14 @@ def test_check_of_a_valid_configuration(tmp_path: Path) -> None:
 
 
 def test_check_tells_of_mail() -> None:
-    """With recipients the check says to whom and when the mail goes; without routing keys that nobody is paged."""
+    """With recipients it shows when and to whom the mail is sent; without routing keys, that nobody is paged."""
     result = invoke("check", CELERY_MONITOR_EMAIL__TO="a@example.com", CELERY_MONITOR_EMAIL__FROM="m@example.com")
     assert "on, to a@example.com at 0 8 * * * (UTC)" in result.output
     assert "off: no routing key is set" in result.output
 
 
 def test_check_prints_every_problem(tmp_path: Path) -> None:
-    """A wrong configuration exits with 2, each problem on a line of its own."""
+    """An invalid configuration exits with 2, with each problem on a separate line."""
     file = tmp_path / "monitor.yaml"
     file.write_text("web: {port: 70000}\nfoo: 1")
     result = invoke("check", "--config", str(file), CELERY_MONITOR_LOG__LEVEL="loud")
@@ -56,7 +56,7 @@ def test_check_prints_every_problem(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["postgresql://u@h/d?no_such=1", "postgres://u:p%@h/d"])
 def test_check_refuses_what_the_daemon_refuses_at_its_start(url: str) -> None:
-    """Also what only the driver of the database can tell, without connecting."""
+    """Including errors that only the database driver detects, without connecting."""
     result = invoke("check", CELERY_MONITOR_STORE__URL=url)
     assert result.exit_code == 2
     assert result.output.startswith("store.url cannot be read")
@@ -64,7 +64,7 @@ def test_check_refuses_what_the_daemon_refuses_at_its_start(url: str) -> None:
 
 
 def test_check_warns_of_what_is_hardly_meant(tmp_path: Path) -> None:
-    """A rule that is shadowed by another one and a password in clear text are warnings; the configuration is valid."""
+    """A shadowed rule and a password in clear text are warnings; the configuration is valid."""
     file = tmp_path / "monitor.yaml"
     file.write_text(
         "alerts: {rules: [{name: rest}, {name: billing, match: ['shop.billing.*']}]}\n"
@@ -79,14 +79,14 @@ def test_check_warns_of_what_is_hardly_meant(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["check", "show"])
 def test_missing_file_exits_with_2(tmp_path: Path, command: str) -> None:
-    """A configuration file that is not there is a configuration error that names it."""
+    """A missing configuration file is an error that names it."""
     result = invoke(command, "--config", str(tmp_path / "no.yaml"))
     assert result.exit_code == 2
     assert f"{tmp_path / 'no.yaml'}: cannot read the configuration: No such file" in result.output
 
 
 def test_show_prints_what_is_in_effect() -> None:
-    """YAML and JSON show the same effective values, in the notation in which they are written."""
+    """YAML and JSON show the same effective values in the user's notation."""
     shown = yaml.safe_load(invoke("show", CELERY_MONITOR_BROKER__HEARTBEAT="120s").output)
     assert shown == json.loads(invoke("show", "--format", "json", CELERY_MONITOR_BROKER__HEARTBEAT="2m").output)
     assert shown["broker"]["heartbeat"] == "2m"
@@ -95,7 +95,7 @@ def test_show_prints_what_is_in_effect() -> None:
 
 
 def test_what_show_prints_can_be_loaded(tmp_path: Path) -> None:
-    """What show prints is a configuration: without secrets it loads to the same settings."""
+    """The output is a configuration: without secrets it gives the same settings."""
     file = tmp_path / "monitor.yaml"
     file.write_text(invoke("show", CELERY_MONITOR_BROKER__URL="memory://").output)
     assert load(file, environ={}) == load(overrides={"broker.url": "memory://"}, environ={})

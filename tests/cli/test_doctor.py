@@ -1,4 +1,4 @@
-"""Each check of the doctor by itself, without a broker."""
+"""Each check of the doctor, without a broker."""
 
 import os
 import re
@@ -35,13 +35,13 @@ KEY = "R0123456789abcdefghijklmnopqrstu"
 
 # --- the command -----------------------------------------------------------------------------------------------------
 def doctor(*options: str, **environ: str) -> tuple[int, list[str]]:
-    """Exit code and lines."""
+    """The exit code and the lines."""
     result = CliRunner().invoke(main, ["doctor", "--seconds", "1", *options], env=environ)
     return result.exit_code, result.output.splitlines()
 
 
 def test_every_problem_of_the_configuration_is_a_line() -> None:
-    """A configuration that cannot be used fails with all of its problems, and nothing else is looked at."""
+    """An invalid configuration fails with all of its problems, and nothing else is checked."""
     code, lines = doctor(CELERY_MONITOR_WEB__PORT="no", CELERY_MONITOR_STORE__URL="mysql://x")
     assert code == 2
     assert sorted(line.split()[:3] for line in lines) == [
@@ -51,7 +51,7 @@ def test_every_problem_of_the_configuration_is_a_line() -> None:
 
 
 def test_without_a_broker_the_rest_is_looked_at(tmp_path: Path) -> None:
-    """A broker that cannot be reached fails, without its password in the line; all that needs none still follows."""
+    """An unreachable broker fails without its password in the line; checks that do not need it follow."""
     code, lines = doctor(
         CELERY_MONITOR_BROKER__URL=f"amqp://shop:hunter22@127.0.0.1:{free_port()}//",
         CELERY_MONITOR_STORE__URL=f"sqlite:///{tmp_path}/store.db",
@@ -71,7 +71,7 @@ def test_without_a_broker_the_rest_is_looked_at(tmp_path: Path) -> None:
 
 
 def test_of_several_urls_one_that_can_be_reached_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The daemon goes on to the next one, too; what is out of order is a warning, without its password."""
+    """Like the daemon, it tries the next one; the unreachable one is a warning without its password."""
     monkeypatch.setattr(fleet, "_ANSWER_WITHIN", 0.1)  # there is no worker
     code, lines = doctor(
         CELERY_MONITOR_BROKER__URL=f"amqp://shop:hunter22@127.0.0.1:{free_port()}//;memory://",
@@ -87,7 +87,7 @@ def test_of_several_urls_one_that_can_be_reached_is_looked_at(tmp_path: Path, mo
 
 
 def test_options_stand_in_for_the_daemon_s_configuration(tmp_path: Path) -> None:
-    """--broker, --store and --port say what is looked at, as for run."""
+    """--broker, --store and --port override the configuration, as for run."""
     ports = [free_port(), free_port()]
     broker, store_url = f"redis://127.0.0.1:{ports[0]}/0", f"sqlite:///{tmp_path}/mine.db"
     _, lines = doctor("--broker", broker, "--store", store_url, "--port", str(ports[1]))
@@ -98,7 +98,7 @@ def test_options_stand_in_for_the_daemon_s_configuration(tmp_path: Path) -> None
 
 
 def test_a_finding_cannot_control_the_terminal() -> None:
-    """What a worker's name or a server's answer holds stays one printable line."""
+    """A worker's name or a server's answer stays one printable line."""
     line = str(Finding(State.WARN, "workers", "celery@\x1b[2J\nbox\u202e"))
     assert "\n" not in line
     assert "\x1b[2J" not in line
@@ -107,7 +107,7 @@ def test_a_finding_cannot_control_the_terminal() -> None:
 
 # --- what workers tell -----------------------------------------------------------------------------------------------
 def seen(*events: Mapping[str, Any]) -> fleet.ObservedEvents:
-    """What the stream brought, an event a message, read at NOW."""
+    """The events of the stream, one per message, read at NOW."""
     found = fleet.ObservedEvents()
     for event in events:
         found.receive(Delivery(msgspec.json.encode({"timestamp": NOW, "hostname": "celery@a"} | dict(event))), NOW)
@@ -133,7 +133,7 @@ SENT = {"type": "task-sent", "uuid": "u", "hostname": "gen1@web"}
 def test_task_events(
     events: list[dict[str, Any]], conf: dict[str, Any], *, asked: bool, state: State, text: str
 ) -> None:
-    """They are proven by an event or the worker's configuration, promised by enable_events, else to be switched on."""
+    """They are confirmed by an event or the worker's configuration, enabled by enable_events, or have to be enabled."""
     stream = seen(*events)
     finding = fleet._task_events(sorted(stream.ahead), stream, conf, events_enabled=asked)
     assert finding.state is state
@@ -150,12 +150,12 @@ def test_task_events(
     ],
 )
 def test_task_sent(events: list[dict[str, Any]], conf: dict[str, Any], state: State) -> None:
-    """Seen, or on in every worker's configuration; else what it is needed for is told."""
+    """Seen, or enabled in every worker's configuration; otherwise the line explains its use."""
     assert fleet._task_sent(seen(*events), conf).state is state
 
 
 def test_clients_are_no_workers() -> None:
-    """Who sends tasks is not counted among the workers."""
+    """Clients that send tasks do not count as workers."""
     assert set(seen(SENT, HEARTBEAT).ahead) == {"celery@a"}
 
 
@@ -168,7 +168,7 @@ def test_clients_are_no_workers() -> None:
     ],
 )
 def test_clocks(stamps: list[float], state: State, text: str) -> None:
-    """A worker's clock is judged by the freshest of its events, so that a slow message is no wrong clock."""
+    """A worker's clock is checked with its most recent event, so that a slow message is not a wrong clock."""
     finding = fleet._clocks(seen(*(HEARTBEAT | {"timestamp": stamp} for stamp in stamps)))
     assert (finding.state, text in finding.text) == (state, True)
 
@@ -178,7 +178,7 @@ def test_clocks(stamps: list[float], state: State, text: str) -> None:
     [(["celery@a"], [], State.OK), ([], [HEARTBEAT], State.WARN), ([], [SENT], State.FAIL)],
 )
 def test_workers(workers: list[str], events: list[dict[str, Any]], state: State) -> None:
-    """Workers that answer are well; ones that only send events have remote control off; none at all is a failure."""
+    """Workers that answer are fine; if they only send events, remote control is off; no workers is a failure."""
     assert fleet._workers(workers, seen(*events), {}, []).state is state
 
 
@@ -208,7 +208,7 @@ def test_workers(workers: list[str], events: list[dict[str, Any]], state: State)
 def test_workers_that_do_not_answer(
     workers: list[str], events: list[dict[str, Any]], discarded: dict[str, int], others: list[str], text: str
 ) -> None:
-    """They are named, with the settings of Celery that may be the reason."""
+    """They are named with the settings of Celery that may be the reason."""
     finding = fleet._workers(workers, seen(*events), discarded, others)
     assert finding.state is not State.OK
     assert re.search(text, finding.text)
@@ -247,7 +247,7 @@ _REDIS: dict[str, Any] = {"url": "redis://127.0.0.1:1/0"}
     ],
 )  # fmt: skip
 def test_agreement(ours: dict[str, Any], theirs: object, state: State, text: str) -> None:
-    """Each difference between the workers' settings and the monitor's has a line with a remedy, and no secret."""
+    """Each difference between the workers' and the monitor's settings has a line with a remedy and without secrets."""
     settings = BrokerSettings.model_validate(_REDIS | ours)
     [finding] = agreement({"celery@a": theirs}, settings, redis=True)
     assert finding.state is state
@@ -256,7 +256,7 @@ def test_agreement(ours: dict[str, Any], theirs: object, state: State, text: str
 
 
 def test_agreement_on_rabbitmq() -> None:
-    """Options of Redis mean nothing there; workers that differ from each other are told apart."""
+    """Options for Redis do not apply; workers that differ from each other are listed separately."""
     confs = {
         "celery@a": {"broker_transport_options": {"sep": ":"}},
         "celery@b": {"event_exchange": "x"},
@@ -267,7 +267,7 @@ def test_agreement_on_rabbitmq() -> None:
 
 
 def test_stream() -> None:
-    """No event fails, unreadable ones warn, a lost stream says why."""
+    """No event fails, unreadable ones warn, a lost stream gives the reason."""
     assert fleet._stream(seen(), 5, None).state is State.FAIL
     assert fleet._stream(seen(HEARTBEAT), 5, None).text == "1 came in 5 s, from 1 worker"
     assert fleet._stream(seen(HEARTBEAT), 5, "it broke off").text == "it broke off"
@@ -280,12 +280,12 @@ def test_stream() -> None:
 
 # --- the store -------------------------------------------------------------------------------------------------------
 def store(path: Path) -> Finding:
-    """Of the store at this path."""
+    """The checks of the store at this path."""
     return services.store(Settings(store=StoreSettings(url=f"sqlite:///{path}")))
 
 
 def test_store_that_is_not_there_yet(tmp_path: Path) -> None:
-    """A directory that can be written is enough, and nothing is made in it; one that is not there fails."""
+    """A writable directory is enough, and nothing is created in it; a missing one fails."""
     assert store(tmp_path / "new.db").state is State.OK
     assert list(tmp_path.iterdir()) == []
     finding = store(tmp_path / "no" / "new.db")
@@ -294,7 +294,7 @@ def test_store_that_is_not_there_yet(tmp_path: Path) -> None:
 
 
 def test_store_beside_its_daemon(tmp_path: Path) -> None:
-    """A store that a daemon has open is read, and the daemon goes on writing."""
+    """A store that a daemon has open is read, and the daemon continues to write."""
     daemon = open_store(f"sqlite:///{tmp_path}/store.db", retention=86_400.0, fingerprint_window=10)
     with ExitStack() as cleanup:
         cleanup.callback(daemon.stop)
@@ -307,7 +307,7 @@ def test_store_beside_its_daemon(tmp_path: Path) -> None:
 
 
 def test_bounds_of_memory(tmp_path: Path) -> None:
-    """What was exceeded within a day is a warning that names the setting; what was before it is over."""
+    """A limit exceeded within a day is a warning that names the setting; earlier ones do not count."""
     settings = Settings(store=StoreSettings(url=f"sqlite:///{tmp_path}/store.db"))
     assert services.limits(settings).state is State.OK
     daemon = open_store(settings.store.url_source(), retention=86_400.0, fingerprint_window=10)
@@ -326,7 +326,7 @@ def test_bounds_of_memory(tmp_path: Path) -> None:
 
 
 def test_store_that_lost_something_or_nears_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That it came back older within a day is a warning, and so is a size that leaves little."""
+    """A store that was rolled back within a day is a warning, and so is one near its limit."""
     daemon = open_store(f"sqlite:///{tmp_path}/store.db", retention=86_400.0, fingerprint_window=10)
     with ExitStack() as cleanup:
         cleanup.callback(daemon.stop)
@@ -342,7 +342,7 @@ def test_store_that_lost_something_or_nears_its_limit(tmp_path: Path, monkeypatc
 
 
 def test_store_that_is_damaged_or_not_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that is no database fails, and so does one that the user may not write."""
+    """A file that is not a database fails, and so does one without write permission."""
     path = tmp_path / "store.db"
     path.write_bytes(b"not a database" * 100)
     finding = store(path)
@@ -353,7 +353,7 @@ def test_store_that_is_damaged_or_not_writable(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_read_only_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As of a container's root: another owner does not help there."""
+    """Like a container's root: changing the owner does not help there."""
     monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_flag=os.ST_RDONLY))
     finding = store(tmp_path / "store.db")
     assert finding.state is State.FAIL
@@ -361,7 +361,7 @@ def test_a_read_only_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_little_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that is nearly full is told before it is full."""
+    """A nearly full disk is reported before it is full."""
     monkeypatch.setattr(services, "_MIN_FREE_SPACE", 1 << 62)
     finding = store(tmp_path / "store.db")
     assert finding.state is State.WARN
@@ -371,26 +371,26 @@ def test_little_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # --- the receivers ---------------------------------------------------------------------------------------------------
 @pytest.fixture
 def pagerduty_server() -> Iterator[PagerDutyServer]:
-    """A PagerDuty."""
+    """A simulated PagerDuty."""
     with PagerDutyServer() as server:
         yield server
 
 
 def channel(name: str, settings: Mapping[str, object]) -> Finding:
-    """Of the channel of this name."""
+    """The check of the channel with this name."""
     return next(services.channel(one) for one in configured(load(None, settings, {})) if one.name == name)
 
 
 def pagerduty(
     url: str, rules: list[dict[str, Any]] | None = None, key: str | None = KEY, timeout: str = "60s"
 ) -> Finding:
-    """Of the API at this address."""
+    """The check of the API at this address."""
     section = {"pagerduty.routing_key": key, "pagerduty.url": url, "pagerduty.timeout": timeout}
     return channel("pagerduty", section | {"alerts.rules": rules or []})
 
 
 def test_pagerduty_is_reached_without_an_event(pagerduty_server: PagerDutyServer) -> None:
-    """An API that answers is well; no event was sent; a key only at a rule leaves the others without a page."""
+    """An API that answers is fine, and gets no event; a key only in a rule pages only for that rule."""
     assert pagerduty(pagerduty_server.url).state is State.OK
     only_rule = pagerduty(pagerduty_server.url, [{"name": "billing", "routing_key": KEY}], key=None)
     assert only_rule.state is State.WARN
@@ -400,7 +400,7 @@ def test_pagerduty_is_reached_without_an_event(pagerduty_server: PagerDutyServer
 
 
 def test_pagerduty_cannot_be_reached() -> None:
-    """A closed port, a gateway's answer and one that never answers fail, with what to do and without the key."""
+    """A closed port, a gateway's error and a missing answer fail, with a remedy and without the key."""
     closed = pagerduty(f"http://127.0.0.1:{free_port()}")
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         hanging = pagerduty(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout="200ms")
@@ -413,13 +413,13 @@ def test_pagerduty_cannot_be_reached() -> None:
 
 
 def email(server: MailServer) -> Finding:
-    """Of this mail server."""
+    """The check of this mail server."""
     settings = {"host": "127.0.0.1", "port": server.port, "security": "none", "from": "a@example.com", "to": ["b@c.de"]}
     return channel("email", {f"email.{name}": value for name, value in settings.items()})
 
 
 def test_mail_addresses_beyond_ascii() -> None:
-    """An address that only a server with SMTPUTF8 takes is checked with the server: the daily mail comes at night."""
+    """An address that requires SMTPUTF8 is checked with the server before the daily mail is sent."""
     ann, juergen = "ann@shop.example", "Jürgen <jürgen@faß.example>"
     states = {}
     for extensions in ("HELP", "SMTPUTF8"):
@@ -437,7 +437,7 @@ def test_mail_addresses_beyond_ascii() -> None:
 
 
 def test_mail_server_is_reached_without_a_mail() -> None:
-    """A server that answers is well, and got no mail; one that is not there fails."""
+    """A server that answers is fine and gets no mail; an unreachable one fails."""
     server = MailServer()
     with serving(server):
         assert email(server).state is State.OK
@@ -452,12 +452,12 @@ def test_mail_server_is_reached_without_a_mail() -> None:
 
 # --- the port --------------------------------------------------------------------------------------------------------
 def web(port: int) -> services.Port:
-    """Of a port of the loopback interface."""
+    """The check of a port of the loopback interface."""
     return services.web(WebSettings(host="127.0.0.1", port=port))
 
 
 def test_port() -> None:
-    """Free is well; taken by another program is not."""
+    """A free port is fine; one used by another program is not."""
     free = web(free_port())
     assert (free.finding.state, free.daemon) == (State.OK, False)
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
@@ -493,7 +493,7 @@ def test_port() -> None:
 def test_who_has_the_port(
     monkeypatch: pytest.MonkeyPatch, answer: CheckResult, state: State, text: str, *, daemon: bool
 ) -> None:
-    """A monitor that is well is as it should be; one that is not, and another program, are told apart."""
+    """A healthy monitor is fine; an unhealthy one and another program are distinguished."""
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         monkeypatch.setattr(services, "ask", lambda _url: answer)
         port = web(other.getsockname()[1])
@@ -502,7 +502,7 @@ def test_who_has_the_port(
 
 
 def test_a_store_that_is_not_the_running_monitor_s(tmp_path: Path) -> None:
-    """Where a monitor runs, a store that is not there or was not written for minutes is hardly its own: a warning."""
+    """While a monitor runs, a store that is missing or was not written for minutes is a warning."""
     url = f"sqlite:///{tmp_path}/store.db"
     missing = services.store(Settings(store=StoreSettings(url=url)), in_use=True)
     assert missing.state is State.WARN

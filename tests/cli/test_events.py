@@ -1,4 +1,4 @@
-"""What a person sees of the stream."""
+"""The output of `celery-monitor events`."""
 
 import json
 from pathlib import Path
@@ -20,17 +20,17 @@ RECORDING = Path(__file__).parents[1] / "data" / "events-celery-5.7.0-rabbitmq.j
 
 
 def message(**fields: Any) -> Delivery:
-    """A message of one event."""
+    """A message with one event."""
     return Delivery(json.dumps({"timestamp": NOW, "hostname": "celery@box", **fields}).encode())
 
 
 def shown(*deliveries: Delivery, glob: str | None = None) -> list[str]:
-    """The lines, without the time."""
+    """The lines without the time."""
     return [click.unstyle(line).split("  ", 1)[1] for line in _EventPrinter(glob, []).lines(deliveries, NOW)]
 
 
 def test_a_task_is_named_in_every_line_of_its_life() -> None:
-    """Only two events carry the name; the lines of all have it, with what the event measured."""
+    """Only two events contain the name; all lines show it, with the measured time."""
     received = message(type="task-received", uuid="u1", name="shop.charge")
     failed = message(type="task-failed", uuid="u1", exception="ValueError('no  such order')", traceback="")
     succeeded = message(type="task-succeeded", uuid="u1", runtime=0.25)
@@ -41,13 +41,13 @@ def test_a_task_is_named_in_every_line_of_its_life() -> None:
 
 
 def test_a_line_begins_with_the_time() -> None:
-    """To the millisecond, in UTC as in the log, the API and the page."""
+    """In milliseconds and UTC, as in the log, the API and the page."""
     (line,) = _EventPrinter(None, []).lines([message(type="worker-online")], NOW)
     assert line.startswith("2026-11-23T02:46:40.000Z  ")
 
 
 def test_of_several_urls_one_that_can_be_reached_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the daemon goes on to the next one; with none of them the first one's refusal is the end."""
+    """Like the daemon, it tries the next one; if all fail, the first error is shown."""
     monkeypatch.setattr(module, "_INSPECT_TIMEOUT", 0.1)  # there is no worker
     refused = f"amqp://127.0.0.1:{free_port()}//"
     command = ["events", "--seconds", "0", "--broker"]
@@ -72,24 +72,24 @@ TRACEBACK = "  File ...\ncelery.exceptions.Retry: Retry in 1s: RuntimeError('dec
     ],
 )
 def test_a_retry_tells_its_cause(exception: str | None, traceback: str | None) -> None:
-    """However the version of Celery says it."""
+    """However the version of Celery reports it."""
     (line,) = shown(message(type="task-retried", uuid="u", exception=exception, traceback=traceback))
     assert line.endswith("  celery@box  RuntimeError: declined")
 
 
 def test_a_retry_without_a_cause() -> None:
-    """self.retry() alone has none."""
+    """self.retry() alone has no cause."""
     (line,) = shown(message(type="task-retried", uuid="u", exception="Retry(Retry(...), None, 1)"))
     assert line.endswith("celery@box")
 
 
 def test_a_monitor_s_probes_are_not_the_fleet_s() -> None:
-    """They are left out."""
+    """They are omitted."""
     assert shown(message(type="monitor-probe", hostname="celery-monitor@probe")) == []
 
 
 def test_what_began_before_is_named_by_the_workers() -> None:
-    """A failure whose beginning was not seen has the name that a worker told; else it says that it has none."""
+    """A failure whose start was not seen has the name from a worker's answer, or is shown as unnamed."""
     failed = message(type="task-failed", uuid="u1", exception="KeyError('x')")
     stream = _EventPrinter(None, [])
     assert "(unknown)" in next(stream.lines([failed], NOW))
@@ -99,7 +99,7 @@ def test_what_began_before_is_named_by_the_workers() -> None:
 
 
 def test_glob_leaves_only_tasks_of_such_a_name() -> None:
-    """Other tasks, workers, tasks without a name and garbage are not shown."""
+    """Other tasks, workers, tasks without a name and invalid messages are not shown."""
     lines = shown(
         message(type="task-received", uuid="u1", name="shop.charge"),
         message(type="task-received", uuid="u2", name="mail.remind"),
@@ -113,7 +113,7 @@ def test_glob_leaves_only_tasks_of_such_a_name() -> None:
 
 
 def test_hostile_text_does_not_reach_the_terminal() -> None:
-    """Control characters and line breaks in any field become marks; a line is one line."""
+    """Control characters and line breaks in any field are replaced."""
     evil = "\x1b[2J\nevil\u202e"
     lines = shown(
         message(type="task-received", uuid=evil, name=evil, hostname=evil),
@@ -126,7 +126,7 @@ def test_hostile_text_does_not_reach_the_terminal() -> None:
 
 
 def test_messages_are_redacted_as_the_settings_say() -> None:
-    """What matches tracking.redact is not shown."""
+    """Text that matches tracking.redact is not shown."""
     import re
 
     stream = _EventPrinter(None, [re.compile(r"\d{4,}")])
@@ -136,7 +136,7 @@ def test_messages_are_redacted_as_the_settings_say() -> None:
 
 
 def test_what_cannot_be_counted_is_told() -> None:
-    """A message of another content type, and one that is no event, each give a line that says so."""
+    """A message with another content type and an invalid event each give a line."""
     lines = list(
         _EventPrinter(None, []).lines([Delivery(b"x", "application/x-python-serialize"), Delivery(b"[1]")], NOW)
     )
@@ -144,7 +144,7 @@ def test_what_cannot_be_counted_is_told() -> None:
 
 
 def test_a_real_fleet_is_shown_whole() -> None:
-    """Of a recorded fleet every event gives a line, and every failure has a name and a class."""
+    """Every event of a recorded fleet gives a line, and every failure has a name and a class."""
     recorded = [json.loads(line) for line in RECORDING.read_text().splitlines()]
     deliveries = [Delivery(message["body"].encode(), message["content_type"]) for message in recorded]
     lines = shown(*deliveries)

@@ -14,7 +14,7 @@ from celery_monitor.cli import main
 
 
 class Server(HTTPServer):
-    """Answers every request with one status and body, and keeps the paths that were asked for."""
+    """Answers every request with one status and body, and records the requested paths."""
 
     def __init__(self, status: int, body: bytes, host: str = "127.0.0.1") -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -32,12 +32,12 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(self.server.body)
 
     def log_message(self, *_arguments: object) -> None:
-        """Nothing: the test's output is not the place."""
+        """Logs nothing."""
 
 
 @contextmanager
 def serving(server: Server) -> Iterator[int]:
-    """The port while the server runs."""
+    """The port of the running server."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -50,7 +50,7 @@ def serving(server: Server) -> Iterator[int]:
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever answers has the time for it, also when the machine stalls."""
+    """A long timeout, for slow machines."""
     monkeypatch.setattr(module, "_TIMEOUT", 60.0)
 
 
@@ -64,7 +64,7 @@ def healthcheck(port: int, host: str = "0.0.0.0", **environ: str) -> Result:
 
 
 def test_living_daemon() -> None:
-    """A daemon whose /livez answers 200 is healthy: exit code 0, and its checks in a line."""
+    """A daemon whose /livez answers 200 is healthy: exit code 0, with its checks in one line."""
     server = Server(200, b'{"status": "ok", "checks": {"threads": "ok"}}')
     with serving(server) as port:
         result = healthcheck(port, http_proxy="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9")
@@ -73,7 +73,7 @@ def test_living_daemon() -> None:
 
 
 def test_stuck_daemon() -> None:
-    """A daemon whose /livez answers anything else is not: exit code 1, the status and the reasons."""
+    """Any other answer of /livez: exit code 1, the status and the reasons."""
     with serving(Server(503, b'{"status": "failing", "checks": {"threads": "pump has not turned for 40 s"}}')) as port:
         result = healthcheck(port)
     assert result.exit_code == 1
@@ -83,7 +83,7 @@ def test_stuck_daemon() -> None:
 @pytest.mark.parametrize("status", [200, 404, 500])
 @pytest.mark.parametrize("body", [b"<!doctype html>" + b"<p>A whole page</p>" * 1000, b"{}", b"[1]", b"\x1b[2J\xff"])
 def test_another_program(status: int, body: bytes) -> None:
-    """Whatever else answers on the port is no living daemon, and nothing of its answer is printed."""
+    """Any other program on the port is not a daemon, and nothing of its answer is printed."""
     with serving(Server(status, body)) as port:
         result = healthcheck(port)
     assert result.exit_code == 1
@@ -91,7 +91,7 @@ def test_another_program(status: int, body: bytes) -> None:
 
 
 def test_reasons_are_one_line_that_controls_no_terminal() -> None:
-    """A long or hostile reason is cut to a line of printable text."""
+    """A long or hostile reason is shortened to a printable line."""
     reason = b'{"status": "failing", "checks": {"threads": "\\u001b[2J\\n' + b"x" * 5000 + b'"}}'
     with serving(Server(503, reason)) as port:
         output = healthcheck(port).output
@@ -101,7 +101,7 @@ def test_reasons_are_one_line_that_controls_no_terminal() -> None:
 
 
 def test_no_daemon() -> None:
-    """Where nothing listens the exit code is 1, with the address that was asked."""
+    """Without a listener the exit code is 1, with the address."""
     with closing(socket.socket()) as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -111,7 +111,7 @@ def test_no_daemon() -> None:
 
 
 def test_silent_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A daemon that accepts and never answers is given up after the timeout."""
+    """A daemon that accepts and never answers fails after the timeout."""
     monkeypatch.setattr(module, "_TIMEOUT", 0.2)
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         result = healthcheck(silent.getsockname()[1])
@@ -120,7 +120,7 @@ def test_silent_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_something_else_on_the_port() -> None:
-    """What does not speak HTTP is no living daemon."""
+    """A server that does not speak HTTP is not a daemon."""
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
 
         def answer() -> None:
@@ -149,7 +149,7 @@ def test_something_else_on_the_port() -> None:
     ],
 )
 def test_address(monkeypatch: pytest.MonkeyPatch, host: str, asked: list[str]) -> None:
-    """The loopback addresses are asked where the daemon listens on all, else the address on which it listens."""
+    """The loopback addresses if the daemon listens on all, otherwise its address."""
     hosts: list[str] = []
 
     def ask(host: str, port: int) -> module.CheckResult:
@@ -164,7 +164,7 @@ def test_address(monkeypatch: pytest.MonkeyPatch, host: str, asked: list[str]) -
 
 @pytest.mark.parametrize("host", ["::", "[::]", "::1", "[::1]"])
 def test_a_daemon_on_ipv6_only(host: str) -> None:
-    """Where nothing listens on IPv4, the daemon is found all the same."""
+    """If nothing listens on IPv4, the daemon is still found."""
     if not socket.has_dualstack_ipv6():
         pytest.skip("no IPv6 here")
     with serving(Server(200, b'{"checks": {"threads": "ok"}}', "::1")) as port:
@@ -193,7 +193,7 @@ def test_a_daemon_on_ipv6_only(host: str) -> None:
     ],
 )
 def test_garbage_is_one_line(answer: bytes) -> None:
-    """Whatever else is on the port answers: exit code 1 and one line, and never a traceback."""
+    """Any answer gives exit code 1 and one line, never a traceback."""
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
 
         def respond() -> None:
@@ -212,7 +212,7 @@ def test_garbage_is_one_line(answer: bytes) -> None:
 
 
 def test_an_answer_that_drips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole answer has the time that is given, not each byte of it."""
+    """The timeout applies to the whole answer, not to each byte."""
     monkeypatch.setattr(module, "_TIMEOUT", 0.3)
     over = threading.Event()
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
@@ -232,7 +232,7 @@ def test_an_answer_that_drips(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_port_of_the_command_line() -> None:
-    """--port wins over the configuration, as it does for run; a port that nobody knows is an error."""
+    """--port overrides the configuration, as for run; an invalid port is an error."""
     with serving(Server(200, b'{"checks": {}}')) as port:
         assert CliRunner().invoke(main, ["healthcheck", "--port", str(port)]).exit_code == 0
     unknown = healthcheck(0)

@@ -37,7 +37,7 @@ def test_help_imports_no_command() -> None:
     "arguments", [["--help"], ["--version"], ["config", "show"], ["config", "schema"], ["report", "-h"]]
 )
 def test_output_that_cannot_be_written(arguments: list[str]) -> None:
-    """On a full disk every command ends with 1 and a sentence, without a traceback."""
+    """On a full disk every command exits with 1 and one line, without a traceback."""
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "celery_monitor", *arguments]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
@@ -67,7 +67,7 @@ def test_every_command_has_help(path: list[str], option: str) -> None:
 
 
 def test_help_tells_what_each_command_does() -> None:
-    """The help lists every command that is there with a sentence."""
+    """The help lists every command with a sentence."""
     lines = CliRunner().invoke(main, ["--help"]).output.splitlines()
     for name in main.list_commands(click.Context(main)):
         assert any(line.startswith(f"  {name} ") and line.endswith(".") for line in lines), name
@@ -75,7 +75,7 @@ def test_help_tells_what_each_command_does() -> None:
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["--nonsense"], ["config", "nonsense"], ["config", "show", "-x"]])
 def test_usage_error_exits_with_2(arguments: list[str]) -> None:
-    """Wrong use exits with 2 and says what was wrong on standard error."""
+    """Wrong usage exits with 2 and explains the mistake on standard error."""
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert result.stderr
@@ -102,7 +102,7 @@ def test_usage_error_exits_with_2(arguments: list[str]) -> None:
 def test_errors_become_exit_codes(
     monkeypatch: pytest.MonkeyPatch, error: MonitorError, code: int, lines: list[str]
 ) -> None:
-    """An error of this program is its text on standard error, an exit code and no traceback."""
+    """An error of this program is printed to standard error with an exit code and without a traceback."""
 
     @click.command()
     def failing() -> None:

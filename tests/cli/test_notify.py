@@ -19,7 +19,7 @@ OWN = "fedcba9876543210fedcba9876543210"
 
 @pytest.fixture
 def server() -> Iterator[PagerDutyServer]:
-    """A PagerDuty that knows two services."""
+    """A simulated PagerDuty with two services."""
     with PagerDutyServer(keys={KEY, OWN}) as running:
         yield running
 
@@ -32,7 +32,7 @@ def invoke(tmp_path: Path, *arguments: str, **settings: Any) -> Result:
 
 
 def test_opens_and_resolves_one_marked_incident(server: PagerDutyServer, tmp_path: Path) -> None:
-    """The test incident says that nothing failed, is resolved at once, and what came back is printed."""
+    """The test incident is marked as a test, is resolved immediately, and the answers are printed."""
     result = invoke(tmp_path, "pagerduty", pagerduty={"routing_key": KEY, "url": server.url})
     assert result.exit_code == 0
     assert [request.action for request in server.received] == ["trigger", "resolve"]
@@ -48,7 +48,7 @@ def test_opens_and_resolves_one_marked_incident(server: PagerDutyServer, tmp_pat
 
 
 def test_each_test_is_an_incident_of_its_own(server: PagerDutyServer, tmp_path: Path) -> None:
-    """Two tests do not fall into one another."""
+    """Two tests open two incidents."""
     for _ in range(2):
         invoke(tmp_path, "pagerduty", pagerduty={"routing_key": KEY, "url": server.url})
     assert len(server.opened()) == 2
@@ -76,7 +76,7 @@ def test_a_refusal_is_printed_and_exits_with_1(server: PagerDutyServer, tmp_path
 
 
 def test_a_resolve_that_fails_is_told(server: PagerDutyServer, tmp_path: Path) -> None:
-    """When the incident was opened and not resolved, the output names it and says what to do."""
+    """If the incident was opened and not resolved, the output names it and the remedy."""
     server.script(Behaviour(), Behaviour.status(503))
     result = invoke(tmp_path, "pagerduty", pagerduty={"routing_key": KEY, "url": server.url})
     assert result.exit_code == 1
@@ -85,7 +85,7 @@ def test_a_resolve_that_fails_is_told(server: PagerDutyServer, tmp_path: Path) -
 
 @pytest.mark.parametrize("channel", ["pagerduty", "email"])
 def test_a_server_that_is_not_there(tmp_path: Path, channel: str) -> None:
-    """A refused connection is told with host and port, without errno, and with what to check."""
+    """A refused connection is reported with host and port, without errno, and with what to check."""
     port = free_port()
     email = {"host": "127.0.0.1", "port": port, "security": "none", "from": "m@shop.example", "to": ["a@shop.example"]}
     settings = {"pagerduty": {"routing_key": KEY, "url": f"http://127.0.0.1:{port}"}, "email": email}
@@ -101,7 +101,7 @@ def test_a_server_that_is_not_there(tmp_path: Path, channel: str) -> None:
 
 
 def test_a_mail_that_some_recipients_refuse(tmp_path: Path) -> None:
-    """Exit code 1, each refusal in the server's words, and the others have the mail."""
+    """Exit code 1, each refusal with the server's answer, and the others have the mail."""
     people = [f"p{number}@shop.example" for number in range(8)]
     with serving(MailServer()) as mail:
         mail.refusals = {who: f"550 5.1.1 no mailbox of {who}" for who in people[:5]}
@@ -115,7 +115,7 @@ def test_a_mail_that_some_recipients_refuse(tmp_path: Path) -> None:
 
 
 def test_without_a_routing_key(tmp_path: Path) -> None:
-    """Without a routing key there is nothing to test: exit code 2, and what to set."""
+    """Without a routing key there is nothing to test: exit code 2, and the setting to change."""
     result = invoke(tmp_path, "pagerduty")
     assert result.exit_code == 2
     assert "pagerduty.routing_key: is not set" in result.output
@@ -128,7 +128,7 @@ def test_usage(tmp_path: Path) -> None:
 
 
 def test_mail_without_recipients(tmp_path: Path) -> None:
-    """Without recipients the mail's test says what to set."""
+    """The error names the setting."""
     result = invoke(tmp_path, "email")
     assert result.exit_code == 2
     assert "email.to: must be set, together with email.from" in result.output

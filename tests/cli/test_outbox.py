@@ -1,4 +1,4 @@
-"""``celery-monitor outbox``, on a real store, beside a daemon that has it open."""
+"""``celery-monitor outbox`` on a real store that a daemon has open."""
 
 import re
 from collections.abc import Iterator
@@ -27,12 +27,12 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
 
 @pytest.fixture(autouse=True)
 def an_hour_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands run then, whatever the machine's clock says."""
+    """The commands run at that time, regardless of the machine's clock."""
     monkeypatch.setattr("celery_monitor.cli.outbox.SystemClock", lambda: ManualClock(AT + 3600))
 
 
 def invoke(tmp_path: Path, *arguments: str) -> Result:
-    """The command on the daemon's store."""
+    """Run the command on the daemon's store."""
     return CliRunner().invoke(
         main, ["outbox", *arguments], env={"CELERY_MONITOR_STORE__URL": f"sqlite:///{tmp_path}/monitor.db"}
     )
@@ -56,13 +56,13 @@ def table(output: str) -> list[list[str]]:
 
 
 def test_an_empty_outbox(store: SqlStore, tmp_path: Path) -> None:
-    """Nothing to list is said in words."""
+    """The output says that there is nothing to list."""
     assert invoke(tmp_path, "list").output == "no pending or failed notifications\n"
     assert invoke(tmp_path, "list", "--dead").output == "no failed notifications\n"
 
 
 def test_lists_what_waits_and_what_is_dead(store: SqlStore, tmp_path: Path) -> None:
-    """A row each, with its state, attempts, times in UTC, and why it was given up; --dead leaves the others out."""
+    """A line for each row, with state, attempts, times in UTC, and the last error; --dead lists only dead ones."""
     add(store, "shop.charge/2026-11-23T14Z", dead="PagerDuty responded with 400: invalid event")
     add(store, "shop.refund/2026-11-23T14Z")
     header, dead, waiting = (" ".join(row.split()) for row in invoke(tmp_path, "list").output.splitlines())
@@ -78,7 +78,7 @@ def test_lists_what_waits_and_what_is_dead(store: SqlStore, tmp_path: Path) -> N
 
 
 def test_nothing_in_a_row_controls_the_terminal(store: SqlStore, tmp_path: Path) -> None:
-    """Escape sequences in a task's name or an error are shown as question marks, and long ones are cut."""
+    """Escape sequences in a task's name or an error become question marks, and long texts are shortened."""
     add(store, "a\x1b[2Jb\nc" + "x" * 200, dead="\x1b]0;owned\x07")
     output = invoke(tmp_path, "list").output
     assert len(output.splitlines()) == 2
@@ -101,7 +101,7 @@ def test_more_rows_than_one_page(store: SqlStore, tmp_path: Path) -> None:
 
 
 def test_retries_one_row(store: SqlStore, tmp_path: Path) -> None:
-    """A dead row is due at once again, for the running daemon."""
+    """A dead row is due again immediately, for the running daemon."""
     item = add(store, "shop.charge", dead="400")
     add(store, "shop.refund", dead="400")
     result = invoke(tmp_path, "retry", str(item.id))
@@ -110,7 +110,7 @@ def test_retries_one_row(store: SqlStore, tmp_path: Path) -> None:
 
 
 def test_retries_all_dead_rows(store: SqlStore, tmp_path: Path) -> None:
-    """--all-dead takes every row that was given up; none is no error."""
+    """--all-dead retries every dead row; without any it succeeds."""
     assert invoke(tmp_path, "retry", "--all-dead").output == "retrying 0 notifications now\n"
     for key in "ab":
         add(store, key, dead="400")
@@ -118,7 +118,7 @@ def test_retries_all_dead_rows(store: SqlStore, tmp_path: Path) -> None:
 
 
 def test_retrying_what_is_not_there(store: SqlStore, tmp_path: Path) -> None:
-    """An unknown ID exits with 1 and says so."""
+    """An unknown ID exits with 1 and an error."""
     result = invoke(tmp_path, "retry", "77")
     assert result.exit_code == 1
     assert "notification 77" in result.output
@@ -126,14 +126,14 @@ def test_retrying_what_is_not_there(store: SqlStore, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["first", "0", "1x", "\u0663", "9" * 30])
 def test_what_is_no_id(store: SqlStore, tmp_path: Path, text: str) -> None:
-    """It is told where IDs are to be found."""
+    """The error says where IDs are listed."""
     result = invoke(tmp_path, "retry", text)
     assert result.exit_code == 2
     assert "is not an ID: use one from the first column of `celery-monitor outbox list`" in result.stderr
 
 
 def test_what_waits_for_another_row(store: SqlStore, tmp_path: Path) -> None:
-    """To a service goes one row after the other; those behind tell which one they wait for, one for later its time."""
+    """Rows of one service are sent one by one; the output shows which row or time each waits for."""
     first, second = add(store, "shop.charge"), add(store, "shop.refund")
     other = OutboxRequest("pagerduty", "shop.stock", Action.TRIGGER, route="stock", due_at=AT)
     store.outbox.enqueue(other, AT)
@@ -151,12 +151,12 @@ def test_what_waits_for_another_row(store: SqlStore, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [(), ("1", "--all-dead"), ("0",), ("first",)])
 def test_retry_usage(store: SqlStore, tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    """Neither or both of ID and --all-dead, and what is no id, are usage errors."""
+    """Neither or both of ID and --all-dead, and an invalid ID, are usage errors."""
     assert invoke(tmp_path, "retry", *arguments).exit_code == 2
 
 
 def test_another_store(store: SqlStore, tmp_path: Path) -> None:
-    """--store wins over the configuration."""
+    """--store overrides the configuration."""
     item = add(store, "shop.charge", dead="400")
     there = ("--store", f"sqlite:///{tmp_path}/monitor.db")
     assert "shop.charge" in invoke(tmp_path / "elsewhere", "list", *there).output
@@ -164,7 +164,7 @@ def test_another_store(store: SqlStore, tmp_path: Path) -> None:
 
 
 def test_no_store(tmp_path: Path) -> None:
-    """Without a store the command exits with 1, names it, and creates none."""
+    """Without a store the command exits with 1, names it, and does not create it."""
     result = invoke(tmp_path, "list")
     assert result.exit_code == 1
     assert "monitor.db" in result.output

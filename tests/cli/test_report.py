@@ -79,13 +79,13 @@ CHANGES = Changes(
 
 @pytest.fixture(autouse=True)
 def now(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command runs then."""
+    """The command runs at that time."""
     monkeypatch.setattr("celery_monitor.cli.report.SystemClock", lambda: ManualClock(NOW))
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[str]:
-    """The URL of a store with CHANGES in it, whose daemon runs."""
+    """The URL of a store with CHANGES, whose daemon runs."""
     url = f"sqlite:///{tmp_path / 'monitor.db'}"
     daemon = open_store(url, retention=30.0 * DAY, fingerprint_window=10)
     daemon.start()
@@ -102,14 +102,14 @@ def mail() -> Iterator[MailServer]:
 
 
 def invoke(tmp_path: Path, store: str, *arguments: str, **settings: Any) -> Result:
-    """The command with this configuration."""
+    """Run the command with this configuration."""
     file = tmp_path / "monitor.yaml"
     file.write_text(yaml.safe_dump({"fleet": "shop", "store": {"url": store}} | settings))
     return CliRunner().invoke(main, ["report", *arguments, "--config", str(file)])
 
 
 def test_yesterday_as_text(tmp_path: Path, store: str) -> None:
-    """Beside the running daemon: yesterday's verdict, by default."""
+    """By default yesterday's summary, while the daemon runs."""
     result = invoke(tmp_path, store)
     assert result.exit_code == 0, result.output
     assert "3 FAILURES IN 2 TASKS, 1 NEW ERROR" in result.output
@@ -119,7 +119,7 @@ def test_yesterday_as_text(tmp_path: Path, store: str) -> None:
 
 
 def test_a_day_as_json(tmp_path: Path, store: str) -> None:
-    """The document of the API, in ASCII, so that it controls no terminal."""
+    """The API's document in ASCII, so that it cannot control a terminal."""
     result = invoke(tmp_path, store, "--date", str(YESTERDAY), "--format", "json")
     document = json.loads(result.output)
     assert result.output.isascii()
@@ -132,7 +132,7 @@ def test_a_day_as_json(tmp_path: Path, store: str) -> None:
 
 
 def test_a_day_as_html_with_links(tmp_path: Path, store: str) -> None:
-    """The mail's own page."""
+    """The HTML of the mail."""
     result = invoke(tmp_path, store, "--format", "html", web={"external_url": "https://monitor.example"})
     assert result.output.startswith("<!doctype html>")
     assert 'href="https://monitor.example/tasks/shop.a"' in result.output
@@ -142,7 +142,7 @@ def test_a_day_as_html_with_links(tmp_path: Path, store: str) -> None:
 def test_incidents_are_undelivered_only_where_somebody_is_paged(
     tmp_path: Path, store: str, pagerduty: dict[str, str], undelivered: int
 ) -> None:
-    """Without a routing key an incident that was not sent is as it should be."""
+    """Without a routing key, an incident that was not sent does not count as undelivered."""
     result = invoke(tmp_path, store, "--format", "json", pagerduty=pagerduty)
     incidents = json.loads(result.output)["incidents"]
     assert (incidents["opened"], len(incidents["undelivered"])) == (1, undelivered)

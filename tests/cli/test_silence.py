@@ -1,4 +1,4 @@
-"""``celery-monitor silence``, on a real store, beside a daemon that has it open."""
+"""``celery-monitor silence`` on a real store that a daemon has open."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,20 +25,20 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
 
 @pytest.fixture(autouse=True)
 def now(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands run then, whatever the machine's clock says, by a user of this name."""
+    """The commands run at that time, as a user with this name."""
     monkeypatch.setattr("celery_monitor.cli.silence.SystemClock", lambda: ManualClock(AT))
     monkeypatch.setattr("celery_monitor.cli.silence.getpass.getuser", lambda: "ada")
 
 
 def invoke(tmp_path: Path, *arguments: str) -> Result:
-    """The command on the daemon's store."""
+    """Run the command on the daemon's store."""
     return CliRunner().invoke(
         main, ["silence", *arguments], env={"CELERY_MONITOR_STORE__URL": f"sqlite:///{tmp_path}/monitor.db"}
     )
 
 
 def test_add_list_and_end(store: SqlStore, tmp_path: Path) -> None:
-    """What is added is listed, in effect for the daemon, and gone when it is ended."""
+    """An added silence is listed, applies in the daemon, and disappears when it is ended."""
     assert invoke(tmp_path, "list").output == "no silences\n"
     added = invoke(
         tmp_path, "add", "shop.billing.*", "shop.x", "--for", "2h", "--reason", "deploy 4711", "--queue", "bulk"
@@ -90,7 +90,7 @@ def test_no_silence_without_an_end_and_a_reason(
 
 
 def test_silences_are_bounded(store: SqlStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody's loop cannot fill the store; ended ones do not count."""
+    """A loop cannot fill the store; ended silences do not count."""
     monkeypatch.setattr("celery_monitor.adapters.store.silences.MAX_SILENCES", 2)
     for _ in range(2):
         assert invoke(tmp_path, "add", "x.*", "--for", "1h", "--reason", "loop").exit_code == 0

@@ -1,4 +1,4 @@
-"""Every implementation of a port, each started and stopped around the test."""
+"""Every implementation of a port, started and stopped around each test."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who may write: one process at a time, by the database's clock, whatever the others still believe."""
+"""The right to write: one process at a time, by the database's clock, whatever the others believe."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ Pair = Callable[..., tuple[SqlStore, SqlStore]]
 
 @pytest.fixture
 def pair(postgresql_url: str, tmp_path: Path) -> Iterator[Pair]:
-    """Two replicas' stores on one database, whose leases run for so many seconds; neither leads yet."""
+    """Two replicas' stores on one database with this lease duration; neither leads yet."""
     stores: list[SqlStore] = []
 
     def make(ttl: float, url: str = postgresql_url, **options: Any) -> tuple[SqlStore, SqlStore]:
@@ -42,18 +42,18 @@ def pair(postgresql_url: str, tmp_path: Path) -> Iterator[Pair]:
 
 @pytest.fixture
 def two(pair: Pair) -> tuple[SqlStore, SqlStore]:
-    """Their leases run for a minute."""
+    """With leases of a minute."""
     return pair(60.0)
 
 
 def expire(store: SqlStore) -> None:
-    """As if the leader had been silent for longer than its lease runs."""
+    """Simulate a leader that was silent for longer than its lease."""
     with store._database.write(fenced=False) as connection:
         connection.exec_driver_sql("UPDATE meta SET lease_until = lease_until - 61")
 
 
 def test_any_replica_takes_a_silence(two: tuple[SqlStore, SqlStore]) -> None:
-    """Also one that asked for the lease in vain, and a former leader."""
+    """Even one that could not get the lease, and a former leader."""
     first, second = two
     first.lead("pod-1")
     assert second.lead("pod-2") is None
@@ -67,7 +67,7 @@ def test_any_replica_takes_a_silence(two: tuple[SqlStore, SqlStore]) -> None:
 
 
 def test_a_server_that_lacks_flushes_of_the_former_leader(pair: Pair, opened_third: Callable[[], SqlStore]) -> None:
-    """After a failover, a standby that has seen more of them says so when it leads, and no other one after it."""
+    """After a failover, a standby that has seen more flushes reports it when it leads, and only once."""
     first, second = pair(60.0)
     third = opened_third()
     first.lead("pod-1")
@@ -88,7 +88,7 @@ def test_a_server_that_lacks_flushes_of_the_former_leader(pair: Pair, opened_thi
 
 
 def test_a_newer_version_leads(pair: Pair, postgresql: PostgreSQL) -> None:
-    """A standby that could not take over is not ready, and says why; it refuses to lead afterwards."""
+    """A standby that could not take over is not ready, with the reason, and refuses to lead."""
     first, second = pair(60.0, postgresql.new_database())
     first.lead("pod-1")
     assert second.lease().holder == "pod-1"
@@ -120,7 +120,7 @@ def opened_third(postgresql_url: str, tmp_path: Path) -> Iterator[Callable[[], S
 
 
 def test_one_process_leads(sql: SqlStore) -> None:
-    """Its name, a term that grows with each one, and how long the lease runs are there for everybody."""
+    """All see its name, the increasing term, and the end of the lease."""
     before = sql.lease()
     assert (before.holder, before.term) == ("", 1)
     sql.stop()
@@ -131,7 +131,7 @@ def test_one_process_leads(sql: SqlStore) -> None:
 
 
 def test_a_renewal(sql: SqlStore) -> None:
-    """The lease runs for its whole length again; a flush renews it as well, and an expired one is still held."""
+    """It extends the lease by its whole duration; a flush renews it too, and an expired lease is still held."""
     for renew in (sql.renew, lambda: sql.commit(changes(1)), lambda: sql.commit(changes(2))):
         expire(sql)
         assert sql.lease().expires_in < 0
@@ -140,7 +140,7 @@ def test_a_renewal(sql: SqlStore) -> None:
 
 
 def test_the_position(sql: SqlStore) -> None:
-    """It is the one of the last flush that has one, and survives a restart; any text may come from a broker."""
+    """It is that of the last flush with a position, and survives a restart; a broker may give any text."""
     assert sql.position() is None
     for sequence, position in enumerate(["tag-1", None, "odd \0 \udcff"], start=1):
         sql.commit(changes(sequence, position=position))
@@ -152,7 +152,7 @@ def test_the_position(sql: SqlStore) -> None:
 
 
 def test_a_second_process_waits(two: tuple[SqlStore, SqlStore]) -> None:
-    """While the first leads it gets nothing, reads everything, and takes nothing away."""
+    """While the first leads, it gets no lease, reads everything, and changes nothing."""
     first, second = two
     assert (first.lease().term, first.position()) == (0, None)
     assert first.lead("a") is not None
@@ -171,7 +171,7 @@ def test_a_second_process_waits(two: tuple[SqlStore, SqlStore]) -> None:
 
 @pytest.mark.parametrize("how", ["expired", "resigned", "stopped"])
 def test_a_take_over(two: tuple[SqlStore, SqlStore], how: str) -> None:
-    """The second goes on from the last flush of the first, in a term of its own."""
+    """The second continues after the last flush of the first, in a new term."""
     first, second = two
     first.lead("a")
     first.commit(changes(1, series=[series(sent=1)]))
@@ -205,7 +205,7 @@ LATE: dict[str, Late] = {
 
 
 def content(store: SqlStore) -> object:
-    """All that a zombie may have changed."""
+    """Everything that a former leader may have changed."""
     with store._database.read() as connection:
         return [
             connection.exec_driver_sql(f"TABLE {table}").all()
@@ -214,7 +214,7 @@ def content(store: SqlStore) -> object:
 
 
 def test_a_zombie(two: tuple[SqlStore, SqlStore]) -> None:
-    """Whatever a former leader still writes is refused, with the name of the new one, and nothing of it is applied."""
+    """Every write of a former leader is refused with the name of the new one, and nothing is applied."""
     first, second = two
     first.lead("a")
     first.commit(changes(1, series=[series(sent=1)], failures=[failure("u1")]))
@@ -233,7 +233,7 @@ def test_a_zombie(two: tuple[SqlStore, SqlStore]) -> None:
 
 
 def test_a_resigned_leader(two: tuple[SqlStore, SqlStore]) -> None:
-    """It writes nothing more, also while nobody else leads; it may lead again."""
+    """It cannot write, even if nobody else leads; it may lead again."""
     first, _ = two
     first.lead("a")
     first.commit(changes(1))
@@ -250,7 +250,7 @@ def test_a_resigned_leader(two: tuple[SqlStore, SqlStore]) -> None:
 
 
 def test_replicas_that_share_a_directory(postgresql_url: str, tmp_path: Path) -> None:
-    """The second one warns of it, once, and with the holder; both go on. A restart after the first ended is silent."""
+    """The second one warns once, with the holder; both continue. A restart after the first ended does not warn."""
     first, second, third = (
         open_store(postgresql_url, directory=tmp_path, retention=RETENTION, fingerprint_window=KEPT) for _ in range(3)
     )
@@ -274,7 +274,7 @@ def test_replicas_that_share_a_directory(postgresql_url: str, tmp_path: Path) ->
 
 
 def test_replicas_with_directories_of_their_own(two: tuple[SqlStore, SqlStore], tmp_path: Path) -> None:
-    """Nothing is warned of."""
+    """There is no warning."""
     for name in "ab":
         (tmp_path / name).mkdir()
     with capture_logs() as lines:
@@ -284,7 +284,7 @@ def test_replicas_with_directories_of_their_own(two: tuple[SqlStore, SqlStore], 
 
 
 def test_the_command_line(two: tuple[SqlStore, SqlStore]) -> None:
-    """It writes beside whoever leads, and takes nothing from it."""
+    """It writes while another process leads, without taking its lease."""
     first, beside = two
     first.lead("a")
     beside.attach()
@@ -295,7 +295,7 @@ def test_the_command_line(two: tuple[SqlStore, SqlStore]) -> None:
 
 
 def test_a_leader_that_stands_still_in_a_transaction(pair: Pair) -> None:
-    """Its lock is freed when its lease has run out, so the next one can lead; nothing of the transaction is applied."""
+    """Its lock is released when its lease expires, so the next one can lead; the transaction is not applied."""
     first, second = pair(1.0)
     first.lead("a")
 
@@ -317,7 +317,7 @@ def test_a_leader_that_stands_still_in_a_transaction(pair: Pair) -> None:
 def test_a_leader_that_stands_still_anywhere_in_a_flush(
     pair: Pair, postgresql_url: str, postgresql: PostgreSQL, start: Start, tmp_path: Path, *, pooled: bool
 ) -> None:
-    """Also between two statements that are sent at once, of which the server waits for the next one for ever."""
+    """Also between two pipelined statements, for the second of which the server waits forever."""
     url = postgresql_url
     if pooled:
         pooler = start(PgBouncer(postgresql, tmp_path / "pgbouncer"))
@@ -352,14 +352,14 @@ def test_a_leader_that_stands_still_anywhere_in_a_flush(
 
 
 def attempt(store: SqlStore) -> Restored | None:
-    """To lead; while the former leader holds the lock there is an error."""
+    """Try to lead; fails while the former leader holds the lock."""
     with suppress(StoreUnavailableError):
         return store.lead("any")
     return None
 
 
 def full(sequence: int) -> Changes:
-    """A flush of some statements."""
+    """A flush with several statements."""
     name = f"task{sequence}"
     return changes(
         sequence,

@@ -1,4 +1,4 @@
-"""What the notifier may rely on in an Outbox."""
+"""The contract of an Outbox for the notifier."""
 
 import pytest
 
@@ -20,7 +20,7 @@ KEY = "shop.charge/2026-11-23T12Z"
 
 
 class Box:
-    """A store with its outbox, and the flush's number."""
+    """A store with its outbox and the sequence number."""
 
     def __init__(self, store: SqlStore) -> None:
         self.store = store
@@ -49,22 +49,22 @@ def box(sql: SqlStore) -> Box:
 
 
 def trigger(key: str = KEY, due_at: float = NOW, route: str = "", priority: int = 0, at: float = 0.0) -> OutboxRequest:
-    """Asks for a page, or for the update of one."""
+    """A request for a page, or for its update."""
     return OutboxRequest("pagerduty", key, Action.TRIGGER, route, due_at, priority, at)
 
 
 def resolve(key: str = KEY, due_at: float = NOW) -> OutboxRequest:
-    """Asks for the end of an incident."""
+    """A request to resolve an incident."""
     return OutboxRequest("pagerduty", key, Action.RESOLVE, "", due_at, FIRST_UPDATE)
 
 
 def report(date: str = "2026-11-22") -> OutboxRequest:
-    """Asks for a mail."""
+    """A request for a mail."""
     return OutboxRequest("email", date, Action.REPORT)
 
 
 def test_open_incidents_of_a_channel(box: Box) -> None:
-    """Those that are open and that the channel has delivered, by key, in pages."""
+    """The open incidents that the channel has delivered, by key, in pages."""
     keys = [f"key{number}" for number in range(5)]
     states = [IncidentState.OPEN] * 4 + [IncidentState.RESOLVED]
     incidents = [incident(key, state=state) for key, state in zip(keys, states, strict=True)]
@@ -82,7 +82,7 @@ def test_open_incidents_of_a_channel(box: Box) -> None:
 
 
 def test_a_flush_enqueues(box: Box) -> None:
-    """A row of a flush can be sent as soon as the flush is committed, once it is due."""
+    """A row can be sent once its flush is committed and it is due."""
     assert box.due() == []
     box.flush(trigger(due_at=NOW + 5, route="billing"))
     assert box.due() == []
@@ -92,7 +92,7 @@ def test_a_flush_enqueues(box: Box) -> None:
 
 
 def test_what_waits_on_a_channel(box: Box) -> None:
-    """Whatever is not delivered or given up, due or not, also when it is tried again by a person."""
+    """All rows that are not delivered or given up, due or not, including retries by a person."""
     assert not box.outbox.waiting("pagerduty")
     box.flush(trigger("a", due_at=NOW + 60))
     assert (box.outbox.waiting("pagerduty"), box.outbox.waiting("email")) == (True, False)
@@ -108,7 +108,7 @@ def test_what_waits_on_a_channel(box: Box) -> None:
 
 
 def test_a_pending_row_is_refreshed(box: Box) -> None:
-    """The same key and action again is the same row with a new revision, due at the earlier of the two times."""
+    """The same key and action give the same row with a new revision, due at the earlier time."""
     box.flush(trigger(due_at=NOW + 10))
     box.flush(trigger(due_at=NOW + 20))
     assert [item.due_at for item in box.outbox.items(dead=False, limit=10).rows] == [NOW + 10]
@@ -119,7 +119,7 @@ def test_a_pending_row_is_refreshed(box: Box) -> None:
 
 
 def test_a_retry_is_not_hastened(box: Box) -> None:
-    """A receiver that asked for time gets it, however many failures come meanwhile."""
+    """Retry-After is respected, however many failures arrive meanwhile."""
     box.flush(trigger())
     box.outbox.retry(box.one(), NOW + 60, "429")
     box.flush(trigger(due_at=NOW + 1))
@@ -128,7 +128,7 @@ def test_a_retry_is_not_hastened(box: Box) -> None:
 
 
 def test_order_of_a_route(box: Box) -> None:
-    """A route's rows come one by one; another route does not wait for it."""
+    """A route's rows are sent one by one; other routes do not wait."""
     box.flush(trigger("a"), trigger("b"), trigger("c", route="billing"), trigger("d"))
     assert box.keys() == ["a", "c"]
     box.outbox.delivered(box.due()[0], NOW, 1)
@@ -143,7 +143,7 @@ def test_order_of_channels(box: Box) -> None:
 
 
 def test_a_retry_holds_back_nobody(box: Box) -> None:
-    """A row that is refused again and again must not keep every later page of its route."""
+    """A row that is refused repeatedly does not block later pages of its route."""
     box.flush(trigger("a"), trigger("b"), trigger("c", route="billing"))
     box.outbox.retry(box.due()[0], NOW + 30, "503")
     assert box.keys() == ["b", "c"]
@@ -153,7 +153,7 @@ def test_a_retry_holds_back_nobody(box: Box) -> None:
 
 
 def test_the_most_important_first(box: Box) -> None:
-    """The most severe new incident, of these the newest; then what is over; updates of what was told last."""
+    """The most severe new incident first, the newest of equals; then resolutions; then updates."""
     box.flush(
         trigger("update of critical", priority=REFRESH),
         trigger("update of error", priority=REFRESH + 1),
@@ -183,7 +183,7 @@ def test_the_most_important_first(box: Box) -> None:
 
 
 def test_a_page_stays_one_however_it_is_refreshed(box: Box) -> None:
-    """What was never told keeps its place when its counts grow; once it is told, what is left of it is an update."""
+    """An undelivered page keeps its priority when its counts grow; after delivery, further changes are an update."""
     box.flush(trigger("a", priority=1, at=NOW))
     box.flush(trigger("a", priority=REFRESH + 1, at=NOW + 5))
     on_its_way = box.one()
@@ -196,7 +196,7 @@ def test_a_page_stays_one_however_it_is_refreshed(box: Box) -> None:
 
 
 def test_a_resolve_waits_for_its_trigger(box: Box) -> None:
-    """Also when that waits for a retry: else it would open what is over."""
+    """Even if the trigger waits for a retry: otherwise it would reopen the incident."""
     box.flush(trigger())
     box.outbox.retry(box.one(), NOW + 30, "503")
     box.flush(resolve())
@@ -205,7 +205,7 @@ def test_a_resolve_waits_for_its_trigger(box: Box) -> None:
 
 
 def test_retries_are_hastened(box: Box) -> None:
-    """Those of a channel; what waits for its own time, and other channels, are left alone."""
+    """Those of one channel; rows that are not due yet and other channels are unchanged."""
     box.flush(trigger("a"), trigger("b", route="billing"), trigger("later", due_at=NOW + 60))
     assert box.outbox.enqueue(report(), NOW)
     for item in box.due():
@@ -217,7 +217,7 @@ def test_retries_are_hastened(box: Box) -> None:
 
 
 def test_an_update_holds_back_nobody(box: Box) -> None:
-    """A row that waits for its own time lets the younger ones pass, and takes its place when it is due."""
+    """Younger rows overtake a row that is not due, which is sent when it is due."""
     box.flush(trigger("a", due_at=NOW + 600), trigger("b"))
     assert box.keys() == ["b"]
     assert box.keys(NOW + 600) == ["a"]
@@ -225,7 +225,7 @@ def test_an_update_holds_back_nobody(box: Box) -> None:
 
 @pytest.mark.parametrize("ahead", [MAX_WAIT + 1, 366 * 86_400.0])
 def test_a_clock_that_was_ahead(box: Box, ahead: float) -> None:
-    """A row that was to wait by a clock that was ahead goes at once, and holds back nobody."""
+    """A row with a due time from a wrong clock is sent immediately, and does not block others."""
     box.flush(trigger("a", due_at=NOW + ahead), now=NOW + ahead)
     box.outbox.retry(box.one(NOW + ahead), NOW + ahead + 1, "timeout")
     box.flush(trigger("b", due_at=NOW + ahead), now=NOW + ahead)
@@ -236,7 +236,7 @@ def test_a_clock_that_was_ahead(box: Box, ahead: float) -> None:
 
 
 def test_the_longest_wait(box: Box) -> None:
-    """What a receiver may ask for at most is waited for."""
+    """The maximum Retry-After is respected."""
     box.flush(trigger())
     box.outbox.retry(box.one(), NOW + MAX_WAIT, "429")
     assert box.due(NOW) == box.due(NOW + MAX_WAIT - 1) == []
@@ -244,13 +244,13 @@ def test_the_longest_wait(box: Box) -> None:
 
 
 def test_limit(box: Box) -> None:
-    """No more rows than asked for, the oldest."""
+    """At most the requested number of rows, oldest first."""
     box.flush(*(trigger(f"k{i}", route=f"r{i}") for i in range(5)))
     assert [item.key for item in box.outbox.due(NOW, 2)] == ["k0", "k1"]
 
 
 def test_delivered(box: Box) -> None:
-    """A delivered row does not come again, and its incident knows when and with how many failures."""
+    """A delivered row does not come again, and its incident has the time and the failure count."""
     box.sequence += 1
     box.store.commit(changes(1, incidents=[incident(KEY, count=3)], outbox=[trigger()]))
     box.outbox.delivered(box.one(), NOW + 1, 3)
@@ -261,7 +261,7 @@ def test_delivered(box: Box) -> None:
 
 
 def test_first_delivery_is_remembered(box: Box) -> None:
-    """Updates change the count that was delivered, not when the incident was."""
+    """Updates change the delivered count, but not the delivery time."""
     box.sequence += 1
     box.store.commit(changes(1, incidents=[incident(KEY)], outbox=[trigger()]))
     box.outbox.delivered(box.one(), NOW + 1, 1)
@@ -272,7 +272,7 @@ def test_first_delivery_is_remembered(box: Box) -> None:
 
 
 def test_the_flush_leaves_the_delivery_alone(box: Box) -> None:
-    """The monitor's next word about an incident does not undo what the notifier has recorded."""
+    """The monitor's next change of an incident does not overwrite the notifier's record."""
     box.sequence += 1
     box.store.commit(changes(1, incidents=[incident(KEY)], outbox=[trigger()]))
     box.outbox.delivered(box.one(), NOW + 1, 1)
@@ -283,12 +283,12 @@ def test_the_flush_leaves_the_delivery_alone(box: Box) -> None:
 
 
 def enqueued(channel: str, action: Action = Action.TRIGGER, due_at: float = NOW) -> OutboxRequest:
-    """As ``trigger``, on another channel."""
+    """Like ``trigger``, on another channel."""
     return OutboxRequest(channel, KEY, action, "", due_at)
 
 
 def test_each_channel_has_its_own_delivery(box: Box) -> None:
-    """State, attempts, error, and what the receiver gave are the channel's; together they tell of the incident."""
+    """State, attempts, error, and receipt are per channel; the incident combines them."""
     box.sequence += 1
     entries = [enqueued(channel) for channel in ("chat", "oncall", "audit")]
     box.store.commit(changes(1, incidents=[incident(KEY, count=3)], outbox=entries))
@@ -316,7 +316,7 @@ def test_each_channel_has_its_own_delivery(box: Box) -> None:
 
 
 def test_a_delivery_is_pending_as_long_as_anything_waits(box: Box) -> None:
-    """An update that waits, or a resolve, makes it pending; a row that comes later finds what the receiver gave."""
+    """A waiting update or resolve makes it pending; later rows see the receipt."""
 
     def state() -> str:
         (row,) = box.store.reader.incidents(limit=10).rows
@@ -338,7 +338,7 @@ def test_a_delivery_is_pending_as_long_as_anything_waits(box: Box) -> None:
 
 
 def test_refreshed_while_sent(box: Box) -> None:
-    """A row that was refreshed while it was on its way stays, due at the time of that refresh."""
+    """A row refreshed while it was sent stays, due at the time of the refresh."""
     box.flush(trigger())
     on_its_way = box.one()
     box.flush(trigger(due_at=NOW + 600))
@@ -351,7 +351,7 @@ def test_refreshed_while_sent(box: Box) -> None:
 
 
 def test_retry_records_the_error(box: Box) -> None:
-    """Why a page has not arrived is seen on the row and on the incident, until it has."""
+    """Until it is delivered, the row and the incident show why not."""
     box.sequence += 1
     box.store.commit(changes(1, incidents=[incident(KEY)], outbox=[trigger()]))
     box.outbox.retry(box.one(), NOW + 5, "connection refused")
@@ -365,7 +365,7 @@ def test_retry_records_the_error(box: Box) -> None:
 
 
 def test_dead_and_revived(box: Box) -> None:
-    """A dead row is not sent, holds back nobody, is listed, and is due again when a person says so."""
+    """A dead row is not sent, blocks nothing, is listed, and is due again when revived."""
     box.sequence += 1
     box.store.commit(changes(1, incidents=[incident(KEY)], outbox=[trigger(), trigger("b")]))
     box.outbox.dead(box.due()[0], NOW, "400 invalid routing key")
@@ -380,7 +380,7 @@ def test_dead_and_revived(box: Box) -> None:
 
 
 def test_an_unknown_outcome(box: Box) -> None:
-    """It is neither delivered nor dead: it is listed, and sent again when a person wants that very row."""
+    """It is neither delivered nor dead: it is listed, and sent again only when that row is revived."""
     box.flush(trigger())
     item = box.one()
     box.outbox.note(item, '{"taken":["a@b"]}')
@@ -406,7 +406,7 @@ def test_revive_a_waiting_row(box: Box) -> None:
 
 
 def test_revive_unknown(box: Box) -> None:
-    """What does not exist or was delivered is not revived."""
+    """Missing or delivered rows are not revived."""
     box.flush(trigger())
     item = box.one()
     box.outbox.delivered(item, NOW, 1)
@@ -415,7 +415,7 @@ def test_revive_unknown(box: Box) -> None:
 
 
 def test_revive_with_a_newer_one_waiting(box: Box) -> None:
-    """A dead row whose key waits again is not sent twice: the newer one becomes due."""
+    """A dead row whose key has a newer row is not sent twice: the newer one becomes due."""
     box.flush(trigger())
     box.outbox.dead(box.one(), NOW, "400")
     box.flush(trigger(due_at=NOW + 600))
@@ -427,7 +427,7 @@ def test_revive_with_a_newer_one_waiting(box: Box) -> None:
 
 
 def test_a_report_is_claimed_once(box: Box) -> None:
-    """A date is claimed by the first who asks, in whatever state its row is."""
+    """The first claim of a date wins, whatever the state of its row."""
     assert box.outbox.enqueue(report(), NOW)
     assert not box.outbox.enqueue(report(), NOW)
     box.outbox.delivered(box.one(), NOW, 0)
@@ -440,7 +440,7 @@ def test_a_report_is_claimed_once(box: Box) -> None:
 
 
 def test_a_resolve_comes_last(box: Box) -> None:
-    """An update that waits goes out before the resolve that was decided after it, not after it."""
+    """A waiting update is sent before a later resolve."""
     box.flush(trigger(due_at=NOW + 600))
     box.flush(resolve(due_at=NOW + 5))
     first = box.one(NOW + 5)
@@ -450,7 +450,7 @@ def test_a_resolve_comes_last(box: Box) -> None:
 
 
 def test_an_old_resolve_does_not_close_a_new_trigger(box: Box) -> None:
-    """While nothing could be sent the incident was resolved and reopened: it ends up open."""
+    """An incident that was resolved and reopened while nothing could be sent ends up open."""
     box.flush(trigger())
     box.outbox.retry(box.one(), NOW + 30, "timeout")
     box.flush(resolve())
@@ -462,7 +462,7 @@ def test_an_old_resolve_does_not_close_a_new_trigger(box: Box) -> None:
 
 
 def test_late_outcomes(box: Box) -> None:
-    """What is said of a row that is not pending any more changes nothing."""
+    """An outcome for a row that is no longer pending changes nothing."""
     box.flush(trigger())
     item = box.one()
     box.outbox.delivered(item, NOW, 1)
@@ -482,7 +482,7 @@ def test_items_page(box: Box) -> None:
 
 
 def test_items_of_a_time(box: Box) -> None:
-    """Rows are listed by when they came up: the end of the time is not part of it."""
+    """Rows are listed by creation time; the end of the period is exclusive."""
     for number in range(4):
         box.flush(trigger(f"k{number}"), now=NOW + number)
     found = box.outbox.items(dead=False, limit=10, since=NOW + 1, until=NOW + 3).rows
@@ -490,7 +490,7 @@ def test_items_of_a_time(box: Box) -> None:
 
 
 def test_given_up(box: Box) -> None:
-    """How many rows of each channel were given up is known; those that wait or were delivered are not among them."""
+    """The number of given-up rows per channel, without waiting or delivered ones."""
     assert box.outbox.given_up() == {}
     box.flush(trigger("a"), trigger("b"), trigger("c"))
     for _ in range(2):
@@ -499,7 +499,7 @@ def test_given_up(box: Box) -> None:
 
 
 def test_last_delivered(box: Box) -> None:
-    """When each channel last delivered something is known, whatever waits now."""
+    """The time of each channel's last delivery, regardless of waiting rows."""
     assert box.outbox.last_delivered("pagerduty") is None
     box.flush(trigger("a"), trigger("b"))
     box.outbox.delivered(box.one(), NOW + 1, 1)
@@ -510,7 +510,7 @@ def test_last_delivered(box: Box) -> None:
 
 
 def test_incident_as_committed(box: Box) -> None:
-    """The message is made from the incident as it is when it is sent."""
+    """The message uses the incident's state at the time of sending."""
     assert box.outbox.incident(KEY) is None
     box.sequence += 1
     whole = incident(KEY, count=7, workers={"celery@a": 7}, args="(1,)", runbook_url="https://run.example/charge")

@@ -1,4 +1,4 @@
-"""What the page, the API and the report may rely on in a Reader."""
+"""The contract of a Reader for the page, the API and the report."""
 
 import itertools
 import math
@@ -36,13 +36,13 @@ T = TypeVar("T")
 
 
 def write(store: SqlStore, *flushes: dict[str, Any], first: int = 1) -> None:
-    """Commit flushes of these parts."""
+    """Commit flushes with these parts."""
     for sequence, parts in enumerate(flushes, first):
         store.commit(changes(sequence, **parts))
 
 
 def listed(store: SqlStore, **wanted: Any) -> list[str]:
-    """The ids of all failures that are found, page by page."""
+    """The IDs of all failures, page by page."""
     return [one.uuid for one in every(lambda cursor: store.reader.failures(FailureFilter(cursor=cursor, **wanted)))]
 
 
@@ -57,7 +57,7 @@ def every(read: Callable[[str | None], Page[T]]) -> list[T]:
 
 
 def test_nothing_yet(sql: SqlStore) -> None:
-    """An empty store answers every question."""
+    """Every query of an empty store returns a result."""
     reader = sql.reader
     assert reader.tasks(limit=10).rows == []
     assert reader.failures(FailureFilter()) == Page([])
@@ -75,7 +75,7 @@ def test_nothing_yet(sql: SqlStore) -> None:
 
 
 def test_buckets_add_up(sql: SqlStore) -> None:
-    """Deltas of the same bucket are added, in one flush and over flushes."""
+    """Deltas of the same bucket are added, within a flush and across flushes."""
     delta = bucket(sent=1, failed=2)
     write(sql, {"buckets": [delta, delta]}, {"buckets": [delta, bucket(queue="bulk", sent=1)]})
     assert sql.reader.buckets(START, START + 1) == [
@@ -85,14 +85,14 @@ def test_buckets_add_up(sql: SqlStore) -> None:
 
 
 def test_buckets_of_a_period(sql: SqlStore) -> None:
-    """A period has the buckets that start in it: its end is not part of it."""
+    """The buckets that start in the period; its end is exclusive."""
     starts = [START + i * BUCKET_SECONDS for i in range(4)]
     write(sql, {"buckets": [bucket(start) for start in starts]})
     assert [row.start for row in sql.reader.buckets(starts[1], starts[3])] == starts[1:3]
 
 
 def test_what_fails_and_the_fleet_add_up_to_the_buckets(sql: SqlStore) -> None:
-    """Sums of all tasks, and of those with failures, are those of the buckets of the period, on all queues."""
+    """The sums of all tasks, and of failing ones, equal the buckets of the period over all queues."""
     first, second, end = START, START + BUCKET_SECONDS, START + 2 * BUCKET_SECONDS
     write(
         sql,
@@ -129,7 +129,7 @@ def test_what_fails_and_the_fleet_add_up_to_the_buckets(sql: SqlStore) -> None:
 @pytest.mark.parametrize("descending", [True, False])
 @pytest.mark.parametrize("sort", ["at", "name", "exception", "hostname", "reason", "uuid"])
 def test_failures_are_sorted_by_any_column(sql: SqlStore, sort: str, descending: bool) -> None:  # noqa: FBT001
-    """Pages under a sort hold each failure once, in order, however many are equal; later ones are further on."""
+    """The pages have each failure once and in order, however many are equal."""
     values = ["\N{SNOWMAN}", "b", "B", "a", "a'\"", ""]
     failures = [
         structs.replace(
@@ -166,7 +166,7 @@ def test_tasks_over_the_retention(sql: SqlStore) -> None:
 
 
 def test_last_failure_of_a_task(sql: SqlStore) -> None:
-    """An older failure that comes later does not change when the task last failed."""
+    """An older failure that arrives later does not change the last failure."""
     write(
         sql,
         {"buckets": [bucket(failed=1)], "failures": [failure(at=NOW)]},
@@ -179,7 +179,7 @@ def test_last_failure_of_a_task(sql: SqlStore) -> None:
 
 
 def test_tasks_since(sql: SqlStore) -> None:
-    """The bucket that ``since`` falls into counts whole, those before it do not."""
+    """The bucket that contains ``since`` counts in full, earlier ones do not."""
     write(sql, {"buckets": [bucket(START - BUCKET_SECONDS, sent=1), bucket(START, sent=2)]})
     for since, sent in ((START + 500, 2), (START, 2), (START - 1, 3)):
         (row,) = sql.reader.tasks(since=since, limit=10).rows
@@ -188,7 +188,7 @@ def test_tasks_since(sql: SqlStore) -> None:
 
 
 def test_tasks_until(sql: SqlStore) -> None:
-    """The bucket that ``until`` falls into counts whole, one that begins at it or later does not."""
+    """The bucket that contains ``until`` counts in full, later ones do not, nor one that begins at it."""
     write(sql, {"buckets": [bucket(START, sent=2), bucket(START + BUCKET_SECONDS, sent=1)]})
     for until, sent in ((START + BUCKET_SECONDS + 1, 3), (START + BUCKET_SECONDS, 2), (START + 1, 2)):
         (row,) = sql.reader.tasks(until=until, limit=10).rows
@@ -197,7 +197,7 @@ def test_tasks_until(sql: SqlStore) -> None:
 
 
 def test_tasks_by_name(sql: SqlStore) -> None:
-    """One task has a row for each of its queues."""
+    """A task has a row for each of its queues."""
     write(sql, {"buckets": [bucket(name="a"), bucket(name="a", queue="bulk"), bucket(name="ab")]})
     assert [(r.name, r.queue) for r in sql.reader.tasks(limit=10, name="a").rows] == [
         ("a", "bulk"),
@@ -206,7 +206,7 @@ def test_tasks_by_name(sql: SqlStore) -> None:
 
 
 def test_tasks_by_queue(sql: SqlStore) -> None:
-    """Of one queue, over the retention and of a time."""
+    """For one queue, over the retention and over a period."""
     odd = "bulk/\n\N{CREDIT CARD}"
     write(sql, {"buckets": [bucket(name="a"), bucket(name="a", queue=odd), bucket(name="b", queue=odd, failed=1)]})
     for since in (None, 0.0):
@@ -221,7 +221,7 @@ def test_tasks_by_queue(sql: SqlStore) -> None:
 
 
 def test_tasks_by_exception(sql: SqlStore) -> None:
-    """Tasks that have failed with a class in that time, by its short name or its whole one, with all counts."""
+    """Tasks that failed with a class in the period, by its short or full name, with all counts."""
     write(
         sql,
         {
@@ -245,7 +245,7 @@ def test_tasks_by_exception(sql: SqlStore) -> None:
 
 
 def test_tasks_page(sql: SqlStore) -> None:
-    """Pages follow each other without a gap or a repetition."""
+    """Pages have neither gaps nor duplicates."""
     keys = [(f"task{i}", queue) for i in range(5) for queue in ("a", "b")]
     write(sql, {"buckets": [bucket(name=name, queue=queue) for name, queue in keys]})
     for limit in (1, 3, 5, 10):
@@ -254,7 +254,7 @@ def test_tasks_page(sql: SqlStore) -> None:
 
 
 def test_a_failure_whole(sql: SqlStore) -> None:
-    """A failure is read as it was written, and a task that failed twice has two."""
+    """A failure is read as written, and a task that failed twice has two."""
     whole = failure(args="(1,)", kwargs="{}", incident="k", traceback="x" * 5000)
     again = failure(at=NOW + 5, message="again")
     write(sql, {"failures": [whole, again, failure("u2")]})
@@ -262,7 +262,7 @@ def test_a_failure_whole(sql: SqlStore) -> None:
 
 
 def test_failures_filtered(sql: SqlStore) -> None:
-    """Filters hold together: task, exception, and a time whose end is not part of it."""
+    """Filters are combined: task, exception, and a period with an exclusive end."""
     write(
         sql,
         {
@@ -282,7 +282,7 @@ def test_failures_filtered(sql: SqlStore) -> None:
 
 
 def test_failures_page(sql: SqlStore) -> None:
-    """Pages follow each other without a gap or a repetition, also where many failures have one time."""
+    """Pages have neither gaps nor duplicates, even if many failures have the same time."""
     names = [f"u{i:02}" for i in range(25)]
     write(sql, {"failures": [failure(u, at=NOW + i // 10 / 3, group=f"g{i}") for i, u in enumerate(names)]})
     assert listed(sql, limit=4) == names[::-1]
@@ -303,7 +303,7 @@ FOREIGN: Final = {
 
 @pytest.mark.parametrize("foreign", FOREIGN.values(), ids=FOREIGN)
 def test_foreign_cursor(sql: SqlStore, foreign: str) -> None:
-    """A cursor that no page of the list has given is refused, by every list."""
+    """Every list refuses a cursor that it did not return."""
     for read in (
         lambda: sql.reader.failures(FailureFilter(cursor=foreign)),
         lambda: sql.reader.tasks(limit=9, cursor=foreign),
@@ -316,14 +316,14 @@ def test_foreign_cursor(sql: SqlStore, foreign: str) -> None:
 
 
 def test_newest_samples_of_a_group(sql: SqlStore) -> None:
-    """Of each group the newest 20 failures are kept, whether they come in one flush or in many."""
+    """The newest 20 failures of each group are kept, from one flush or many."""
     write(sql, {"failures": [failure(f"a{i}") for i in range(30)] + [failure("other", group="g2")]})
     write(sql, *({"failures": [failure(f"b{i}")]} for i in range(7)), first=2)
     assert sorted(listed(sql)) == sorted([f"a{i}" for i in range(17, 30)] + [f"b{i}" for i in range(7)] + ["other"])
 
 
 def test_incidents_of_a_period(sql: SqlStore) -> None:
-    """Incidents of every state, newest first by their first failure."""
+    """Incidents of every state, newest first failure first."""
     states = list(IncidentState)
     write(sql, {"incidents": [incident(f"k{i}", first_at=NOW + i, state=s) for i, s in enumerate(states)]})
     found = sql.reader.incidents(since=NOW + 1, until=NOW + 3, limit=10).rows
@@ -333,7 +333,7 @@ def test_incidents_of_a_period(sql: SqlStore) -> None:
 
 
 def test_incidents_page(sql: SqlStore) -> None:
-    """Pages follow each other without a gap or a repetition, also where many incidents have one time."""
+    """Pages have neither gaps nor duplicates, even if many incidents have the same time."""
     keys = [f"k{i:02}" for i in range(12)]
     times = {key: NOW - i // 5 for i, key in enumerate(keys)}
     write(sql, {"incidents": [incident(key, first_at=at) for key, at in times.items()]})
@@ -350,13 +350,13 @@ def test_one_incident(sql: SqlStore) -> None:
 
 
 def test_workers(sql: SqlStore) -> None:
-    """Workers are as the last flush has left them."""
+    """The workers of the last flush."""
     write(sql, {"workers": [worker("celery@b"), worker("celery@a")]}, {"workers": [worker("celery@b", up=False)]})
     assert sql.reader.workers() == [worker("celery@a"), worker("celery@b", up=False)]
 
 
 def test_groups_grow(sql: SqlStore) -> None:
-    """A group keeps its first and its last failure, in whatever order they come in."""
+    """A group has its first and last failure, regardless of the order of arrival."""
     write(
         sql,
         {"groups": [group(first_at=NOW, last_at=NOW + 1)], "errors": [error()]},
@@ -369,7 +369,7 @@ def test_groups_grow(sql: SqlStore) -> None:
 
 
 def test_groups_of_a_period(sql: SqlStore) -> None:
-    """Groups count the failures of the asked period only, most first; without any in it they are not there."""
+    """Groups count only the failures of the period, most first; groups without any are omitted."""
     day = 86_400
     write(
         sql,
@@ -383,7 +383,7 @@ def test_groups_of_a_period(sql: SqlStore) -> None:
 
 
 def test_groups_of_a_task(sql: SqlStore) -> None:
-    """Groups are asked for by the task's name."""
+    """Groups can be selected by task."""
     other = structs.replace(group("b"), name="shop.mail")
     write(sql, {"groups": [group("a"), other], "errors": [error("a"), error("b")]})
     assert [row.id for row in sql.reader.groups(START, START + 900, name="shop.mail")] == ["b"]
@@ -391,7 +391,7 @@ def test_groups_of_a_task(sql: SqlStore) -> None:
 
 
 def test_group_sample(sql: SqlStore) -> None:
-    """The sample is the newest of the period, else the newest that is kept, else none."""
+    """The newest sample of the period, otherwise the newest stored one, otherwise none."""
     write(
         sql,
         {"groups": [group("a"), group("b"), group("c")], "errors": [error("a"), error("b"), error("c")]},
@@ -407,7 +407,7 @@ def test_group_sample(sql: SqlStore) -> None:
 
 
 def test_the_first_groups_have_samples(sql: SqlStore) -> None:
-    """Only as many as are asked for; those that are new in the period come first where that is asked for."""
+    """Only the requested number; new ones come first if requested."""
     counts = {"old": 9, "rare": 1, "new": 2}
     write(
         sql,
@@ -428,7 +428,7 @@ def test_the_first_groups_have_samples(sql: SqlStore) -> None:
 
 
 def test_counters_of_a_moment(sql: SqlStore) -> None:
-    """Counters are what was last written at that moment or before it, though some have not changed for long."""
+    """The values last written at or before that time, even if some have not changed for long."""
     write(
         sql,
         {"now": NOW - 86_400, "counters": {"starts": 1.0, "messages": 5.0}},
@@ -443,7 +443,7 @@ def test_counters_of_a_moment(sql: SqlStore) -> None:
 
 
 def test_counters_go_on_after_a_restart(sql: SqlStore) -> None:
-    """A counter that has not changed since the restart is not forgotten."""
+    """A counter that has not changed since the restart is kept."""
     write(sql, {"counters": {"starts": 1.0, "messages": 5.0}})
     sql.stop()
     assert sql.start().counters == {"starts": 1.0, "messages": 5.0}
@@ -453,7 +453,7 @@ def test_counters_go_on_after_a_restart(sql: SqlStore) -> None:
 
 
 def test_history_by_hour(sql: SqlStore) -> None:
-    """Buckets are added up by the span that is asked for: of all tasks together, of some of them, or of a queue."""
+    """Buckets are added up by the requested step: for all tasks, for some, or for a queue."""
     first = START - START % 3600
     starts = [first, first + 900, first + 3600]
     write(
@@ -479,7 +479,7 @@ def test_history_by_hour(sql: SqlStore) -> None:
 
 
 def test_failures_by_parts(sql: SqlStore) -> None:
-    """Several names and classes, and a part of the message, whose signs mean nothing."""
+    """By several names and classes, and by a part of the message, without wildcards."""
     write(
         sql,
         {
@@ -502,7 +502,7 @@ def test_failures_by_parts(sql: SqlStore) -> None:
 
 
 def test_incidents_of_a_state(sql: SqlStore) -> None:
-    """Only those of the state are read."""
+    """Only incidents in that state are read."""
     write(sql, {"incidents": [incident("a"), incident("b", state=IncidentState.RESOLVED)]})
     found = sql.reader.incidents(limit=10, state=IncidentState.RESOLVED).rows
     assert [row.incident.key for row in found] == ["b"]
@@ -518,7 +518,7 @@ def ended(uuid: str, at: float = NOW, **changes: Any) -> TaskRun:
 
 
 def test_ended_tasks(sql: SqlStore) -> None:
-    """A run that has ended is found by its id and by its parent's, as it was written, the newest first."""
+    """An ended run is found by its ID and by its parent's, as written, newest first."""
     child = ended("u2", eta=NOW - 2.5, retries=3, root="u0", parent="u1")
     bare = TaskRun(uuid="u2", name=None, queue=None, hostname="", stage=int(Stage.REVOKED), ended_at=NOW + 1)
     write(sql, {"ended": [ended("u1"), child]}, {"ended": [bare, ended("u3", parent="u1")]})
@@ -531,7 +531,7 @@ def test_ended_tasks(sql: SqlStore) -> None:
 
 
 def test_a_start_knows_which_tasks_have_just_ended(sql: SqlStore) -> None:
-    """So that an event of theirs that is read after it is known as late. Not the ends of hours ago."""
+    """So that late events of these tasks are recognised; not those of hours ago."""
     write(sql, {"ended": [ended("old", NOW - 3_600), ended("u2", queue=None)]}, {"ended": [ended("u1", NOW - 5)]})
     sql.stop()
     assert list(sql.start().ended) == [
@@ -541,7 +541,7 @@ def test_a_start_knows_which_tasks_have_just_ended(sql: SqlStore) -> None:
 
 
 def test_failures_of_groups_in_every_period(sql: SqlStore) -> None:
-    """Short and long periods, which are read differently, have what is counted in their buckets."""
+    """Short and long periods, which are read differently, equal their buckets."""
     counts = {
         (name, START + 900 * number): 3**number
         for number in range(7)
@@ -558,7 +558,7 @@ def test_failures_of_groups_in_every_period(sql: SqlStore) -> None:
 
 
 def test_a_list_of_ended_tasks(sql: SqlStore) -> None:
-    """By name, by how and where they ended, sorted by each column, the newest first; what is not known comes last."""
+    """Filtered by name, outcome and location, sorted by each column; unknown values last."""
     failed: dict[str, Any] = {"stage": int(Stage.FAILED), "runtime": 9.0, "hostname": "celery@a"}
     bare = TaskRun(uuid="u3", name=None, queue=None, hostname="", stage=int(Stage.REVOKED), ended_at=NOW)
     write(sql, {"ended": [ended("u1"), ended("u2", name="shop.mail", queue="mail", **failed), bare]})
@@ -593,7 +593,7 @@ def test_a_list_of_ended_tasks(sql: SqlStore) -> None:
 
 
 def test_ended_tasks_are_bounded(sql: SqlStore) -> None:
-    """The newest stay; what is older than the retention goes."""
+    """The newest are kept; those older than the retention are deleted."""
     write(sql, *({"ended": [ended(f"u{each}", NOW + each) for each in (n, n + 1)]} for n in range(0, 10, 2)))
     assert [n for n in range(10) if sql.reader.ended(f"u{n}")] == list(range(10 - MAX_ENDED, 10))
     sql.prune(NOW + RETENTION + 8.5)
@@ -601,7 +601,7 @@ def test_ended_tasks_are_bounded(sql: SqlStore) -> None:
 
 
 def test_ended_tasks_go_in_portions(sql: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there are far too many, as after the bound was lowered, no flush deletes them all."""
+    """If there are far too many, for example after the limit was lowered, no flush deletes all at once."""
     monkeypatch.setattr(flush, "ENDED_DELETED", 4)
     monkeypatch.setattr(retention, "CHUNK_SIZE", 3)
     more = [{"ended": [ended(f"u{number}")]} for number in (16, 17)]
@@ -615,7 +615,7 @@ def test_ended_tasks_go_in_portions(sql: SqlStore, monkeypatch: pytest.MonkeyPat
 
 
 def test_tasks_under_way(sql: SqlStore) -> None:
-    """As of the last flush, those that were heard of longest ago first; or one of them."""
+    """The active tasks of the last flush, least recently updated first, or one of them."""
     tracked = [(f"u{seen}", TaskRef(name="a", seen_minute=seen, sent_at=NOW, host="celery@a")) for seen in (3, 1, 2)]
     write(sql, {"tracked": tracked})
     assert [uuid for uuid, _ in sql.reader.tracked(2)] == ["u1", "u2"]
@@ -624,7 +624,7 @@ def test_tasks_under_way(sql: SqlStore) -> None:
 
 
 def test_hours_of_a_queue(sql: SqlStore) -> None:
-    """As those of a task, of all tasks in the queue and of no other queue; also of a part of the time."""
+    """The hours of all tasks in the queue and no other queue, also for part of the time."""
     hour, nothing = 3600, {"buckets": [bucket(name=name, queue="bulk") for name in ("shop.a", "shop.b")]}
     begun = Checkpoint(START, SeriesKey("shop.a", "bulk"), ((0.5, 1), (math.inf, 1)), ())
     later = Checkpoint(START + hour, begun.key, ((0.5, 1), (1.0, 1), (math.inf, 3)), ((0.5, 0), (1.0, 2)))
@@ -649,7 +649,7 @@ def test_hours_of_a_queue(sql: SqlStore) -> None:
 
 
 def test_hours_of_a_task(sql: SqlStore) -> None:
-    """Times by hour are the growth of the histograms, of all queues together, up to the last flush."""
+    """Times by hour are the growth of the histograms over all queues, up to the last flush."""
     mine, hour = series("shop.a"), 3600
     begun = Checkpoint(START, mine.key, ((0.5, 1), (math.inf, 1)), ())
     later = Checkpoint(START + hour, mine.key, ((0.5, 1), (1.0, 1), (math.inf, 3)), ((0.5, 0), (1.0, 2)))
@@ -671,7 +671,7 @@ def test_hours_of_a_task(sql: SqlStore) -> None:
 
 
 def test_lengths_of_queues(sql: SqlStore) -> None:
-    """What was found in a quarter of an hour is added up over flushes, and by the asked step, page by page."""
+    """Measured lengths of 15 minutes are added up over flushes and by the requested step, page by page."""
     second, hour = START + BUCKET_SECONDS, START // 3600 * 3600
     write(
         sql,
@@ -694,7 +694,7 @@ def test_lengths_of_queues(sql: SqlStore) -> None:
 
 
 def test_hours_past_the_retention_go(sql: SqlStore) -> None:
-    """Times by hour and lengths are deleted with the counts of their time."""
+    """Times by hour and lengths are deleted with the counts of the same time."""
     old = int(NOW - RETENTION) - 2 * 3600
     key = series("shop.a").key
     checkpoints = [Checkpoint(start, key, ((0.5, 1),), ()) for start in (old, START)]

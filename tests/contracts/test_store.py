@@ -1,4 +1,4 @@
-"""What the pump may rely on in any Store."""
+"""The contract of a Store for the pump."""
 
 import pytest
 from msgspec import structs
@@ -12,7 +12,7 @@ from tests.contracts.values import NOW, changes, failure, incident, series, work
 
 
 def restarted(store: Store) -> Restored:
-    """What a daemon that starts after this one is given."""
+    """The state that the next daemon restores."""
     store.stop()
     restored = store.lead("here")
     assert restored is not None
@@ -20,7 +20,7 @@ def restarted(store: Store) -> Restored:
 
 
 def test_empty(store: Store) -> None:
-    """A new store gives back nothing, and expects flush 1."""
+    """A new store restores nothing and expects flush 1."""
     restored = restarted(store)
     assert (restored.sequence, restored.epoch, dict(restored.counters)) == (0, 0, {})
     assert [*restored.series, *restored.tracked, *restored.workers, *restored.incidents, *restored.fingerprints] == []
@@ -28,7 +28,7 @@ def test_empty(store: Store) -> None:
 
 
 def test_everything_comes_back(store: Store) -> None:
-    """What the monitor goes on from is what it has written."""
+    """The monitor restores everything that it wrote."""
     ref = TaskRef(name="shop.charge", queue="celery", stage=2, due_at=1.5, started_at=2.5, seen_minute=3)
     nameless = TaskRef(seen_minute=4, sent_at=3.5, received_at=3.75, details=TaskDetails(9.5, 2, "u0", "u1", 99.5))
     others = [TaskRef("shop.charge", None, 5, 0.0, 7.5, host="celery@b"), TaskRef(host="celery@c")]
@@ -68,7 +68,7 @@ def test_everything_comes_back(store: Store) -> None:
 
 
 def test_an_id_with_nul(store: Store) -> None:
-    """It comes back as events have it, and goes by it: whatever the database can hold of it."""
+    """It is restored unchanged and can be deleted, whatever the database can store of it."""
     store.commit(changes(1, tracked=[("a\0b", TaskRef("shop.charge")), ("c\0", TaskRef("shop.charge"))]))
     assert sorted(uuid for uuid, _ in restarted(store).tracked) == ["a\0b", "c\0"]
     store.commit(changes(2, forgotten=["a\0b"]))
@@ -76,7 +76,7 @@ def test_an_id_with_nul(store: Store) -> None:
 
 
 def test_what_waited_is_settled(store: Store) -> None:
-    """An event that has been counted does not come back; the others do."""
+    """A counted event is not restored; the others are."""
     events = [UnnamedEvent(number, 1.0, Event("task-failed", 2.0, uuid=f"u{number}")) for number in (1, 2)]
     store.commit(changes(1, unnamed=events))
     store.commit(changes(2, settled=[1]))
@@ -84,7 +84,7 @@ def test_what_waited_is_settled(store: Store) -> None:
 
 
 def test_series_are_absolute(store: Store) -> None:
-    """A series replaces the one of its key."""
+    """A series replaces the previous one with its key."""
     store.commit(changes(1, series=[series(sent=1), series("shop.ship", sent=5)]))
     store.commit(changes(2, series=[series(sent=3)]))
     found = {s.key.name: s for s in restarted(store).series}
@@ -92,7 +92,7 @@ def test_series_are_absolute(store: Store) -> None:
 
 
 def test_dropped(store: Store) -> None:
-    """What was dropped does not come back; what came again in the same flush stays."""
+    """Dropped entries are not restored; those that came again in the same flush are."""
     ref = TaskRef(name="shop.charge")
     store.commit(
         changes(
@@ -120,7 +120,7 @@ def test_dropped(store: Store) -> None:
 
 
 def test_same_sequence_again(store: Store) -> None:
-    """A flush whose answer was lost is applied once, however often it comes."""
+    """A flush whose answer was lost is applied once, however often it is written."""
     flush = changes(1, series=[series(sent=1)], epoch=1, fingerprints=b"abcdefgh", failures=[failure()])
     for _ in range(3):
         store.commit(flush)
@@ -130,7 +130,7 @@ def test_same_sequence_again(store: Store) -> None:
 
 @pytest.mark.parametrize("sequence", [1, 4, 100])
 def test_another_sequence(store: Store, sequence: int) -> None:
-    """A flush that is neither the last nor the next one is refused, and changes nothing."""
+    """A flush that is neither the last nor the next one is refused and changes nothing."""
     store.commit(changes(1, counters={"messages": 1.0}))
     store.commit(changes(2, counters={"messages": 2.0}))
     with pytest.raises(StoreUnusableError):
@@ -148,7 +148,7 @@ def test_sequence_survives_restart(store: Store) -> None:
 
 
 def test_a_clock_that_was_ahead(store: Store) -> None:
-    """Counters never fall over a restart, and what is a time is one of the right clock, though the newest are older."""
+    """Counters never decrease across a restart, and times are those of the correct clock."""
     for sequence, (ahead, messages) in enumerate(((0.0, 10.0), (5 * 3600.0, 15.0), (20.0, 1015.0)), 1):
         now = NOW + ahead
         counters = {"messages": messages, "starts": min(sequence, 2.0), "alive_at": now, "read_until": now - 1.0}
@@ -161,7 +161,7 @@ def test_a_clock_that_was_ahead(store: Store) -> None:
 
 @pytest.mark.parametrize("back", [1.0, 900.0, 7200.0, 366 * 86_400.0])
 def test_a_clock_that_is_set_back(store: Store, back: float) -> None:
-    """By a second or by a year: what is counted after it is not lost in what was counted before it."""
+    """Counts after it are not lost, whether it is set back by a second or a year."""
     store.commit(changes(1, counters={"messages": 15.0, "starts": 1.0}))
     store.commit(changes(2, now=NOW - back, counters={"messages": 16.0, "starts": 1.0}))
     assert restarted(store).counters == {"messages": 16, "starts": 1}
@@ -177,14 +177,14 @@ def test_a_clock_that_is_set_back(store: Store, back: float) -> None:
     ],
 )
 def test_incidents_that_may_grow(store: Store, state: IncidentState, *, back: bool) -> None:
-    """Incidents that a failure can still join come back."""
+    """Incidents that a failure can still join are restored."""
     store.commit(changes(1, incidents=[incident(state=IncidentState.OPEN)]))
     store.commit(changes(2, incidents=[incident(state=state)]))
     assert list(restarted(store).incidents) == ([incident(state=state)] if back else [])
 
 
 def test_fingerprints_bounded(store: Store) -> None:
-    """At least the newest ``fingerprint_window`` of each connection come back, in order."""
+    """At least the newest ``fingerprint_window`` of each connection are restored, in order."""
     blobs = [bytes([i]) * 8 for i in range(40)]
     for sequence, blob in enumerate(blobs, 1):
         store.commit(changes(sequence, epoch=1 + sequence // 31, fingerprints=blob))

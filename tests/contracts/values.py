@@ -1,4 +1,4 @@
-"""Values for the contract tests, with defaults for all that a test does not speak of."""
+"""Values for the contract tests, with defaults for everything that a test does not specify."""
 
 from typing import Any
 

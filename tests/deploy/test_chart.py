@@ -1,4 +1,4 @@
-"""What the chart renders, for every file of values beside this one."""
+"""The rendered chart, for every values file next to this one."""
 
 import json
 import re
@@ -38,12 +38,12 @@ def workload(objects: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def values_file(name: str) -> Path:
-    """A file of values beside this one."""
+    """A values file next to this one."""
     return Path(__file__).parent / "values" / f"{name}.yaml"
 
 
 def pod_specs(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What all pods are made of."""
+    """The specs of all pods."""
     return [item["spec"] for item in objects if item["kind"] == "Pod"] + [
         item["spec"]["template"]["spec"] for item in objects if item["kind"] in {"StatefulSet", "Deployment"}
     ]
@@ -67,7 +67,7 @@ def test_objects_are_valid(template: Template, values: Path, version: str) -> No
 
 @each_values_file
 def test_lint(helm: str, values: Path) -> None:
-    """`helm lint --strict` has nothing to say."""
+    """`helm lint --strict` reports nothing."""
     command = [helm, "lint", "--strict", str(CHART), "--values", str(values)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -75,7 +75,7 @@ def test_lint(helm: str, values: Path) -> None:
 
 @each_values_file
 def test_pods_are_restricted(template: Template, values: Path) -> None:
-    """Every pod meets Pod Security `restricted`, writes to no root file system and holds no token."""
+    """Every pod meets Pod Security `restricted`, has a read-only root file system and no token."""
     for spec in pod_specs(template(values)):
         assert spec["automountServiceAccountToken"] is False
         assert spec["securityContext"]["runAsNonRoot"] is True
@@ -96,7 +96,7 @@ def test_pods_are_restricted(template: Template, values: Path) -> None:
 
 @each_values_file
 def test_services_leave_no_environment(template: Template, values: Path) -> None:
-    """No pod gets the addresses of Services into the environment that is read for settings."""
+    """Pods do not get the addresses of Services in their environment, which is read for settings."""
     assert all(spec["enableServiceLinks"] is False for spec in pod_specs(template(values)))
 
 
@@ -119,7 +119,7 @@ def test_one_writer(template: Template, values: Path) -> None:
 
 @pytest.mark.parametrize(("version", "policy"), [(OLDEST, None), (NEWEST, "AlwaysAllow")])
 def test_replicas_are_apart(template: Template, version: str, policy: str | None) -> None:
-    """On different nodes where there are any, drained one at a time; the Service leads to those that are ready."""
+    """On different nodes if possible, drained one at a time; the Service routes to ready ones."""
     objects = template(values_file("replicas"), kube_version=version)
     spec = workload(objects)["spec"]["template"]
     terms = spec["spec"]["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
@@ -138,7 +138,7 @@ def test_replicas_are_apart(template: Template, version: str, policy: str | None
 
 
 def test_own_affinity_is_left_alone(template: Template) -> None:
-    """It replaces the chart's own, wholly; one replica has none."""
+    """It replaces the chart's completely; with one replica there is none."""
     given = yaml.safe_load(values_file("replicas-postgresql").read_text())["affinity"]
     assert pod_specs(template(values_file("replicas-postgresql")))[-1]["affinity"] == given
     assert "affinity" not in pod_specs(template(values_file("postgresql")))[-1]
@@ -158,7 +158,7 @@ def test_own_affinity_is_left_alone(template: Template) -> None:
     ],
 )
 def test_the_store_is_let_out(template: Template, tmp_path: Path, values: str, ports: list[int] | None) -> None:
-    """The NetworkPolicy opens the port of PostgreSQL wherever its URL is given; of SQLite there is none."""
+    """The NetworkPolicy opens PostgreSQL's port wherever its URL is given, and none for SQLite."""
     file = tmp_path / "values.yaml"
     broker = {"secrets": {"brokerUrl": {"existingSecret": "broker"}}}
     given = yaml.safe_load(values) or {}
@@ -187,7 +187,7 @@ def test_everything_finds_its_pod(template: Template, values: Path) -> None:
 
 @each_values_file
 def test_names_fit(template: Template, values: Path) -> None:
-    """No name or label is longer than Kubernetes takes, with what a StatefulSet adds."""
+    """No name or label exceeds the limit of Kubernetes, including the suffix of a StatefulSet."""
     objects = template(values)
     assert len(workload(objects)["metadata"]["name"]) <= 52
     for item in objects:
@@ -202,7 +202,7 @@ def configuration(objects: list[dict[str, Any]]) -> str:
 
 
 def secret_files(spec: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """The files below SECRETS that a pod has: name → (Secret, key)."""
+    """The secret files of a pod below SECRETS: name → (Secret, key)."""
     sources = [
         source["secret"]
         for volume in spec.get("volumes", [])
@@ -225,7 +225,7 @@ CONTENTS = {
 
 @each_values_file
 def test_configuration_is_accepted(template: Template, values: Path, tmp_path: Path) -> None:
-    """The daemon accepts the rendered configuration, and every secret file that it names is mounted."""
+    """The daemon accepts the rendered configuration, and every secret file in it is mounted."""
     objects = template(values)
     text = configuration(objects)
     files = secret_files(workload(objects)["spec"]["template"]["spec"])
@@ -243,7 +243,7 @@ def test_configuration_is_accepted(template: Template, values: Path, tmp_path: P
 
 @each_values_file
 def test_created_secrets_are_complete(template: Template, values: Path) -> None:
-    """What is mounted from the chart's own Secret is in it, and it holds nothing else."""
+    """The chart's Secret has exactly the mounted keys."""
     objects = template(values)
     files = secret_files(workload(objects)["spec"]["template"]["spec"])
     own = {item["metadata"]["name"]: set(item["data"]) for item in objects if item["kind"] == "Secret"}
@@ -252,7 +252,7 @@ def test_created_secrets_are_complete(template: Template, values: Path) -> None:
 
 
 def texts(value: object) -> Iterator[str]:
-    """Every key and value in what was rendered, as text."""
+    """Every rendered key and value as text."""
     if isinstance(value, dict):
         for pair in value.items():
             yield from texts(pair)
@@ -265,7 +265,7 @@ def texts(value: object) -> Iterator[str]:
 
 @each_values_file
 def test_secrets_are_nowhere_else(template: Template, values: Path) -> None:
-    """No secret of the values is in any object but the Secret."""
+    """No secret of the values is in any object except the Secret."""
     given = yaml.safe_load(values.read_text()).get("secrets", {})
     listed = {name: entry for name, entry in given.items() if name not in {"extra", "channels"}}
     secrets = [entry["value"] for entry in [*listed.values(), *given.get("channels", {}).values()] if "value" in entry]
@@ -274,7 +274,7 @@ def test_secrets_are_nowhere_else(template: Template, values: Path) -> None:
 
 
 def test_the_secrets_of_channels_are_mounted(template: Template) -> None:
-    """Each is read from a file of its own, which comes from the chart's Secret or from one of the cluster's."""
+    """Each is read from a separate file, from the chart's Secret or an existing one."""
     objects = template(values_file("channels"))
     entries = {entry["name"]: entry for entry in yaml.safe_load(configuration(objects))["channels"]}
     files = secret_files(workload(objects)["spec"]["template"]["spec"])
@@ -293,7 +293,7 @@ def test_the_secrets_of_channels_are_mounted(template: Template) -> None:
 
 
 def test_the_chart_knows_every_secret_of_channels() -> None:
-    """What the settings hide of an entry is what the chart takes from a Secret; nothing has to be listed for it."""
+    """The chart takes every hidden field of an entry from a Secret, without a list."""
     hidden = {
         name: sorted(
             field for field, info in package(name).ENTRY.model_fields.items() if Secret in flat(info.annotation)
@@ -313,7 +313,7 @@ def flat(annotation: Any) -> set[Any]:
 
 
 def test_a_changed_configuration_restarts_the_pod(template: Template, tmp_path: Path) -> None:
-    """The checksum among the annotations changes with the configuration and only with it."""
+    """The checksum annotation changes with the configuration and only with it."""
 
     def checksum(values: str) -> str:
         file = tmp_path / "values.yaml"
@@ -326,7 +326,7 @@ def test_a_changed_configuration_restarts_the_pod(template: Template, tmp_path: 
 
 
 def test_large_numbers_stay_numbers(template: Template) -> None:
-    """A number as large as tracking.max_tasks is not written as 5e+06, which YAML reads as a text."""
+    """A large number like tracking.max_tasks is not written as 5e+06, which YAML reads as a text."""
     text = configuration(template(values_file("everything")))
     assert yaml.safe_load(text)["tracking"]["max_tasks"] == 5_000_000
 
@@ -343,7 +343,7 @@ def test_an_ingress_sets_the_links(template: Template) -> None:
 
 
 def test_paths_of_an_ingress(template: Template) -> None:
-    """As other charts have them; a host without any is at its root; links lead to the first one."""
+    """As in other charts; a host without paths uses its root; links use the first one."""
     objects = template(values_file("ingress-path"))
     rules = one(objects, "Ingress")["spec"]["rules"]
     paths = [[(path["path"], path["pathType"]) for path in rule["http"]["paths"]] for rule in rules]
@@ -352,7 +352,7 @@ def test_paths_of_an_ingress(template: Template) -> None:
 
 
 def test_the_name_in_ehlo_has_a_dot(template: Template) -> None:
-    """The pod's has none, which strict mail servers refuse; what the configuration says comes first."""
+    """The pod's name has none, which strict mail servers refuse; the configuration overrides it."""
 
     def hello(name: str) -> object:
         return yaml.safe_load(configuration(template(values_file(name)))).get("email", {}).get("hello")
@@ -374,7 +374,7 @@ def test_the_name_in_ehlo_has_a_dot(template: Template) -> None:
     ],
 )
 def test_the_memory_limit_is_the_daemons(template: Template, tmp_path: Path, values: str, *, asked: bool) -> None:
-    """The daemon is told the container's limit, where there is one and the configuration says nothing else."""
+    """The daemon gets the container's limit, if there is one and the configuration does not override it."""
     file = tmp_path / "values.yaml"
     file.write_text(values_file("minimal").read_text() + f"\n{values}\n")
     (container,) = pod_specs(template(file))[-1]["containers"]
@@ -392,7 +392,7 @@ def test_the_memory_limit_is_the_daemons(template: Template, tmp_path: Path, val
 
 
 def test_a_proxy_is_let_out(template: Template) -> None:
-    """The environment names it, and the NetworkPolicy opens its port, and DNS on both of its ports."""
+    """The environment names it, and the NetworkPolicy opens its port, and both ports of DNS."""
     objects = template(values_file("proxy"))
     environment = {item["name"]: item.get("value") for item in pod_specs(objects)[-1]["containers"][0]["env"]}
     assert environment["HTTPS_PROXY"] == "http://proxy.example.com:3128"
@@ -405,7 +405,7 @@ def test_a_proxy_is_let_out(template: Template) -> None:
 
 
 def test_network_policy_is_as_narrow_as_asked(template: Template) -> None:
-    """What the values name may be reached and nothing else; the test's pod may reach the metrics."""
+    """Only what the values name may be reached; the test's pod may reach the metrics."""
     spec = one(template(values_file("network-restricted")), "NetworkPolicy")["spec"]
     ports = [port["port"] for rule in spec["egress"] for port in rule["ports"]]
     assert ports == [30672, 443]
@@ -416,7 +416,7 @@ def test_network_policy_is_as_narrow_as_asked(template: Template) -> None:
 
 
 def test_service_monitor_scrapes_the_service(template: Template) -> None:
-    """The ServiceMonitor selects the Service, names its port, and gives the job the program's name."""
+    """The ServiceMonitor selects the Service and its port, and the job has the program's name."""
     objects = template(values_file("prometheus-operator"))
     monitor, service = one(objects, "ServiceMonitor"), one(objects, "Service")
     assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
@@ -436,7 +436,7 @@ def test_service_monitor_scrapes_the_service(template: Template) -> None:
     ],
 )
 def test_prometheus_rule_holds_all_rules(template: Template, values: str, annotation: str, base: str) -> None:
-    """It is what deploy/prometheus holds, but for the runbook's address; without one there is no link that is dead."""
+    """It equals deploy/prometheus except for the runbook's address; without an address there is no dead link."""
     files = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "deploy" / "prometheus").glob("*.yml"))]
     groups = [group for content in files if set(content) == {"groups"} for group in content["groups"]]
     for alert in (rule for group in groups for rule in group["rules"] if "alert" in rule):
@@ -449,13 +449,13 @@ def test_prometheus_rule_holds_all_rules(template: Template, values: str, annota
 
 
 def test_own_rule_groups_are_left_alone(template: Template) -> None:
-    """What is given as it is stays as it is."""
+    """Custom groups are unchanged."""
     rule = one(template(values_file("runbook-url")), "PrometheusRule")
     assert rule["spec"]["groups"][-1]["rules"][0]["annotations"]["runbook_url"] == "docs/runbook.md#own"
 
 
 def test_every_dashboard_is_delivered(template: Template) -> None:
-    """Each dashboard is in a ConfigMap that Grafana's sidecar looks for, unchanged but for the mark of its release."""
+    """Each dashboard is in a ConfigMap for Grafana's sidecar, unchanged except for its release's mark."""
     sources = {path.read_text().strip() for path in (ROOT / "deploy" / "grafana" / "dashboards").glob("*.json")}
     objects = template(values_file("minimal"))
     maps = [item for item in objects if item["metadata"]["labels"].get("grafana_dashboard") == "1"]
@@ -465,7 +465,7 @@ def test_every_dashboard_is_delivered(template: Template) -> None:
 
 
 def test_dashboards_of_two_releases_are_beside_each_other(helm: str) -> None:
-    """Grafana's sidecar puts all of them into one directory: no file and no uid comes twice, and links stay within."""
+    """Grafana's sidecar puts all into one directory: files and uids are unique, and links stay within a release."""
     files: list[str] = []
     uids: list[str] = []
     for release, namespace in (("celery-monitor", "shop"), ("celery-monitor", "bank"), ("other", "bank")):

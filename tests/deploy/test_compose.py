@@ -1,4 +1,4 @@
-"""The installation by compose: its parts fit together, though no engine runs here."""
+"""The compose installation: its parts fit together. No engine runs here."""
 
 import http.client
 import json
@@ -37,7 +37,7 @@ def mounts(service: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def test_all_parts_are_there() -> None:
-    """Broker, fleet, monitor, Prometheus, Grafana, a mailbox and a stand-in for PagerDuty."""
+    """Broker, fleet, monitor, Prometheus, Grafana, a mailbox and a replacement for PagerDuty."""
     expected = {
         "rabbitmq",
         "monitor",
@@ -64,7 +64,7 @@ def test_service_is_well_formed(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_mounted_files_exist(name: str) -> None:
-    """Each mounted file or directory is in the project, each named volume is declared."""
+    """Each mounted file or directory exists in the project, each named volume is declared."""
     for source, _ in mounts(SERVICES[name]):
         if source.startswith("."):
             assert (COMPOSE / source).exists(), source
@@ -74,13 +74,13 @@ def test_mounted_files_exist(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_nothing_is_published(name: str) -> None:
-    """Ports are bound to the loopback address: passwords of a demonstration must not reach a network."""
+    """Ports are bound to the loopback address, because demo passwords must not be reachable from a network."""
     assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
 
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_own_containers_are_hardened(name: str) -> None:
-    """What runs from the project's image has a read-only root and no capabilities."""
+    """Containers with the project's image have a read-only root and no capabilities."""
     service = SERVICES[name]
     if service["image"] == OWN:
         assert service["read_only"] is True
@@ -89,7 +89,7 @@ def test_own_containers_are_hardened(name: str) -> None:
 
 
 def test_what_is_waited_for_tells_its_health() -> None:
-    """Each service that another waits for as healthy has a health check."""
+    """Each service that another waits for has a health check."""
     for service in SERVICES.values():
         for name, condition in service.get("depends_on", {}).items():
             assert condition == {"condition": "service_healthy"}
@@ -97,7 +97,7 @@ def test_what_is_waited_for_tells_its_health() -> None:
 
 
 def test_monitor_s_configuration_is_accepted() -> None:
-    """The daemon accepts its file, and what the file names are services of the stack."""
+    """The daemon accepts its file, and the servers in it are services of the stack."""
     settings = load(COMPOSE / "monitor.yaml", environ=SERVICES["monitor"]["environment"])
     assert settings.email.host in SERVICES
     assert settings.pagerduty.url is not None
@@ -106,7 +106,7 @@ def test_monitor_s_configuration_is_accepted() -> None:
 
 
 def test_prometheus_scrapes_the_monitor() -> None:
-    """Prometheus' configuration is valid, finds the monitor, and finds the alert rules."""
+    """Prometheus' configuration is valid, scrapes the monitor, and loads the alert rules."""
     file = COMPOSE / "prometheus" / "prometheus.yml"
     done = subprocess.run(
         [require("promtool"), "check", "config", "--syntax-only", str(file)],
@@ -128,7 +128,7 @@ def test_prometheus_scrapes_the_monitor() -> None:
 
 
 def test_grafana_is_provisioned() -> None:
-    """Grafana finds its data source, the dashboards, and the one that it opens with."""
+    """Grafana has its data source, the dashboards, and the home dashboard."""
     provisioning = COMPOSE / "grafana" / "provisioning"
     (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())["datasources"]
     assert source["url"] == "http://prometheus:9090"
@@ -165,7 +165,7 @@ def test_every_queue_of_the_shop_has_a_worker() -> None:
 
 @pytest.fixture
 def pagerduty() -> Iterator[http.client.HTTPConnection]:
-    """A connection to the stand-in for PagerDuty."""
+    """A connection to the replacement for PagerDuty."""
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, str(COMPOSE / "pagerduty" / "server.py")],
@@ -183,7 +183,7 @@ def pagerduty() -> Iterator[http.client.HTTPConnection]:
 
 
 def ask(connection: http.client.HTTPConnection, event: object) -> int:
-    """Send an event; the status of the answer."""
+    """Send an event; returns the status of the answer."""
     connection.request("POST", "/v2/enqueue", json.dumps(event))
     response = connection.getresponse()
     response.read()
@@ -192,7 +192,7 @@ def ask(connection: http.client.HTTPConnection, event: object) -> int:
 
 
 def page(connection: http.client.HTTPConnection) -> str:
-    """What the stand-in shows."""
+    """The page of the replacement."""
     connection.request("GET", "/")
     text = connection.getresponse().read().decode()
     connection.close()
@@ -200,7 +200,7 @@ def page(connection: http.client.HTTPConnection) -> str:
 
 
 def test_stand_in_for_pagerduty_shows_incidents(pagerduty: http.client.HTTPConnection) -> None:
-    """It takes events as the API does, shows each incident once, and its resolution."""
+    """It accepts events like the API, and shows each incident once, and its resolution."""
     payload = {"summary": "shop.charge failed", "source": "shop", "severity": "error", "custom_details": {"count": 2}}
     event = {"routing_key": "k" * 32, "event_action": "trigger", "dedup_key": "charge/14", "payload": payload}
     assert [ask(pagerduty, event), ask(pagerduty, event)] == [202, 202]
@@ -211,7 +211,7 @@ def test_stand_in_for_pagerduty_shows_incidents(pagerduty: http.client.HTTPConne
 
 
 def test_stand_in_for_pagerduty_refuses(pagerduty: http.client.HTTPConnection) -> None:
-    """It answers 400 to what is no event, and goes on."""
+    """It answers 400 to invalid events, and continues."""
     wrong = [{}, [], "x", {"routing_key": "short"}, {"routing_key": "k" * 32, "event_action": "trigger"}]
     assert [ask(pagerduty, event) for event in wrong] == [400] * len(wrong)
     assert "No incident yet" in page(pagerduty)

@@ -1,4 +1,4 @@
-"""Grafana's dashboards: well-formed, complete, and asking for nothing that is not exported."""
+"""Grafana's dashboards: well-formed, complete, and with queries only for exported metrics."""
 
 import importlib.util
 import json
@@ -54,7 +54,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def panels(path: Path) -> list[dict[str, Any]]:
-    """The panels that show something."""
+    """The panels with data."""
     return [panel for panel in load(path)["panels"] if panel["type"] != "row"]
 
 
@@ -68,7 +68,7 @@ def queries(path: Path) -> list[str]:
 
 
 def test_json_is_current() -> None:
-    """The dashboards are as deploy/grafana/build.py makes them from their sources: run it when this fails."""
+    """The dashboards equal the output of deploy/grafana/build.py: run it if this fails."""
     spec = importlib.util.spec_from_file_location("build", GRAFANA / "build.py")
     assert spec
     assert spec.loader
@@ -89,7 +89,7 @@ def test_there_are_three() -> None:
 
 @each_dashboard
 def test_panels_are_complete(path: Path) -> None:
-    """Each panel has an id and a title of its own, a description, a unit, a known type and a query."""
+    """Each panel has a unique id and title, a description, a unit, a known type and a query."""
     everything = load(path)["panels"]
     assert len({panel["id"] for panel in everything}) == len(everything)
     shown = panels(path)
@@ -105,7 +105,7 @@ def test_panels_are_complete(path: Path) -> None:
 
 @each_dashboard
 def test_panels_tile_the_page(path: Path) -> None:
-    """No two panels overlap, none stands outside, and no row leaves a hole."""
+    """Panels do not overlap or exceed the page, and rows have no gaps."""
     taken: set[tuple[int, int]] = set()
     for panel in load(path)["panels"]:
         place = panel["gridPos"]
@@ -118,7 +118,7 @@ def test_panels_tile_the_page(path: Path) -> None:
 
 @each_dashboard
 def test_data_source_is_a_variable(path: Path) -> None:
-    """Nothing is bound to one installation's data source."""
+    """Dashboards are not bound to one installation's data source."""
     content = load(path)
     assert any(item["name"] == "datasource" for item in content["templating"]["list"])
     sources = [item["datasource"] for panel in panels(path) for item in (panel, *panel["targets"])]
@@ -146,7 +146,7 @@ def test_queries_are_filtered(path: Path) -> None:
 
 @each_dashboard
 def test_variables_are_defined(path: Path) -> None:
-    """Every variable that a query or link uses is one of the dashboard's or Grafana's own."""
+    """Every variable in a query or link is defined by the dashboard or by Grafana."""
     defined = {item["name"] for item in load(path)["templating"]["list"]}
     used = set(re.findall(r"\$\{?([a-zA-Z_]+)", path.read_text()))
     builtin = {"__rate_interval", "__range", "__all", "__field", "__value", "__data", "__url_time_range"}
@@ -156,7 +156,7 @@ def test_variables_are_defined(path: Path) -> None:
 
 @each_dashboard
 def test_links_lead_somewhere(path: Path) -> None:
-    """Links between dashboards name an existing one; the others lead to the monitor's own page."""
+    """Links between dashboards name an existing one; the others lead to the monitor's page."""
     uids = {load(dashboard)["uid"] for dashboard in DASHBOARDS}
     urls = re.findall(r'"url": "([^"]*)"', path.read_text())
     assert urls

@@ -1,4 +1,4 @@
-"""The pages on installing and operating: what they name exists."""
+"""The documentation of installation and operation: everything that it names exists."""
 
 import contextlib
 import os
@@ -81,14 +81,14 @@ def test_settings_and_values_exist(page: Path) -> None:
 
 @each_page
 def test_switches_of_the_chart_exist(page: Path) -> None:
-    """Each ``NAME.enabled`` in code style is one of the chart, whatever its first name is."""
+    """Each ``NAME.enabled`` in code style is a value of the chart."""
     named = re.findall(r"`([a-zA-Z]+(?:\.[a-zA-Z]+)*\.enabled)(?:[:=][^`]*)?`", page.read_text())
     assert [name for name in named if not is_value(name)] == []
 
 
 @each_page
 def test_metrics_exist(page: Path) -> None:
-    """Each metric that is named is one that the program exports."""
+    """Each named metric is exported by the program."""
     bases = {f"celery_{name}" for family in FAMILIES for name in (family.name, family.sample)}
     schema = {"celery_monitor_shop", "celery_monitor_billing", "celery_monitor_session"}  # and the cookie
     named = re.findall(r"\bcelery_(?:monitor|task|worker|queue|active)_\w+", page.read_text())
@@ -105,7 +105,7 @@ PLACEHOLDERS = {"YYYY-MM-DD": "2026-11-26", "ID": "1", "URL": "sqlite://"}
 
 
 def commands(page: Path) -> list[list[str]]:
-    """What code of the page gives to the program, each without the program's own name."""
+    """The command lines of the program on the page, without the program's name."""
     code = CODE.findall(page.read_text().replace("\\\n", " "))
     lines = [line.strip() for block, inline in code for line in (block or inline).splitlines()]
     found = [shlex.split(match[1]) for line in lines for match in COMMAND.finditer(line)]
@@ -114,13 +114,13 @@ def commands(page: Path) -> list[list[str]]:
 
 @each_page
 def test_commands_are_understood(page: Path) -> None:
-    """Each command line that is shown has a command and options that the program knows."""
+    """Each shown command line has an existing command and options."""
     for name, *arguments in commands(page):
         parse(main, name, arguments)
 
 
 def test_commands_are_found() -> None:
-    """The pages show nearly every command: the search for them works."""
+    """The pages show nearly every command, so the search for them works."""
     shown = {name for page in PAGES for name, *_ in commands(page)}
     assert {"config", "doctor", "notify", "outbox", "report", "run", "schedules", "silence", "store"} <= shown
 
@@ -129,7 +129,7 @@ ARGUMENT_OF_CURL = {"-u", "-H", "-d", "-X", "-o"}
 
 
 def requests_of(page: Path) -> list[tuple[str, str]]:
-    """Method and URL of each request that code of the page makes by curl."""
+    """Method and URL of each curl request on the page."""
     found = []
     for block, inline in CODE.findall(page.read_text().replace("\\\n", " ")):
         for line in re.findall(r"^(?:\$ )?(curl .*)$", block or inline, re.MULTILINE):
@@ -143,7 +143,7 @@ def requests_of(page: Path) -> list[tuple[str, str]]:
 
 @each_page
 def test_requests_are_answered(page: Path) -> None:
-    """Each request that is shown goes to a path and has parameters that the program knows."""
+    """Each shown request has an existing path and parameters."""
     paths = document()["paths"]
     for method, url in requests_of(page):
         parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -159,12 +159,12 @@ def test_requests_are_answered(page: Path) -> None:
 
 
 def test_requests_are_found() -> None:
-    """The pages read, add and end something by curl: the search for requests works."""
+    """The pages read, add and end something by curl, so the search for requests works."""
     assert {method for page in PAGES for method, _ in requests_of(page)} == {"GET", "POST", "DELETE"}
 
 
 def parse(group: click.Group, name: str, arguments: list[str]) -> None:
-    """Fails for what the command does not take."""
+    """Fails if the command does not accept the arguments."""
     command = group.get_command(click.Context(group), name)
     assert command is not None, name
     if isinstance(command, click.Group):
@@ -193,13 +193,13 @@ def test_systemd_s_environment_is_the_command_s(tmp_path: Path) -> None:
 
 
 def test_readme_leads_to_every_page() -> None:
-    """The table of documents has each of them."""
+    """Its table of documents has each page."""
     linked = set(re.findall(r"\]\(docs/([\w-]+\.md)\)", (ROOT / "README.md").read_text()))
     assert linked == {page.name for page in (ROOT / "docs").glob("*.md")}
 
 
 def test_runbook_links_get_an_address(tmp_path: Path) -> None:
-    """The documented line makes the links of all alerts absolute, and leaves valid rules."""
+    """The documented line makes the links of all alerts absolute, and the rules stay valid."""
     copy = tmp_path / "alerts.rules.yml"
     copy.write_text((ROOT / "deploy" / "prometheus" / copy.name).read_text())
     line = re.search(r"^sed -i .*$", (ROOT / "docs" / "install.md").read_text(), re.MULTILINE)
@@ -212,7 +212,7 @@ def test_runbook_links_get_an_address(tmp_path: Path) -> None:
 
 @each_page
 def test_paths_exist(page: Path) -> None:
-    """Each path below deploy/, helm/ or docs/ that is named is there."""
+    """Each named path below deploy/, helm/ or docs/ exists."""
     named = re.findall(r"(?<![\w/.])((?:deploy|helm|docs)/[\w./-]*\w)", page.read_text())
     named = [path for path in named if path != "deploy/celery-monitor"]  # kubectl's name of a Deployment
     assert [path for path in named if not (ROOT / path).exists()] == []

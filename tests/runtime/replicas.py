@@ -1,7 +1,7 @@
-"""A simulated replica: the protocol of two replicas in steps that a test can interleave.
+"""A simulated replica: the protocol of two replicas as steps that a test can interleave.
 
-The program's own pure parts decide: ``Candidate`` and ``Leadership`` (what may be done by a lease), ``ReplayRing``
-(what a standby applies), ``Fingerprints`` (what came before). A mutant leaves out one part of the protocol.
+The program's own pure parts decide: ``Candidate`` and ``Leadership`` (what the lease permits), ``ReplayRing`` (what a
+standby applies), ``Fingerprints`` (duplicates). A mutant omits one part of the protocol.
 """
 
 from collections import deque
@@ -18,7 +18,7 @@ from tests.runtime.simulated import TTL, Flush, Mutant, SimStore, Stream
 
 @dataclass
 class Term:
-    """What a replica has in memory while it leads."""
+    """The memory of a replica while it leads."""
 
     token: int
     leadership: Leadership
@@ -36,7 +36,7 @@ class Term:
 
 
 class Replica:
-    """One process. Each method is a step; between any two of them it may be killed or stopped for a while."""
+    """One process. Each method is a step; between any two of them the process may be killed or stopped for a while."""
 
     def __init__(self, name: str, store: SimStore, stream: Stream, mutant: Mutant = "") -> None:
         self.name = name
@@ -66,7 +66,7 @@ class Replica:
 
     # --- standby ---
     def listen(self) -> None:
-        """Read what has come, into the ring."""
+        """Read new messages into the ring buffer."""
         if self.stream.acknowledges:
             return
         if not self.stream.connected(self.name):
@@ -77,7 +77,7 @@ class Replica:
         self.ring.add(self.stream.read(self.name, 1 << 20), self.store.now)
 
     def look(self) -> None:
-        """Trim the ring by what the leader has committed, and see whether the lease is to be asked for."""
+        """Trim the ring buffer to the leader's commits, and check whether to request the lease."""
         self.asking = False
         if self.store.away:
             self.candidate.unavailable()
@@ -86,7 +86,7 @@ class Replica:
         self.asking = self.candidate.may_lead(self.store.lease_until - now, now, ready=ready)
 
     def lead(self) -> None:
-        """Take the lease if it is free, and go on from what is committed by now."""
+        """Take the lease if it is free, and continue from the committed state."""
         if not self.asking or self.store.away:
             return
         self.asking, asked_at = False, self.store.now
@@ -111,7 +111,7 @@ class Replica:
 
     @property
     def ready(self) -> bool:
-        """It would go on without a gap."""
+        """Whether it could take over without a gap."""
         return self.stream.acknowledges or self.mutant == "trim" or self.ring.trim(self.store.position)
 
     # --- leader ---
@@ -129,7 +129,7 @@ class Replica:
             self.heard_at = self.store.now
 
     def consume(self) -> None:
-        """Apply some messages: what was replayed, then what comes."""
+        """Apply some messages: first the replayed ones, then new ones."""
         term = self.term
         assert term is not None
         if not self.stream.connected(self.name):
@@ -169,7 +169,7 @@ class Replica:
             self.take()  # fingerprints belong to the epoch of their connection
 
     def take(self) -> None:
-        """Make a flush of what was applied."""
+        """Make a flush of the applied messages."""
         term = self.term
         assert term is not None
         if not (term.read or term.gap):
@@ -186,7 +186,7 @@ class Replica:
         term.counted, term.read, term.gap = [], 0, 0.0
 
     def commit(self) -> None:
-        """The oldest flush arrives at the store, however long ago it was sent there."""
+        """The oldest flush reaches the store, however long ago it was sent."""
         term = self.term
         assert term is not None
         if not term.flushes:
@@ -219,7 +219,7 @@ class Replica:
             term.leadership.renewed(asked_at)
 
     def notify(self) -> None:
-        """Send one notification, and record it."""
+        """Send one notification and record it."""
         term = self.term
         assert term is not None
         if self.store.away:
@@ -234,7 +234,7 @@ class Replica:
             self.step_down()
 
     def step_down(self) -> None:
-        """Neither commit nor send anything more, and let go of the stream."""
+        """Stop committing and sending, and release the stream."""
         term = self.term
         assert term is not None
         term.leadership.end("another replica leads")
@@ -244,7 +244,7 @@ class Replica:
         self.boot()
 
     def resign(self) -> None:
-        """SIGTERM: a last flush, then the lease is free at once."""
+        """SIGTERM: commit a last flush, then release the lease."""
         if self.term is not None:
             self.take()
             self._finish()

@@ -1,4 +1,4 @@
-"""A store and two kinds of stream, simulated: the least that fails as the real ones do."""
+"""A simulated store and two simulated streams: the simplest ones that fail like the real ones."""
 
 import itertools
 from collections import Counter, deque
@@ -29,7 +29,7 @@ class Flush:
 
 @dataclass
 class SimStore:
-    """One row of lease and what is committed. Each method is a transaction, by the store's clock ``now``."""
+    """The lease and the committed state. Each method is a transaction, by the store's clock ``now``."""
 
     mutant: Mutant = ""
     now: float = 1_000.0
@@ -87,7 +87,7 @@ class SimStore:
 
 
 class CutOff:
-    """The store as a replica sees it that cannot reach it."""
+    """The store as seen by a replica that cannot reach it."""
 
     away = True
 
@@ -101,7 +101,7 @@ class CutOff:
 
 
 class Broadcast:
-    """As Redis: all subscribers are sent the same messages in the same order; nothing is kept for anybody else."""
+    """Like Redis: all subscribers receive the same messages in the same order; nothing is kept for others."""
 
     acknowledges = False
 
@@ -127,11 +127,11 @@ class Broadcast:
         return [socket.popleft() for _ in range(min(most, len(socket)))]
 
     def ack(self, name: str, number: int) -> None:
-        """Nobody waits for it."""
+        """Does nothing."""
 
 
 class Queue:
-    """As RabbitMQ: one exclusive consumer, and what it did not acknowledge comes again, flagged."""
+    """Like RabbitMQ: one exclusive consumer; unacknowledged messages are redelivered with the flag."""
 
     acknowledges = True
 
@@ -173,5 +173,5 @@ Stream = Broadcast | Queue
 
 
 def fails(body: str) -> bool:
-    """Whether the event is a failure that is to be told, once."""
+    """Whether the event is a failure that has to be notified once."""
     return int(body) % 2 == 0

@@ -1,4 +1,4 @@
-"""Portions, marks, and messages of which the process dies."""
+"""Portions, marks, and messages that kill the process."""
 
 import threading
 
@@ -17,7 +17,7 @@ _sizes = st.lists(st.tuples(st.integers(0, 2 * LARGE), st.booleans()), max_size=
 
 @given(_sizes, st.integers(1, 30))
 def test_portions(sizes: list[tuple[int, bool]], copies: int) -> None:
-    """All come, in their order, none too many at once; what is large or comes again is alone."""
+    """All messages are applied in order, in limited portions; large and redelivered ones alone."""
     deliveries = [Delivery(b"x" * size, "", again) for size, again in sizes] * copies
     found = list(chunks(deliveries))
     assert [one for chunk in found for one in chunk] == deliveries
@@ -28,7 +28,7 @@ def test_portions(sizes: list[tuple[int, bool]], copies: int) -> None:
 
 
 class _Dying(Monitor):
-    """Dies of one body."""
+    """An applier that dies of one body."""
 
     fatal = b""
     alive = True
@@ -41,7 +41,7 @@ class _Dying(Monitor):
 
 
 def _starts(poison: Delivery, others: int, most: int = 10) -> tuple[int, FakeMarks, Monitor]:
-    """How many starts it takes to get through; each begins with all messages again."""
+    """The number of starts until everything is applied; each begins with all messages again."""
     marks = FakeMarks()
     before = [Delivery(body(raw("sent", uuid=f"b{number}"))) for number in range(others)]
     behind = [Delivery(body(raw("sent", uuid=f"a{number}"))) for number in range(others)]
@@ -60,7 +60,7 @@ def _starts(poison: Delivery, others: int, most: int = 10) -> tuple[int, FakeMar
 
 
 def test_a_large_message_of_which_the_process_dies_twice_is_set_aside() -> None:
-    """It is marked from the first time on; all others are counted."""
+    """It is marked from the first time; all others are counted."""
     poison = Delivery(b"[" + b" " * LARGE + b"]")
     starts, marks, monitor = _starts(poison, 5)
     assert (starts, marks.deaths(fingerprint_of(poison.body))) == (FATAL + 1, FATAL)
@@ -69,14 +69,14 @@ def test_a_large_message_of_which_the_process_dies_twice_is_set_aside() -> None:
 
 
 def test_a_small_one_is_set_aside_too() -> None:
-    """It is marked when it comes again, so it takes one death more."""
+    """It is marked when it is redelivered, so it takes one more death."""
     starts, _, monitor = _starts(Delivery(b"[]"), 5)
     assert starts == FATAL + 2
     assert monitor.snapshot().counters["discarded.poison"] == 1
 
 
 def test_who_is_killed_often_sets_nothing_aside() -> None:
-    """A message that was applied after a death is cleared of it; without a redelivery nothing small is marked."""
+    """A message that was applied after a death is cleared; small messages are not marked without a redelivery."""
     marks = FakeMarks()
     delivery = Delivery(body(raw("sent")), redelivered=True)
     for _ in range(20):

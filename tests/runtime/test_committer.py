@@ -1,4 +1,4 @@
-"""From the pump to the store: in order, again and again, and beside the reading."""
+"""Commits of flushes: in order, with retries, and while the pump reads."""
 
 import queue
 import threading
@@ -23,7 +23,7 @@ from tests.servers import wait_until
 
 
 class SlowStore(MemoryStore):
-    """One whose commits wait until the test lets them go on."""
+    """A store whose commits wait until the test releases them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class SlowStore(MemoryStore):
 
 @contextmanager
 def running(committer: Committer) -> Iterator[None]:
-    """Its thread; ended with what was submitted."""
+    """The committer's thread; it is stopped at the end."""
     thread = threading.Thread(target=committer.run, args=(threading.Event(), lambda: None))
     thread.start()
     try:
@@ -50,12 +50,12 @@ def running(committer: Committer) -> Iterator[None]:
 
 
 def flush(sequence: int) -> PendingFlush:
-    """With nothing in it."""
+    """An empty flush."""
     return PendingFlush(Changes(now=0.0, sequence=sequence), tag=sequence, connection=1)
 
 
 def test_reading_goes_on_while_a_commit_is_under_way() -> None:
-    """Messages are applied meanwhile, and acknowledged when it is their turn; each counts once."""
+    """Messages are applied meanwhile and acknowledged in their turn; each counts once."""
     store, clock = SlowStore(), SystemClock()
     source = FakeSource(prefetch=100)
     restored = store.start()
@@ -84,7 +84,7 @@ def test_reading_goes_on_while_a_commit_is_under_way() -> None:
 
 
 def test_what_cannot_be_written_holds_up_what_comes_after_it() -> None:
-    """The order is kept, and nothing is given up."""
+    """The order is preserved, and no flush is given up."""
     store = MemoryStore()
     store.start()
     store.failures.extend(StoreUnavailableError("disk full") for _ in range(2))
@@ -99,7 +99,7 @@ def test_what_cannot_be_written_holds_up_what_comes_after_it() -> None:
 
 
 def test_another_writer_is_the_pumps_error() -> None:
-    """What ends the monitor is raised where the pump asks."""
+    """An error that ends the monitor is raised when the pump asks."""
     store = MemoryStore()
     store.start()
     store.failures.append(StoreUnusableError("another monitor"))
@@ -111,7 +111,7 @@ def test_another_writer_is_the_pumps_error() -> None:
 
 
 def test_what_is_committed_is_known_though_the_pump_hangs() -> None:
-    """Its pages are sent, though it may not ask for seconds; what was not committed is not known."""
+    """Its pages are sent even if the pump does not ask for seconds; uncommitted changes stay unknown."""
     store, known = MemoryStore(), queue.SimpleQueue[int]()
     store.start()
     store.failures.append(StoreUnavailableError("disk full"))
@@ -127,7 +127,7 @@ def test_what_is_committed_is_known_though_the_pump_hangs() -> None:
 
 
 def test_a_commit_takes_as_long_as_the_store_does() -> None:
-    """And not until the pump looks, which reads a slow stream in between."""
+    """The duration does not include the time until the pump asks, which reads a slow stream meanwhile."""
     clock = ManualClock()
 
     class Store(MemoryStore):
@@ -150,7 +150,7 @@ def test_a_commit_takes_as_long_as_the_store_does() -> None:
 
 
 def test_the_end_waits_for_a_commit_under_way_and_no_longer() -> None:
-    """A store that does not come back holds up the end only until the given time."""
+    """A store that does not answer delays the end only until the given time."""
     store, clock = SlowStore(), SystemClock()
     store.start()
     committer = Committer(store, clock, ScrapePriority(clock))
@@ -163,7 +163,7 @@ def test_the_end_waits_for_a_commit_under_way_and_no_longer() -> None:
 
 
 def test_a_commit_lets_others_go_first_for_so_long_only() -> None:
-    """From the beginning of each: scrapes that never end do not keep the store away."""
+    """Measured from the start of each commit: endless scrapes do not block the store."""
     clock = ManualClock()
     seen: list[float] = []
     priority = ScrapePriority(clock)

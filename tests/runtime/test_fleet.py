@@ -1,4 +1,4 @@
-"""What is asked of the fleet in the background."""
+"""Background queries to the fleet."""
 
 import threading
 from collections.abc import Callable, Container, Sequence
@@ -16,7 +16,7 @@ from tests.servers import wait_until
 
 
 class Control:
-    """A FleetControl that notes what it is asked."""
+    """A FleetControl that records the queries."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -41,21 +41,21 @@ class Control:
             raise self.error
 
     def _all(self) -> set[str]:
-        """Who answers."""
+        """The workers that answer."""
         return set() if self.silent else {f"w{number}@box" for number in range(1, self.workers + 1)} - self.unresponsive
 
     def open(self) -> None:
-        """Noted."""
+        """Record it."""
         self._ask("open")
 
     def ping(self, timeout: float) -> AbstractSet[str]:
-        """All are there."""
+        """All workers answer."""
         del timeout
         self._ask("ping")
         return self._all()
 
     def enable_events(self, timeout: float, hostnames: Sequence[str] = ()) -> dict[str, bool]:
-        """Noted."""
+        """Record it."""
         del timeout
         self._ask(f"enable_events {' '.join(hostnames)}".strip())
         answered = self._all()
@@ -78,7 +78,7 @@ class Control:
         return [QueueStats("pay", 3, 1, 1, 4)]
 
     def lengths(self, now: float, *, down: Container[str] = ()) -> Sequence[QueueStats]:
-        """As of ``queues``."""
+        """The lengths of the queues of ``queues``."""
         del now
         self.down = down
         self._ask("lengths")
@@ -86,34 +86,34 @@ class Control:
 
     @property
     def details(self) -> dict[str, WorkerDetail]:
-        """The same of each that answers."""
+        """The same details for each worker that answers."""
         return {hostname: WorkerDetail(pool="prefork", prefetch=8) for hostname in self.responders}
 
     def worker_queues(self) -> dict[str, list[str]]:
-        """As many workers as there are."""
+        """One entry for each worker."""
         return {f"w{number}@box": ["pay"] for number in range(1, self.workers + 1)}
 
     def registered(self, hostnames: Sequence[str], timeout: float) -> dict[str, list[str]]:
-        """Each knows one task."""
+        """One task for each worker."""
         del timeout
         self._ask(f"registered {len(hostnames)}")
         return {hostname: [f"shop.{hostname}"] for hostname in hostnames if hostname not in self.unresponsive}
 
     def held_task_ids(self, hostnames: Sequence[str], timeout: float, *, fetched: bool) -> dict[str, set[str]]:
-        """The same one task."""
+        """The same task for each worker."""
         del timeout
         self._ask(f"held {' '.join(hostnames)}{' and fetched' if fetched else ''}")
         return {hostname: {"u1"} for hostname in hostnames if hostname not in self.unresponsive}
 
     def close(self) -> None:
-        """Noted."""
+        """Record it."""
         self.asked.append("close")
 
 
 def watch(
     *, enable: bool = True, poll_interval: float = 15.0, prober: int | None = None
 ) -> tuple[FleetPoller, Control, ManualClock, Monitor]:
-    """Asking every ``poll_interval``."""
+    """A fleet watch that polls every ``poll_interval``."""
     control, clock = Control(), ManualClock(time=NOON)
     monitor = Monitor(Limits(prober=prober), Restored(), NOON)
     monitor.connected(acknowledges=False)
@@ -122,14 +122,14 @@ def watch(
 
 
 def run_rounds(made: FleetPoller, clock: ManualClock, seconds: int) -> None:
-    """One a second."""
+    """Run one round per second."""
     for _ in range(seconds):
         made.run_once(threading.Event())
         clock.advance(1.0)
 
 
 def test_what_workers_say_of_themselves() -> None:
-    """What each said last, with its queues and when that was; of one that is down nothing is left."""
+    """The last answer of each worker, with its queues and time; nothing for a worker that is down."""
     made, control, clock, monitor = watch()
     control.workers = 2
     run_rounds(made, clock, 2)
@@ -156,7 +156,7 @@ def test_what_is_asked_and_how_often() -> None:
 
 
 def test_workers_that_come_are_asked_soon_but_not_each() -> None:
-    """A thousand pods that start in a minute make no thousand broadcasts, and all of them are asked."""
+    """A thousand pods that start within a minute do not cause a thousand broadcasts, and all are queried."""
     made, control, clock, _ = watch()
     control.workers = 1_000
     for first in range(1, 1_000, 50):
@@ -170,7 +170,7 @@ def test_workers_that_come_are_asked_soon_but_not_each() -> None:
 
 
 def test_events_are_left_alone_when_told_so() -> None:
-    """``broker.enable_events: false``."""
+    """With ``broker.enable_events: false``, events are not enabled."""
     made, control, clock, _ = watch(enable=False)
     made.arrived()
     run_rounds(made, clock, 100)
@@ -178,7 +178,7 @@ def test_events_are_left_alone_when_told_so() -> None:
 
 
 def test_an_open_stream_asks_what_runs() -> None:
-    """And a failure of it has its name and queue."""
+    """A failure of a running task then has its name and queue."""
     made, _, clock, monitor = watch()
     made.opened()
     run_rounds(made, clock, 1)
@@ -188,7 +188,7 @@ def test_an_open_stream_asks_what_runs() -> None:
 
 
 def test_what_fails_before_the_workers_are_asked_is_named_by_their_answer() -> None:
-    """After a restart a failure can be read before the answer: it is neither counted nor paged until then."""
+    """After a restart, a failure that is read before the answer waits for it."""
     made, control, clock, monitor = watch()
     monitor.receive([Delivery(body(raw("failed", exception="E('x')")))], NOON)
     assert not monitor.snapshot().series
@@ -201,7 +201,7 @@ def test_what_fails_before_the_workers_are_asked_is_named_by_their_answer() -> N
 
 
 def test_nothing_is_asked_before_what_the_workers_hold() -> None:
-    """The connection is there when the stream opens, and the first question is the one that names tasks."""
+    """The connection exists when the stream opens, and the first query is the one that names tasks."""
     made, control, _, _ = watch()
     stop, opened = threading.Event(), threading.Event()
 
@@ -222,7 +222,7 @@ def test_nothing_is_asked_before_what_the_workers_hold() -> None:
 
 
 def test_a_stream_that_opens_during_a_question() -> None:
-    """The next question is for what the workers hold; the rest of the round comes after it."""
+    """The next query is the one that names tasks; the rest of the round follows."""
     made, control, _, _ = watch()
 
     def greeted() -> None:
@@ -235,7 +235,7 @@ def test_a_stream_that_opens_during_a_question() -> None:
 
 
 def test_workers_that_do_not_answer_the_first_question() -> None:
-    """What waits for its name waits on, and they are asked again once they answer."""
+    """Waiting events keep waiting, and the workers are queried again once they answer."""
     made, control, clock, monitor = watch()
     control.silent = True
     hear(monitor, "w1@box")
@@ -250,7 +250,7 @@ def test_workers_that_do_not_answer_the_first_question() -> None:
 
 
 def test_workers_are_asked_again_while_something_waits_for_its_name() -> None:
-    """Soon, and ever more rarely while they know nothing of it: invented task IDs cost the fleet little."""
+    """Soon, and then less and less often: invented task IDs cost the fleet little."""
     made, control, clock, monitor = watch()
     run_rounds(made, clock, 1)
     monitor.receive([Delivery(body(raw("started")))], NOON)
@@ -263,7 +263,7 @@ def test_workers_are_asked_again_while_something_waits_for_its_name() -> None:
 
 
 def test_a_broker_that_is_away_is_told_and_asked_again() -> None:
-    """Nothing dies of it."""
+    """The error is reported, and no thread dies."""
     made, control, clock, _ = watch()
     control.error = SourceLostError("down")
     run_rounds(made, clock, 20)
@@ -276,7 +276,7 @@ def test_a_broker_that_is_away_is_told_and_asked_again() -> None:
 
 @pytest.mark.parametrize(("interval", "shown_for"), [(15.0, 60), (60.0, 240), (1.0, 40)])
 def test_queues_of_long_ago(interval: float, shown_for: int) -> None:
-    """While the broker cannot be asked, its queues are told for four polls, and not as the present for ever."""
+    """If the broker cannot be queried, its queues are reported for four polls, and not forever."""
     made, control, clock, _ = watch(enable=False, poll_interval=interval)
     run_rounds(made, clock, 1)
     control.error = SourceLostError("down")
@@ -291,7 +291,7 @@ def test_queues_of_long_ago(interval: float, shown_for: int) -> None:
 
 
 def test_slow_answers_are_no_missed_polls() -> None:
-    """Where polls take longer than the time between them, queues do not come and go."""
+    """If polls take longer than their interval, queues do not disappear."""
     made, control, clock, _ = watch(enable=False, poll_interval=1.0)
     control.on_question = lambda: clock.advance(8.0)
     run_rounds(made, clock, 1)
@@ -302,7 +302,7 @@ def test_slow_answers_are_no_missed_polls() -> None:
 
 
 def test_what_failed_is_asked_again_soon() -> None:
-    """Events that are not on and tasks without a name are lost: neither waits for the next minute or connection."""
+    """Failed queries for events and tasks are not delayed until the next minute or connection."""
     made, control, clock, monitor = watch()
     made.opened()
     control.error = SourceLostError("down")
@@ -319,7 +319,7 @@ def test_what_failed_is_asked_again_soon() -> None:
 
 
 def test_a_failed_question_for_tasks_is_repeated() -> None:
-    """After poll_interval, and not asked for ever once it was answered."""
+    """It is repeated after poll_interval until it is answered."""
     made, control, clock, _ = watch(enable=False)
     made.opened()
 
@@ -333,7 +333,7 @@ def test_a_failed_question_for_tasks_is_repeated() -> None:
 
 
 def test_it_ends_at_once() -> None:
-    """Interrupted in its wait, which would not end otherwise."""
+    """The end interrupts its wait."""
     made, control, _, _ = watch()
     stop, waiting = threading.Event(), threading.Event()
 
@@ -354,7 +354,7 @@ def test_it_ends_at_once() -> None:
 
 
 def test_workers_that_said_goodbye_are_told() -> None:
-    """Who asks the workers knows then that one which does not answer is gone, and not late."""
+    """The query then knows that a worker that does not answer is gone and not late."""
     made, control, clock, monitor = watch(enable=False)
     states = [("heartbeat", "here@box"), ("heartbeat", "gone@box"), ("offline", "gone@box")]
     events = [{"type": f"worker-{kind}", "hostname": hostname, "timestamp": NOON} for kind, hostname in states]
@@ -364,7 +364,7 @@ def test_workers_that_said_goodbye_are_told() -> None:
 
 
 def test_names_of_tasks_are_asked_of_some_workers_at_a_time() -> None:
-    """Until all have told them; and again when a worker comes, which may have been there before with other code."""
+    """Until all have answered, and again when a worker arrives, which may have new code."""
     made, control, clock, monitor = watch(enable=False)
     control.workers = 45
     run_rounds(made, clock, 100)
@@ -377,7 +377,7 @@ def test_names_of_tasks_are_asked_of_some_workers_at_a_time() -> None:
 
 
 def test_workers_that_do_not_tell_their_tasks() -> None:
-    """They are asked again, and hold up nobody: twenty mute ones are behind those that were not asked yet."""
+    """They are queried again without delaying others: twenty that never answer come after those not yet queried."""
     made, control, clock, monitor = watch(enable=False)
     control.workers = 65
     control.unresponsive = {f"w{number}@box" for number in range(1, 21)}
@@ -395,7 +395,7 @@ def test_workers_that_do_not_tell_their_tasks() -> None:
 
 
 def test_workers_that_come_all_the_time() -> None:
-    """In a fleet that grows and shrinks the same twenty are not asked over and over, while the others never are."""
+    """In a changing fleet, all workers are queried, and not the same twenty repeatedly."""
     made, control, clock, monitor = watch(enable=False)
     control.workers = 45
     for _ in range(3):
@@ -408,18 +408,18 @@ def test_workers_that_come_all_the_time() -> None:
 
 
 def hear(monitor: Monitor, *hostnames: str) -> None:
-    """Their heartbeats."""
+    """Receive heartbeats of these workers."""
     events = [{"type": "worker-heartbeat", "hostname": hostname, "timestamp": NOON} for hostname in hostnames]
     monitor.receive([Delivery(body(*events))], NOON)
 
 
 def finding(made: FleetPoller) -> str:
-    """What is wrong with the answers, or nothing."""
+    """The problem with the answers, or None."""
     return made.finding or ""
 
 
 def test_a_worker_that_comes_is_asked_until_it_answers() -> None:
-    """It takes no questions yet when it comes; then it is left to the rhythm of all, and what it held is asked for."""
+    """At first it accepts no queries; afterwards it is queried with all others, and its tasks are requested."""
     made, control, clock, _ = watch()
     run_rounds(made, clock, 1)
     control.asked.clear()
@@ -442,7 +442,7 @@ def test_a_worker_that_comes_is_asked_until_it_answers() -> None:
 @pytest.mark.parametrize("enable", [True, False])
 @pytest.mark.parametrize("arrivals", [0, 50])
 def test_workers_that_cannot_read_questions(*, enable: bool, arrivals: int) -> None:
-    """Each question is an error in their logs: there are a handful in the first hour, one an hour after it."""
+    """Each query is an error in their logs: a few in the first hour, one per hour afterwards."""
     made, control, clock, monitor = watch(enable=enable)
     control.silent = True
     hear(monitor, "w1@box")
@@ -469,7 +469,7 @@ def test_workers_that_cannot_read_questions(*, enable: bool, arrivals: int) -> N
 
 
 def test_a_fleet_that_comes_after_the_monitor() -> None:
-    """However long nobody was there to answer, the first worker is asked at once."""
+    """However long no worker answered, the first one that starts is queried immediately."""
     made, control, clock, monitor = watch()
     control.silent = True
     run_rounds(made, clock, 10_000)
@@ -483,7 +483,7 @@ def test_a_fleet_that_comes_after_the_monitor() -> None:
 
 
 def test_busy_workers_are_not_taken_for_deaf() -> None:
-    """Who has answered before can read questions: it is asked on, and there is no finding."""
+    """A worker that has answered before can read queries: it is still queried, and not reported."""
     made, control, clock, monitor = watch()
     hear(monitor, "w1@box")
     run_rounds(made, clock, 60)
@@ -496,7 +496,7 @@ def test_busy_workers_are_not_taken_for_deaf() -> None:
 
 
 def test_one_worker_that_never_answers() -> None:
-    """It is named while it is heard; one that did answer is not."""
+    """It is named while it sends events; a worker that has answered is not."""
     made, _, clock, monitor = watch()
     hear(monitor, "w1@box", "deaf@box")
     run_rounds(made, clock, 60)
@@ -512,7 +512,7 @@ def test_one_worker_that_never_answers() -> None:
 
 
 def run_probed(made: FleetPoller, clock: ManualClock, monitor: Monitor, seconds: int) -> None:
-    """Rounds in which the probes of instance 7 come back."""
+    """Run rounds while the probes of instance 7 return."""
     for _ in range(0, seconds, 3):
         now = clock.now()
         probe = {"type": PROBE, "probe_instance": 7, "probe_number": 1, "hostname": "m@p", "timestamp": now}
@@ -521,7 +521,7 @@ def run_probed(made: FleetPoller, clock: ManualClock, monitor: Monitor, seconds:
 
 
 def test_workers_whose_events_do_not_arrive() -> None:
-    """They publish to another event_exchange: they answer, and nothing is heard. One event ends the finding."""
+    """They publish to another event_exchange: they answer, but no events arrive. One event ends the finding."""
     made, _, clock, monitor = watch(prober=7)
     run_probed(made, clock, monitor, 180)
     assert "event_exchange" in finding(made)
@@ -533,7 +533,7 @@ def test_workers_whose_events_do_not_arrive() -> None:
 
 
 def test_workers_that_are_heard_now_and_then() -> None:
-    """A heartbeat a minute is enough."""
+    """One heartbeat per minute is enough."""
     made, _, clock, monitor = watch(prober=7)
     for _ in range(5):
         hear(monitor, "w1@box")
@@ -542,14 +542,14 @@ def test_workers_that_are_heard_now_and_then() -> None:
 
 
 def test_a_stream_that_is_behind_proves_nothing() -> None:
-    """Without our own probes the events may only be late."""
+    """Without own probes, the events may only be late."""
     made, _, clock, monitor = watch(prober=8)
     run_probed(made, clock, monitor, 180)
     assert not finding(made)
 
 
 def test_discarded_replies_are_told_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    """Thousands of them make a line in ten minutes; late ones make none."""
+    """Thousands of them cause one line in ten minutes; late ones cause none."""
     made, control, clock, _ = watch()
     for number in range(1, 1200):
         control.discarded = {"malformed": number, "late": 10 * number}
@@ -559,7 +559,7 @@ def test_discarded_replies_are_told_now_and_then(capsys: pytest.CaptureFixture[s
 
 
 def test_long_runs_are_confirmed_by_their_workers() -> None:
-    """After a minute its worker alone is asked what it runs, seldom, and not before somebody answers at all."""
+    """After a minute, only its worker is queried, rarely, and only once a worker has answered at all."""
     made, control, clock, monitor = watch()
     monitor.receive([Delivery(body(raw("received", "u1", NOON, name="shop.pay", hostname="w1@box")))], NOON)
     monitor.receive([Delivery(body(raw("started", "u1", NOON, hostname="w1@box")))], NOON)

@@ -1,4 +1,4 @@
-"""The store's housekeeping."""
+"""Maintenance of the store."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ DAY = 86_400.0
 
 
 class CommittedTotals:
-    """As much of a Store and an Outbox as the keeper uses."""
+    """The parts of a Store and an Outbox that maintenance uses."""
 
     def __init__(self) -> None:
         self.pruned: list[float] = []
@@ -19,15 +19,15 @@ class CommittedTotals:
         self.room = StoreSpace()
 
     def prune(self, now: float) -> None:
-        """Noted."""
+        """Record it."""
         self.pruned.append(now)
 
     def space(self) -> StoreSpace:
-        """As it is set."""
+        """The configured space."""
         return self.room
 
     def pending(self) -> Mapping[str, tuple[int, float | None]]:
-        """Nothing waits."""
+        """No rows."""
         return {}
 
     def last_delivered(self, channel: str) -> float | None:
@@ -36,7 +36,7 @@ class CommittedTotals:
 
 
 def test_a_report_comes_though_the_clock_was_years_ahead() -> None:
-    """It was asked for the next time while the clock was wrong; set right, the day's report is still claimed."""
+    """After the clock was corrected, the day's report is still claimed."""
     clock, asked = ManualClock(time=NOON), list[float]()
 
     def report(now: float) -> float:
@@ -58,7 +58,7 @@ def test_a_report_comes_though_the_clock_was_years_ahead() -> None:
 
 
 def test_a_report_that_is_not_sent_any_more_is_not_overdue() -> None:
-    """Its last success is known while reports are sent, and not once nobody is to get one."""
+    """Its last success is exported only while reports have recipients."""
     store = CommittedTotals()
     store.delivered["email"] = NOON - 9 * DAY
     for report, known in ((lambda now: now + DAY, NOON - 9 * DAY), (None, None)):
@@ -68,7 +68,7 @@ def test_a_report_that_is_not_sent_any_more_is_not_overdue() -> None:
 
 
 def test_a_store_that_is_short_of_space_is_pruned_at_each_look() -> None:
-    """Failures may come faster than a minute's pruning; with enough space it is a minute again."""
+    """Failures may arrive faster than pruning once a minute; with enough space it is once a minute again."""
     clock, store = ManualClock(time=NOON), CommittedTotals()
     maintenance = Maintenance(store, store, clock)  # type: ignore[arg-type]  # the parts of them that it uses
     for short, looks, pruned in ((False, 3, 1), (True, 3, 4), (False, 3, 4)):
@@ -83,7 +83,7 @@ def test_a_store_that_is_short_of_space_is_pruned_at_each_look() -> None:
 
 
 def test_turns_are_rare_while_nothing_presses() -> None:
-    """A report that is due within the pause, or a store that is short of space, is not kept waiting for long."""
+    """A report that is due, or a store that is short of space, does not wait long."""
     clock, store, waits = ManualClock(time=NOON), CommittedTotals(), [DAY]
     maintenance = Maintenance(store, store, clock, lambda now: now + waits[-1])  # type: ignore[arg-type]  # as above
     for wait, short, pause in (

@@ -1,4 +1,4 @@
-"""Memory that runs short."""
+"""Memory shortage."""
 
 from celery_monitor.adapters.process import resident
 from celery_monitor.runtime.memory import MemoryWatch
@@ -7,7 +7,7 @@ MIB = 1 << 20
 
 
 def test_pressed_once_for_each_growth() -> None:
-    """What was let go of stays with the process: only what grows beyond it is pressing again."""
+    """Freed memory stays with the process: only further growth counts as a shortage again."""
     uses = [50, 84, 86, 86, 87, 90, 90, 60, 84, 86, 87]
     ahead = iter(uses)
     watch = MemoryWatch(100 * MIB, lambda: next(ahead) * MIB)
@@ -15,5 +15,5 @@ def test_pressed_once_for_each_growth() -> None:
 
 
 def test_what_this_process_uses() -> None:
-    """Something between a little and a lot."""
+    """A plausible value."""
     assert 10 * MIB < resident() < 100_000 * MIB

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class MemoryOutbox:
-    """The rows of the outbox in memory; ``full`` is a full disk: it can be read and not written."""
+    """The rows of the outbox in memory; ``full`` simulates a full disk, which can be read but not written."""
 
     def __init__(self) -> None:
         self.receipts: list[str | None] = []
@@ -130,7 +130,7 @@ class MemoryOutbox:
 
 
 class ScriptedSender:
-    """Raises what ``answers`` holds for the key, else delivers. Routes called ``off…`` have no lane."""
+    """Raises the error in ``answers`` for the key, otherwise delivers. Routes named ``off…`` have no lane."""
 
     channel: str = "pagerduty"
     missing: str = "no routing key is configured"
@@ -166,7 +166,7 @@ class ScriptedSender:
 
 
 class Bench:
-    """A notifier with everything around it; ``fraction`` 1 gives the longest backoff."""
+    """A notifier with its dependencies; ``fraction`` 1 gives the longest backoff."""
 
     def __init__(self, rate_limit: int | None = None, fraction: float = 1.0) -> None:
         self.clock = ManualClock()
@@ -176,7 +176,7 @@ class Bench:
         self.start()
 
     def start(self, *, idempotent: bool = False) -> None:
-        """A notifier that knows of nothing but the outbox."""
+        """A notifier without state other than the outbox."""
         self.notifier = Notifier(
             self.outbox,
             self.sender,
@@ -187,7 +187,7 @@ class Bench:
         )
 
     def run(self, seconds: float = 0.0) -> None:
-        """Turn as the loop does for this long."""
+        """Run the loop for this long."""
         end = self.clock.ticks + seconds
         while True:
             while self.notifier.run_once():
@@ -207,12 +207,12 @@ def bench() -> Bench:
 
 
 def refused(*errors: Exception) -> deque[Exception]:
-    """What the sender raises for a key, one a request."""
+    """The error that the sender raises for a key, one per request."""
     return deque(errors)
 
 
 def test_delivers_each_row_once_in_order(bench: Bench) -> None:
-    """Rows of a route go in the order in which they were written, once each."""
+    """Rows of a route are sent in the order in which they were written, once each."""
     for key in "abc":
         bench.outbox.add(key)
     bench.run(60)
@@ -222,7 +222,7 @@ def test_delivers_each_row_once_in_order(bench: Bench) -> None:
 
 
 def test_what_a_channel_does_not_tell(bench: Bench) -> None:
-    """Its row is done, and counted as no delivery."""
+    """The row is done, and does not count as a delivery."""
     row = bench.outbox.add("a")
     bench.sender.skips = True
     bench.run()
@@ -231,7 +231,7 @@ def test_what_a_channel_does_not_tell(bench: Bench) -> None:
 
 
 def test_backoff_grows_with_the_attempts_in_the_store(bench: Bench) -> None:
-    """The wait after each refusal doubles, computed from the attempts that the row remembers."""
+    """The wait after each refusal doubles, based on the stored attempts."""
     bench.outbox.add("a")
     bench.sender.answers["a"] = refused(*[RetryableError("503") for _ in range(4)])
     bench.run(60)
@@ -240,7 +240,7 @@ def test_backoff_grows_with_the_attempts_in_the_store(bench: Bench) -> None:
 
 
 def test_a_retry_keeps_its_error(bench: Bench) -> None:
-    """The row shows why it was not taken."""
+    """The row shows the reason."""
     row = bench.outbox.add("a")
     bench.sender.answers["a"] = refused(RetryableError("PagerDuty responded with 503"))
     bench.run()
@@ -250,7 +250,7 @@ def test_a_retry_keeps_its_error(bench: Bench) -> None:
 
 @pytest.mark.parametrize(("asked", "waits"), [(42.0, 42), (0.2, 1), (301.0, 300), (7200.0, 300)])
 def test_retry_after_is_honoured_up_to_five_minutes(bench: Bench, asked: float, waits: float) -> None:
-    """The receiver's Retry-After counts where it is longer than the backoff, and never above five minutes."""
+    """Retry-After applies if it is longer than the backoff, up to five minutes."""
     bench.outbox.add("a")
     bench.sender.answers["a"] = refused(RetryableError("429", after=asked))
     bench.run(4000)
@@ -258,7 +258,7 @@ def test_retry_after_is_honoured_up_to_five_minutes(bench: Bench, asked: float, 
 
 
 def test_a_receiver_that_asks_for_time_gets_it(bench: Bench) -> None:
-    """Whatever else waits for the same account; another one does not wait."""
+    """All rows for the same account wait; other accounts do not."""
     bench.outbox.add("slow", route="one")
     bench.outbox.add("behind", route="one")
     bench.outbox.add("other", route="two")
@@ -270,7 +270,7 @@ def test_a_receiver_that_asks_for_time_gets_it(bench: Bench) -> None:
 
 
 def test_one_huge_retry_after_does_not_silence_a_routing_key(bench: Bench) -> None:
-    """A server that asks for years gets one request in five minutes, and all that waits once it takes one."""
+    """A server that asks for years gets one request in five minutes, and all rows once it accepts one."""
     bench.outbox.add("asked", route="one")
     bench.sender.answers["asked"] = refused(*[RetryableError("429", after=1e9) for _ in range(3)])
     bench.run(10)
@@ -281,7 +281,7 @@ def test_one_huge_retry_after_does_not_silence_a_routing_key(bench: Bench) -> No
 
 
 def test_a_person_may_shorten_the_wait(bench: Bench) -> None:
-    """`outbox retry` makes a row due as if it had not been tried: it goes, whatever the receiver asked for."""
+    """`outbox retry` makes a row due as if it were new, regardless of Retry-After."""
     row = bench.outbox.add("a")
     bench.sender.answers["a"] = refused(RetryableError("503", after=3000))
     bench.run(10)
@@ -291,7 +291,7 @@ def test_a_person_may_shorten_the_wait(bench: Bench) -> None:
 
 
 def test_rejected_is_dead_and_the_route_goes_on(bench: Bench) -> None:
-    """What will never be taken is set aside with its error, and what is behind it is sent."""
+    """A rejected row is dead with its error, and later rows are sent."""
     row = bench.outbox.add("bad")
     bench.outbox.add("good")
     bench.sender.answers["bad"] = refused(RejectedError("PagerDuty responded with 400"))
@@ -302,7 +302,7 @@ def test_rejected_is_dead_and_the_route_goes_on(bench: Bench) -> None:
 
 
 def test_an_unknown_outcome_is_tried_rarely_and_then_said(bench: Bench) -> None:
-    """As long as the sender asks to wait, which holds back nobody; then the row is neither delivered nor dead."""
+    """It waits as long as the sender asks without blocking others; then the row is neither delivered nor dead."""
     row = bench.outbox.add("a")
     bench.outbox.add("behind")
     unknown = UncertainError("nobody knows", 1800.0)
@@ -316,7 +316,7 @@ def test_an_unknown_outcome_is_tried_rarely_and_then_said(bench: Bench) -> None:
 
 
 def test_an_error_of_ours_costs_its_own_row_only(bench: Bench) -> None:
-    """What nobody expected is told and tried again rarely, and the rows behind it go on."""
+    """An unexpected error is logged and retried rarely, and later rows are sent."""
     bench.sender.answers["a"] = refused(KeyError("a secret"))
     first, second = bench.outbox.add("a"), bench.outbox.add("b")
     bench.run()
@@ -328,7 +328,7 @@ def test_an_error_of_ours_costs_its_own_row_only(bench: Bench) -> None:
 
 
 def test_without_a_lane_nothing_is_sent(bench: Bench) -> None:
-    """A row whose channel was switched off since is dead and says so; no request is made."""
+    """A row whose channel was switched off is dead with that reason; no request is sent."""
     row = bench.outbox.add("a", route="off")
     bench.run()
     assert bench.sender.keys == []
@@ -336,7 +336,7 @@ def test_without_a_lane_nothing_is_sent(bench: Bench) -> None:
 
 
 def test_other_channels_are_left_alone(bench: Bench) -> None:
-    """A notifier touches the rows of its own channel only."""
+    """A notifier processes only the rows of its own channel."""
     row = bench.outbox.add("2026-11-23", channel="email")
     bench.run(10)
     assert bench.sender.keys == []
@@ -344,7 +344,7 @@ def test_other_channels_are_left_alone(bench: Bench) -> None:
 
 
 def test_never_more_than_the_limit_in_any_minute() -> None:
-    """However many rows wait, every window of 60 s holds at most the limit, and all of them go in the end."""
+    """For any number of rows, every window of 60 s has at most the limit, and all rows are sent in the end."""
     bench = Bench(rate_limit=5)
     for number in range(23):
         bench.outbox.add(str(number))
@@ -356,7 +356,7 @@ def test_never_more_than_the_limit_in_any_minute() -> None:
 
 
 def test_refused_requests_count_against_the_limit() -> None:
-    """A request that was refused was made: retries stay within the limit too."""
+    """Retries also stay within the limit."""
     bench = Bench(rate_limit=3, fraction=0.0)
     bench.outbox.add("a")
     bench.sender.answers["a"] = refused(*[RetryableError("503") for _ in range(10)])
@@ -365,7 +365,7 @@ def test_refused_requests_count_against_the_limit() -> None:
 
 
 def test_the_limit_is_per_lane() -> None:
-    """A lane at its limit delays no other."""
+    """A lane at its limit does not delay others."""
     bench = Bench(rate_limit=2)
     for key in "abcd":
         bench.outbox.add(key, route="busy")
@@ -375,7 +375,7 @@ def test_the_limit_is_per_lane() -> None:
 
 
 def test_a_new_page_passes_all_that_waits() -> None:
-    """450 pages wait at 100 a minute; what comes then goes within seconds, and all of them go in the end."""
+    """With 450 pages waiting at 100 per minute, a new one is sent within seconds, and all are sent in the end."""
     bench = Bench(rate_limit=100)
     for number in range(450):
         bench.outbox.add(f"old {number}", priority=1)
@@ -395,7 +395,7 @@ def test_a_new_page_passes_all_that_waits() -> None:
 
 
 def test_updates_leave_room_for_new_pages() -> None:
-    """However many open incidents have grown, a new one is told of at once."""
+    """However many open incidents have updates, a new one is sent immediately."""
     bench = Bench(rate_limit=100)
     for number in range(300):
         bench.outbox.add(f"update {number}", priority=REFRESH + 1)
@@ -410,7 +410,7 @@ def test_updates_leave_room_for_new_pages() -> None:
 
 
 def test_the_rest_of_the_limit_is_not_waited_for_longer_than_needed() -> None:
-    """The notifier looks again when the next request is possible, not a whole interval later."""
+    """The notifier continues when the next request is possible, not a whole interval later."""
     bench = Bench(rate_limit=1200)
     for number in range(722):
         bench.outbox.add(str(number))
@@ -431,7 +431,7 @@ def test_the_rest_of_the_limit_is_not_waited_for_longer_than_needed() -> None:
 
 
 def test_a_row_that_is_never_taken_keeps_back_no_page(bench: Bench) -> None:
-    """Nor do three of them, whatever priority they have and however often they have been refused."""
+    """Nor do three such rows, regardless of their priority and number of refusals."""
     for key in ("bad 1", "bad 2", "bad 3"):
         bench.outbox.add(key)
         bench.sender.answers[key] = refused(*[RetryableError("500") for _ in range(500)])
@@ -446,7 +446,7 @@ def test_a_row_that_is_never_taken_keeps_back_no_page(bench: Bench) -> None:
 
 
 def test_a_receiver_that_is_away_is_not_asked_for_every_row(bench: Bench) -> None:
-    """With 300 pages that wait it gets a request a minute; when it is back, they all go within one."""
+    """With 300 waiting pages it gets one request per minute; when it is back, all are sent within a minute."""
     bench.start(idempotent=True)
     for number in range(300):
         bench.outbox.add(str(number))
@@ -460,7 +460,7 @@ def test_a_receiver_that_is_away_is_not_asked_for_every_row(bench: Bench) -> Non
 
 
 def test_what_a_person_has_to_repair_is_tried_rarely(bench: Bench) -> None:
-    """A routing key that is refused: a few attempts, then one in 15 minutes, and the row says why."""
+    """A refused routing key: a few attempts, then one in 15 minutes, and the row shows the reason."""
     row = bench.outbox.add("a")
     bench.sender.answers["a"] = refused(*[RetryableError("Invalid routing key", needs_repair=True)] * 99)
     bench.run(6 * 3600)
@@ -473,7 +473,7 @@ def test_what_a_person_has_to_repair_is_tried_rarely(bench: Bench) -> None:
 
 @pytest.mark.parametrize("how", ["another key", "the same key works", "a restart"])
 def test_what_a_person_has_repaired_goes_at_once(how: str, bench: Bench) -> None:
-    """With the key that was exchanged, and also where it was repaired at the receiver and any page goes through."""
+    """After the key was replaced, or repaired at the receiver and any page succeeds."""
     bench.start(idempotent=True)
     for key in "ab":
         bench.outbox.add(key)
@@ -492,7 +492,7 @@ def test_what_a_person_has_repaired_goes_at_once(how: str, bench: Bench) -> None
 
 
 def test_a_start_begins_with_a_try(bench: Bench) -> None:
-    """What an earlier process was to try in five minutes is tried now, but without a request for each row."""
+    """Rows that an earlier process would retry in five minutes are retried now, but not with a request each."""
     for number in range(50):
         bench.outbox.add(str(number), attempts=9, due_at=bench.clock.now() + 299)
     bench.sender.away = True
@@ -569,7 +569,7 @@ def test_a_full_disk_keeps_the_backoff(bench: Bench) -> None:
 
 
 def test_a_full_disk_keeps_the_rejection(bench: Bench) -> None:
-    """What was rejected while the disk was full is not sent again, and dead when the disk has room."""
+    """A row rejected while the disk was full is not sent again, and is dead when the disk has space."""
     row = bench.outbox.add("a")
     bench.sender.answers["a"] = refused(RejectedError("400"))
     bench.outbox.full = True
@@ -581,7 +581,7 @@ def test_a_full_disk_keeps_the_rejection(bench: Bench) -> None:
 
 
 def test_the_store_down_is_waited_for(bench: Bench) -> None:
-    """While the outbox cannot be read nothing happens, and then it goes on."""
+    """While the outbox cannot be read nothing happens; then it continues."""
     bench.outbox.add("a")
     bench.outbox.down = True
     bench.run(10)
@@ -592,7 +592,7 @@ def test_the_store_down_is_waited_for(bench: Bench) -> None:
 
 
 def test_the_store_down_while_reading_the_incident(bench: Bench) -> None:
-    """When the sender cannot read what it is to send, the row stays as it is and no attempt is counted."""
+    """If the sender cannot read the incident, the row is unchanged and no attempt is counted."""
     row = bench.outbox.add("a")
     bench.sender.answers["a"] = refused(StoreUnavailableError("locked"))
     assert not bench.notifier.run_once()
@@ -602,7 +602,7 @@ def test_the_store_down_while_reading_the_incident(bench: Bench) -> None:
 
 
 def test_a_row_refreshed_while_it_was_sent_goes_again(bench: Bench) -> None:
-    """Counts that grew during the request are sent with a request of their own."""
+    """Counts that grew during the request are sent with another request."""
     row = bench.outbox.add("a")
 
     def grow_once() -> None:
@@ -616,7 +616,7 @@ def test_a_row_refreshed_while_it_was_sent_goes_again(bench: Bench) -> None:
 
 
 def test_stops_between_two_requests(bench: Bench) -> None:
-    """When it is told to stop it makes no further request, however many are due."""
+    """After a stop no further request is sent, however many rows are due."""
     for route in "abcd":
         bench.outbox.add(route, route=route)
     stop, turns = threading.Event(), []
@@ -627,7 +627,7 @@ def test_stops_between_two_requests(bench: Bench) -> None:
 
 
 def test_wake_ends_the_wait_at_once() -> None:
-    """A waiting notifier looks as soon as it is woken, and ends as soon as it is told and woken."""
+    """A waiting notifier checks immediately when it is woken, and ends immediately when it is stopped and woken."""
     bench = Bench()
     waits: list[float | None] = []
 
@@ -660,7 +660,7 @@ def test_wake_ends_the_wait_at_once() -> None:
     ],
 )
 def test_the_outbox_is_looked_at_rarely_only_while_nothing_waits(there: str, pause: float) -> None:
-    """As long as anything may become due by itself, its time is met to a second; else only a wake-up brings work."""
+    """While a row may become due, its time is met within a second; otherwise only a wake-up starts work."""
     bench = Bench(rate_limit=1)
     if there == "only another channel's row":
         bench.outbox.add("a", channel="email")
@@ -679,7 +679,7 @@ def test_the_outbox_is_looked_at_rarely_only_while_nothing_waits(there: str, pau
 
 
 def test_a_repeater_is_asked_at_its_time(bench: Bench) -> None:
-    """While nothing waits, a notifier sleeps no longer than until open incidents are to be repeated."""
+    """Without rows, a notifier sleeps no longer than until open incidents are to be repeated."""
 
     class Repeater:
         def __init__(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Source, monitor, commit, ack: nothing is acknowledged before it is committed, nothing counts twice."""
+"""Source, monitor, commit, acknowledge: no message is acknowledged before its commit, or counted twice."""
 
 import json
 import threading
@@ -43,7 +43,7 @@ class Echo:
 
 
 class Bench:
-    """A pump on fakes, driven step by step: each poll of the source moves the clock by its timeout."""
+    """A pump with fakes, driven step by step: each poll of the source advances the clock by its timeout."""
 
     def __init__(
         self, *, acknowledges: bool = True, prefetch: int = 100, hand_over: Callable[[str], None] | None = None
@@ -94,12 +94,12 @@ class Bench:
         )
 
     def kill(self) -> None:
-        """The process dies, its connection breaks."""
+        """The process dies and its connection breaks."""
         self.source.abandon()
         self.store.stop()
 
     def run(self, until: Callable[[], bool], turns: int = 2000) -> None:
-        """Turn the pump until something is so; fails when it never is."""
+        """Run the pump until a condition holds; fails if it never does."""
         stop = _After(lambda: until() or self._count(turns), self.clock)
         self._turns = 0
         while not stop.is_set():
@@ -115,25 +115,25 @@ class Bench:
         return len(self.store.commits) > commits
 
     def reached(self, mono: float) -> bool:
-        """Whether it is so late."""
+        """Whether this time has come."""
         return self.clock.monotonic() >= mono
 
     def heartbeat(self, turns: int) -> bool:
-        """Whether the present run has turned so often."""
+        """Whether the current run has had this many turns."""
         return self._turns > turns
 
     def count_first(self) -> None:
-        """A message, which does not wait for the flush interval."""
+        """Publish a message, which does not wait for the flush interval."""
         self.source.publish(*life("first"))
         self.run(lambda: any(one.series for one in self.store.commits) and not self.committer.waiting)
 
     def succeeded(self) -> int:
-        """As the monitor counts it."""
+        """The monitor's count."""
         return sum(series.counts[3] for series in self.monitor.snapshot().series)
 
 
 class _After(threading.Event):
-    """A stop event that is set when a condition is so; waiting for it moves the clock."""
+    """A stop event that is set when a condition holds; waiting for it advances the clock."""
 
     def __init__(self, condition: Callable[[], bool], clock: ManualClock) -> None:
         super().__init__()
@@ -141,17 +141,17 @@ class _After(threading.Event):
         self._clock = clock
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Time goes by."""
+        """Advance the clock."""
         self._clock.advance(timeout or 0.0)
         return self.is_set()
 
     def is_set(self) -> bool:
-        """Ask the condition."""
+        """Evaluate the condition."""
         return self._condition()
 
 
 def test_acks_after_the_commit() -> None:
-    """Everything that was published is committed, then acknowledged."""
+    """All published messages are committed, then acknowledged."""
     on = Bench()
     on.source.publish(*life("u1"), *life("u2"))
     on.run(lambda: on.source.waiting == 0 and on.source.connections == 1)
@@ -160,7 +160,7 @@ def test_acks_after_the_commit() -> None:
 
 
 def test_the_first_messages_do_not_wait_for_the_flush_interval() -> None:
-    """Whoever has taken over shows with them that it counts; what comes later waits its turn."""
+    """A new leader thus shows that it counts; later messages wait as usual."""
     on = Bench()
     on.run(lambda: on.stream.stats.connected and on.clock.monotonic() > 3.0)
     took = []
@@ -175,7 +175,7 @@ def test_the_first_messages_do_not_wait_for_the_flush_interval() -> None:
 
 
 def test_a_page_does_not_wait_for_the_flush_interval() -> None:
-    """What pages is committed at once, and what failed in the same moment with it; all else waits its turn."""
+    """A paging failure is committed immediately, with other failures of that moment; the rest waits."""
     on = Bench()
     on.count_first()
     took = {}
@@ -191,7 +191,7 @@ def test_a_page_does_not_wait_for_the_flush_interval() -> None:
 
 
 def test_a_flush_gives_way_to_a_scrape_for_a_moment_only() -> None:
-    """It waits until the scrape is over; one that never ends holds it up by MAX_FLUSH_DELAY."""
+    """It waits until the scrape is over, at most MAX_FLUSH_DELAY."""
     on = Bench()
     on.count_first()
     for endless in (False, True):
@@ -205,7 +205,7 @@ def test_a_flush_gives_way_to_a_scrape_for_a_moment_only() -> None:
 
 
 def test_the_store_away() -> None:
-    """Nothing is acknowledged until it is back; nothing is lost, nothing counts twice; the prefetch holds."""
+    """Nothing is acknowledged until it is back; nothing is lost or counted twice; the prefetch limits delivery."""
     on = Bench(prefetch=100)
     on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(5))
     on.source.publish(*(message for number in range(100) for message in life(f"u{number}")))
@@ -219,7 +219,7 @@ def test_the_store_away() -> None:
 
 
 def test_pages_while_the_store_is_away() -> None:
-    """What waits in a flush and what came after it is told, and only after a moment."""
+    """Pages of waiting flushes and later ones are offered, after a moment."""
     on = Bench()
     on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(9))
     on.source.publish(*life("u1", "shop.first", end="failed"))
@@ -236,7 +236,7 @@ def test_pages_while_the_store_is_away() -> None:
 
 
 def test_a_lost_answer_of_the_store() -> None:
-    """The same flush is written again, and has no effect."""
+    """The same flush is written again without effect."""
     on = Bench()
     on.store.lost_answers.append(StoreUnavailableError("no answer"))
     on.source.publish(*life("u1"))
@@ -254,7 +254,7 @@ def test_another_writer_ends_it() -> None:
 
 
 def test_connection_lost_with_changes_pending() -> None:
-    """What was applied and not yet written comes again, and is known."""
+    """Applied but unwritten messages are redelivered and recognised."""
     on = Bench()
     on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(3))
     on.source.publish(*life("u1"))
@@ -287,7 +287,7 @@ def test_a_stream_that_another_process_keeps_is_handed_over(silent: float) -> No
 
 @pytest.mark.parametrize("acknowledges", [True, False])
 def test_flapping_while_the_store_is_away(*, acknowledges: bool) -> None:
-    """What waits for the store is bounded, however often the connection breaks, and nothing of it is lost."""
+    """The waiting changes are bounded, however often the connection breaks, and none are lost."""
     on, lives = Bench(acknowledges=acknowledges, prefetch=1000), 4 * MAX_UNCOMMITTED
     on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(100_000))
     for number in range(lives):
@@ -306,7 +306,7 @@ def test_flapping_while_the_store_is_away(*, acknowledges: bool) -> None:
 
 
 def test_large_changes_that_wait_for_the_store_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their bytes are bounded, not their number alone."""
+    """Their size is limited, not only their number."""
     monkeypatch.setattr(flusher, "MAX_UNCOMMITTED_BYTES", 50_000)
     on = Bench(acknowledges=True, prefetch=1000)
     on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(100_000))
@@ -326,7 +326,7 @@ def test_large_changes_that_wait_for_the_store_are_few(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("written", [True, False])
 def test_killed(*, written: bool) -> None:
-    """Killed before or after the commit, always before the ack: the totals are the same."""
+    """Killed before or after the commit, but before the acknowledgement: the totals are equal."""
     on = Bench()
     on.source.publish(*life("u1"))
     if written:
@@ -342,7 +342,7 @@ def test_killed(*, written: bool) -> None:
 
 
 def test_reconnects_for_ever() -> None:
-    """With a reason in between, and ticking on."""
+    """It reports the reason and keeps ticking."""
     on = Bench()
     on.source.refusals.extend(SourceLostError("no route", "check broker.url") for _ in range(30))
     on.run(lambda: on.stream.stats.error is not None)
@@ -355,7 +355,7 @@ def test_reconnects_for_ever() -> None:
 
 
 def test_a_silent_stream_is_lost() -> None:
-    """No probe comes back and nothing else: reconnect, within three intervals."""
+    """Without a probe or another message, it reconnects within three intervals."""
     on = Bench()
     on.run(lambda: on.stream.stats.connected)
     on.probe.unresponsive = True
@@ -366,7 +366,7 @@ def test_a_silent_stream_is_lost() -> None:
 
 
 def test_a_stream_that_is_opened_again_after_silence_is_not_well_before_something_came() -> None:
-    """Such as with an exchange that brings nothing: each new connection looks well, and /readyz would stay 200."""
+    """With an exchange that delivers nothing, each new connection looks healthy, and /readyz would stay 200."""
     on = Bench()
     on.run(lambda: on.stream.stats.connected)
     on.probe.unresponsive = True
@@ -382,7 +382,7 @@ def test_a_stream_that_is_opened_again_after_silence_is_not_well_before_somethin
 
 
 def test_a_stream_that_falls_silent_in_the_middle_of_a_round_trip() -> None:
-    """The probe was out when the last message came: the next one shows that nothing comes any more."""
+    """The last message came after the probe was sent: the next probe shows that nothing arrives any more."""
     on = Bench()
     on.run(lambda: on.stream.stats.connected)
     on.probe.unresponsive = True
@@ -400,7 +400,7 @@ def test_a_stream_that_falls_silent_in_the_middle_of_a_round_trip() -> None:
 @pytest.mark.parametrize("probed", ["before", "after"])
 @pytest.mark.parametrize("stall", [10.0, 30.0, 3600.0])
 def test_a_stall_of_this_process_is_no_silence_of_the_stream(stall: float, probed: str) -> None:
-    """The machine or the container stood still after a probe went out, and what came meanwhile is not here yet."""
+    """The process was suspended after a probe was sent, and messages have not been read yet."""
     on = Bench(acknowledges=False)
     on.run(lambda: on.stream.stats.connected)
     on.probe.unresponsive = True
@@ -422,7 +422,7 @@ def test_a_stall_of_this_process_is_no_silence_of_the_stream(stall: float, probe
 
 
 def test_a_process_that_stands_still_again_and_again_notices_silence_all_the_same() -> None:
-    """Each read counts with a second at most, and enough of them are silence."""
+    """Each read counts as at most one second, and enough of them are silence."""
     on = Bench(acknowledges=False)
     on.run(lambda: on.stream.stats.connected)
     on.probe.unresponsive = True
@@ -434,7 +434,7 @@ def test_a_process_that_stands_still_again_and_again_notices_silence_all_the_sam
 
 
 def test_a_prefetch_that_is_used_up_is_no_silence() -> None:
-    """The store was away for a minute, and the broker could not deliver: no reason to reconnect, then or afterwards."""
+    """The store was unavailable for a minute, and the broker could not deliver: no reason to reconnect."""
     on = Bench(prefetch=100)
     on.run(lambda: on.stream.stats.connected)
     on.store.failures.extend(StoreUnavailableError("disk full") for _ in range(20))
@@ -450,7 +450,7 @@ def test_a_prefetch_that_is_used_up_is_no_silence() -> None:
 
 
 def test_while_nothing_can_be_delivered_nobody_is_silent() -> None:
-    """The store is away for longer than a worker is kept: workers stay up, and what was lost of them is counted."""
+    """The store is unavailable for longer than the purge: workers stay up, and losses are counted."""
     on = Bench(prefetch=10)
     beats = [
         json.dumps({"type": kind, "timestamp": NOON, "hostname": "w@box", "processed": processed, "pid": 7}).encode()
@@ -474,7 +474,7 @@ def test_while_nothing_can_be_delivered_nobody_is_silent() -> None:
 
 
 def test_a_stream_that_brings_nothing_is_not_live() -> None:
-    """However often it is opened anew, it is not said to work; and it is when a message has come."""
+    """However often it is reopened, it does not count as live until a message arrives."""
     on = Bench()
     on.probe.unresponsive = True
     states = set()
@@ -491,7 +491,7 @@ def test_a_stream_that_brings_nothing_is_not_live() -> None:
 
 
 def test_where_no_probe_may_be_sent_an_open_stream_is_live() -> None:
-    """A fleet may be silent for long; and its workers are silent then."""
+    """A fleet may send nothing for long; its workers are then silent."""
     on = Bench()
     on.probe.error = SourceLostError("refused", "grant write")
     heartbeat = {"type": "worker-heartbeat", "timestamp": NOON, "hostname": "w@box", "pid": 7}
@@ -508,7 +508,7 @@ def test_where_no_probe_may_be_sent_an_open_stream_is_live() -> None:
 
 
 def test_a_stream_that_lags_is_not_silent() -> None:
-    """Messages come, the probe is behind them: no reason to reconnect."""
+    """Messages arrive before the probe: no reason to reconnect."""
     on = Bench()
     on.run(lambda: on.stream.stats.connected)
     on.probe.unresponsive = True
@@ -521,7 +521,7 @@ def test_a_stream_that_lags_is_not_silent() -> None:
 
 
 def test_a_probe_that_comes_back() -> None:
-    """Its round trip is measured; probes of others are not ours."""
+    """Its round trip is measured; probes of other monitors are ignored."""
     on = Bench()
     on.run(lambda: on.stream.stats.connected)
     other = {"type": PROBE, "timestamp": NOON, "probe_instance": on.prober.instance + 1, "probe_number": 1}
@@ -536,7 +536,7 @@ def test_a_probe_that_comes_back() -> None:
 
 
 def test_probes_that_may_not_be_sent_prove_nothing() -> None:
-    """Without the permission to publish the stream is not called silent."""
+    """Without permission to publish, the stream does not count as silent."""
     on = Bench()
     on.run(lambda: on.stream.stats.connected)
     on.probe.error = SourceLostError("refused", "grant write")
@@ -548,7 +548,7 @@ def test_probes_that_may_not_be_sent_prove_nothing() -> None:
 
 @pytest.mark.parametrize(("acknowledges", "gap"), [(True, 0.0), (False, 90.0)])
 def test_gaps(*, acknowledges: bool, gap: float) -> None:
-    """Where nothing is kept for us, the time without a stream is a gap; also over a restart."""
+    """If the broker keeps nothing, the time without a stream is a gap, also across a restart."""
     on = Bench(acknowledges=acknowledges)
     on.source.publish(*life("u1"))
     on.run(lambda: on.stream.stats.connected)
@@ -563,7 +563,7 @@ def test_gaps(*, acknowledges: bool, gap: float) -> None:
 
 
 def test_a_queue_that_was_deleted_is_a_gap() -> None:
-    """Where the broker keeps events, those of the time since the last one was read are lost with their queue."""
+    """Events since the last read one are lost with a deleted queue."""
     on = Bench()
     on.source.queue_created = True  # the first start: there is nothing that could be lost
     on.source.publish(*life("u1"))
@@ -578,7 +578,7 @@ def test_a_queue_that_was_deleted_is_a_gap() -> None:
 
 
 def test_a_gap_over_a_restart() -> None:
-    """From the last sign of life in the store."""
+    """It counts from the last stored sign of life."""
     on = Bench(acknowledges=False)
     on.run(lambda: len(on.store.commits) > 2)
     on.kill()
@@ -589,7 +589,7 @@ def test_a_gap_over_a_restart() -> None:
 
 
 def test_a_gap_over_a_restart_while_disconnected() -> None:
-    """The time without a stream before the restart is part of it."""
+    """It includes the time without a stream before the restart."""
     on = Bench(acknowledges=False)
     on.run(lambda: on.stream.stats.connected)
     on.source.refusals.extend(SourceLostError("down") for _ in range(1000))
@@ -605,7 +605,7 @@ def test_a_gap_over_a_restart_while_disconnected() -> None:
 
 
 def test_connections_that_break_at_once_are_no_reason_to_hurry() -> None:
-    """A broker that lets us in and throws us out is not asked for hundreds of connections; a steady one comes back."""
+    """A broker that drops each connection at once gets few of them; after a stable one, it reconnects quickly."""
     on = Bench()
     on.run(lambda: on.stream.stats.connected)
     began = on.clock.monotonic()
@@ -624,7 +624,7 @@ def test_connections_that_break_at_once_are_no_reason_to_hurry() -> None:
 
 
 def test_the_end_commits_and_acknowledges() -> None:
-    """What was applied is written and acknowledged before the connection closes."""
+    """Applied messages are written and acknowledged before the connection closes."""
     on = Bench()
     on.source.publish(*life("u1"))
     on.run(lambda: on.succeeded() == 1)
@@ -635,7 +635,7 @@ def test_the_end_commits_and_acknowledges() -> None:
 
 
 def test_a_slow_stream_is_read_now_and_then() -> None:
-    """Between two reads that bring little, messages have time to come together; a fast stream is read at once."""
+    """Between reads with few messages, messages accumulate; a fast stream is read immediately."""
     on = Bench(prefetch=4000)
     on.run(lambda: on.stream.stats.connected)
     began = on.clock.monotonic()
@@ -651,7 +651,7 @@ def test_a_slow_stream_is_read_now_and_then() -> None:
 
 
 def test_who_is_told() -> None:
-    """The stream is open: ask what runs. A worker came: ask it for events."""
+    """When the stream opens, tasks are queried; when a worker arrives, its events are enabled."""
     on = Bench()
     on.run(lambda: on.stream.stats.connected)
     on.source.publish(
@@ -669,7 +669,7 @@ def test_restored_is_empty_at_first() -> None:
 
 
 def test_standing_by() -> None:
-    """While another monitor is served, silence is no reason to reconnect; the first message ends it."""
+    """While another monitor is consuming, silence is no reason to reconnect; the first message ends this state."""
     on = Bench()
     on.probe.unresponsive = True
     on.source.standby = "another monitor"

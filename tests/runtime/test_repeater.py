@@ -1,4 +1,4 @@
-"""What is open is repeated, for as long as it is open."""
+"""Open incidents are repeated as long as they are open."""
 
 import threading
 
@@ -17,7 +17,7 @@ INTERVAL = 60.0
 
 
 class Bench:
-    """A repeater over a list of what is open."""
+    """A repeater over a list of open incidents."""
 
     def __init__(self) -> None:
         self.clock = ManualClock()
@@ -27,7 +27,7 @@ class Bench:
         self.start()
 
     def start(self) -> None:
-        """As after a restart."""
+        """Start it as after a restart."""
         self.repeater = Repeater(self, "am", self.send, self.clock, INTERVAL)
 
     def open_incidents(self, channel: str, limit: int, cursor: str | None = None) -> Page[Incident]:
@@ -47,12 +47,12 @@ class Bench:
 
 @pytest.fixture
 def bench() -> Bench:
-    """One with more than two batches."""
+    """With more than two batches."""
     return Bench()
 
 
 def test_repeats_at_once_and_then_at_its_interval(bench: Bench) -> None:
-    """All of them, in batches; nothing in between; what is over is left out."""
+    """All are repeated in batches, and not in between; resolved ones are omitted."""
     assert bench.run() == INTERVAL
     assert [len(batch) for batch in bench.sent] == [BATCH, BATCH, 1]
     assert [key for batch in bench.sent for key in batch] == [one.key for one in bench.open]
@@ -67,7 +67,7 @@ def test_repeats_at_once_and_then_at_its_interval(bench: Bench) -> None:
 
 
 def test_a_restart_repeats_at_once(bench: Bench) -> None:
-    """It does not know when the process before it did."""
+    """It does not know when the previous process repeated them."""
     bench.run()
     bench.start()
     bench.run()
@@ -76,7 +76,7 @@ def test_a_restart_repeats_at_once(bench: Bench) -> None:
 
 @pytest.mark.parametrize("error", [RetryableError("no answer"), InterruptedSendError("stopping")])
 def test_a_failure_is_tried_again_soon(bench: Bench, error: DeliveryError) -> None:
-    """Not as soon as it failed, and before the interval is over."""
+    """After a delay, but before the interval is over."""
     bench.errors = [None, error]
     wait = bench.run()
     assert (len(bench.sent), wait) == (1, INTERVAL / 4)
@@ -85,14 +85,14 @@ def test_a_failure_is_tried_again_soon(bench: Bench, error: DeliveryError) -> No
 
 
 def test_a_refusal_costs_its_batch_only(bench: Bench) -> None:
-    """What the receiver does not take keeps back nothing else."""
+    """A refused batch does not delay others."""
     bench.errors = [RejectedError("bad label")]
     assert bench.run() == INTERVAL
     assert [len(batch) for batch in bench.sent] == [BATCH, 1]
 
 
 def test_stops_between_two_batches(bench: Bench) -> None:
-    """The end of the program does not wait for all of them."""
+    """The end of the program does not wait for all batches."""
     bench.repeater.run_once(lambda: len(bench.sent) < 1)
     assert len(bench.sent) == 1
 

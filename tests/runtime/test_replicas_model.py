@@ -1,4 +1,4 @@
-"""Two replicas, killed and stopped between any two steps: totals are exact, and each incident is told by one leader."""
+"""Two replicas, killed and stopped between any two steps: totals are exact, and one leader sends each notification."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
@@ -41,7 +41,7 @@ class Replicas(RuleBasedStateMachine):
         assert self.store.counted
 
     def _ready(self, replica: Replica) -> bool:
-        """Another replica leads already, or would go on without a gap."""
+        """Another replica leads already, or would continue without a gap."""
         other = self.pair[1 - self.pair.index(replica)]
         if self.stream.acknowledges:
             return True
@@ -62,7 +62,7 @@ class Replicas(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1), turns=st.integers(1, 4), step=st.integers(0, 4))
     def step(self, which: int, turns: int, step: int) -> None:
-        """Some steps of one replica in their usual order, beginning anywhere and ending anywhere."""
+        """Some steps of one replica in the usual order, starting and ending anywhere."""
         replica = self.pair[which]
         for turn in range(turns):
             if not replica.running or replica.frozen:
@@ -103,7 +103,7 @@ class Replicas(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1))
     def freeze(self, which: int) -> None:
-        """SIGSTOP: its connections stay open, its memory stays as it is."""
+        """SIGSTOP: connections stay open, memory is unchanged."""
         replica = self.pair[which]
         if replica.running and self._may_harm(replica):
             replica.frozen = True
@@ -114,7 +114,7 @@ class Replicas(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1), steps=st.integers(1, 5))
     def die(self, which: int, steps: int) -> None:
-        """Death by SIGKILL in the middle of a turn that has something to do; the other one takes over."""
+        """SIGKILL in the middle of a turn with work; the other replica takes over."""
         replica = self.pair[which]
         self.publish(2)
         self.step(which, steps, 0)
@@ -125,7 +125,7 @@ class Replicas(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1), works=st.integers(1, 3), step=st.integers(0, 4))
     def stall(self, which: int, works: int, step: int) -> None:
-        """SIGSTOP for longer than the lease, and SIGCONT: the zombie goes on wherever it was."""
+        """SIGSTOP for longer than the lease, then SIGCONT: the former leader continues where it was."""
         zombie = self.pair[which]
         if not zombie.running or not self._may_harm(zombie):
             return
@@ -139,7 +139,7 @@ class Replicas(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1))
     def starve(self, which: int) -> None:
-        """The leader ends in good order; the other one's listener gets no processor until it has taken over."""
+        """The leader ends in order; the other's listener gets no CPU until it has taken over."""
         standby, leader = self.pair[which], self.pair[1 - which]
         if standby.term is not None or not standby.running or standby.frozen or not self._may_harm(leader):
             return
@@ -154,7 +154,7 @@ class Replicas(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1))
     def isolate(self, which: int) -> None:
-        """The leader reaches the broker and not the store: the other one counts what comes, and what it held."""
+        """The leader reaches the broker but not the store: the other one counts the new and the held messages."""
         leader, other = self.pair[which], self.pair[1 - which]
         leads = leader.running and leader.term is not None and leader.term.token == self.store.writer
         if not leads or leader.frozen or not other.running or other.frozen or not self._may_harm(leader):
@@ -189,7 +189,7 @@ class Replicas(RuleBasedStateMachine):
             assert not any(other_led for _, other_led in replica.sent), replica.sent
 
     def teardown(self) -> None:
-        """All is well again, for as long as it takes."""
+        """Everything works again, for as long as needed."""
         self.store.away = False
         for replica in self.pair:
             replica.frozen = False
@@ -221,7 +221,7 @@ class Replicas(RuleBasedStateMachine):
 
 
 def explore(stream: Callable[[], Stream], mutant: Mutant, *, polite: bool, examples: int, steps: int = 40) -> None:
-    """Run so many histories; raises AssertionError for one that goes wrong."""
+    """Run this many histories; raises AssertionError for one that goes wrong."""
     variant = type("Variant", (Replicas,), {"stream_type": stream, "mutant": mutant, "polite": polite})
     run_state_machine_as_test(
         variant,
@@ -251,14 +251,14 @@ LONG = pytest.mark.campaign
 
 @pytest.mark.parametrize(("stream", "polite"), VARIANTS)
 def test_two_replicas_count_exactly(stream: Any, *, polite: bool) -> None:
-    """Whatever happens between two steps, nothing is counted twice, and what is lost is reported as a gap."""
+    """For any events between steps, nothing is counted twice, and losses are reported as a gap."""
     explore(stream, "", polite=polite, examples=40)
 
 
 @pytest.mark.campaign
 @pytest.mark.parametrize(("stream", "polite"), VARIANTS)
 def test_two_replicas_count_exactly_for_long(stream: Any, *, polite: bool) -> None:
-    """The same, with many more histories."""
+    """The same with many more histories."""
     explore(stream, "", polite=polite, examples=20_000, steps=80)
 
 
@@ -278,6 +278,6 @@ def test_two_replicas_count_exactly_for_long(stream: Any, *, polite: bool) -> No
     ],
 )
 def test_each_part_is_needed(stream: Any, mutant: Mutant, *, polite: bool) -> None:
-    """Without this one part the model finds a history that counts wrongly, or that two replicas tell of."""
+    """Without this part, the model finds a history that counts wrongly or notifies twice."""
     with pytest.raises(AssertionError):
         explore(stream, mutant, polite=polite, examples=3_000)

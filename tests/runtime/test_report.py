@@ -20,7 +20,7 @@ START, END = day_bounds(DATE, ZONE)
 
 @dataclass
 class Recorder:
-    """A Reader that notes what it is asked, and holds one failure in every hour."""
+    """A Reader that records the queries, and has one failure in every hour."""
 
     fleet_of: list[tuple[float, float]] = field(default_factory=list)
     failing_of: list[tuple[float, float]] = field(default_factory=list)
@@ -88,14 +88,14 @@ def test_a_day_of_25_hours_is_read_whole() -> None:
 
 
 def test_a_day_that_is_not_over_is_watched_until_now() -> None:
-    """The counters of its end are those of now."""
+    """The counters of its end are the current ones."""
     reader = Recorder()
     assert summary(reader, START + 3_600.0)[2] == 3_600.0
     assert reader.counters_at == [math.inf, START, START + 3_600.0]
 
 
 def test_the_newest_counter_tells_how_far_the_stream_was_read() -> None:
-    """What was read after midnight belongs to the day too, also when a mail of that time is made again much later."""
+    """Events read after midnight belong to the day, even if a mail of that time is created again much later."""
 
     class Behind(Recorder):
         def counters(self, at: float) -> dict[str, float]:
@@ -110,7 +110,7 @@ def test_the_newest_counter_tells_how_far_the_stream_was_read() -> None:
 
 
 def test_a_day_is_read_again_where_its_counts_have_changed() -> None:
-    """The seven days before today are read once, and one of them again when a late event is added to it."""
+    """The seven days before today are read once, and one again when a late event is added to it."""
     reader = Recorder()
     report = DayReport(reader, "shop", ZONE, paging=True)  # type: ignore[arg-type]
     for later in (3_600.0, 3_700.0, 10_800.0, 80_000.0):
@@ -124,7 +124,7 @@ def test_a_day_is_read_again_where_its_counts_have_changed() -> None:
 
 
 def test_the_hours_of_a_day_that_are_over_are_read_once() -> None:
-    """Then only what is new, but for an hour to which a late event was added; a day that is over is read once."""
+    """Then only new hours are read, and those with late events; a finished day is read once."""
     reader = Recorder()
     report = DayReport(reader, "shop", ZONE, paging=True)  # type: ignore[arg-type]
 
@@ -145,7 +145,7 @@ def test_the_hours_of_a_day_that_are_over_are_read_once() -> None:
 
 
 def test_days_that_were_prepared_are_not_read_again() -> None:
-    """Of a report the single tasks are then known: of its day, and of the seven before; but not after a late event."""
+    """The tasks of the report's day and the seven before it are cached, until a late event arrives."""
     reader = Recorder()
     report = DayReport(reader, "shop", ZONE, paging=True)  # type: ignore[arg-type]
     now = END + 3_600.0
@@ -165,7 +165,7 @@ def test_days_that_were_prepared_are_not_read_again() -> None:
 
 @pytest.mark.parametrize("began", [None, START - 3 * 86_400.0, START - 2.5 * 86_400.0])
 def test_days_before_the_first_event_are_not_prepared(began: float | None) -> None:
-    """The last day that is prepared is the one on which the store begins."""
+    """The last prepared day is the one on which the store begins."""
     reader = Recorder()
     reader.began = began
     report = DayReport(reader, "shop", ZONE, paging=True)  # type: ignore[arg-type]
@@ -174,7 +174,7 @@ def test_days_before_the_first_event_are_not_prepared(began: float | None) -> No
 
 
 def test_days_are_kept_as_far_as_there_is_space(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The newest, and the one that was read last."""
+    """The newest days are kept, and the one that was read last."""
     monkeypatch.setattr("celery_monitor.runtime.day_sums.MAX_ROWS", 30)
 
     class Failing(Recorder):
@@ -195,7 +195,7 @@ def test_days_are_kept_as_far_as_there_is_space(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_is_kept_of_a_day_adds_up_to_its_rows() -> None:
-    """However often it is read, and wherever late events were added, as if it were read whole each time."""
+    """For any reads and late events, it equals a complete read."""
     rng, buckets = random.Random(7), dict[tuple[int, str], tuple[int, int, int]]()
 
     class Stored(Recorder):

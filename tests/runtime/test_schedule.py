@@ -42,7 +42,7 @@ def at(text: str, zone: str = "UTC", fold: int = 0) -> float:
 
 @dataclass
 class Claims:
-    """Both ports that a schedule uses: claims of dates, and whether the monitor existed at a time."""
+    """The two ports of a schedule: claims of dates, and whether the monitor existed at a time."""
 
     entries: list[OutboxRequest] = field(default_factory=list)
     since: float = 0.0
@@ -51,7 +51,7 @@ class Claims:
 
     @property
     def dates(self) -> list[str]:
-        """What was claimed, in order."""
+        """The claimed dates, in order."""
         return [entry.key for entry in self.entries]
 
     def enqueue(self, entry: OutboxRequest, now: float) -> bool:
@@ -91,7 +91,7 @@ def schedule(claims: Claims, expression: str = "0 8 * * *", zone: str = "UTC") -
     ],
 )
 def test_due_times_follow_the_local_clock(expression: str, zone: str, now: str, last: str, upcoming: str) -> None:
-    """The newest time that is over, and the next one, also where the clocks change."""
+    """The newest past time and the next one, also when clocks change."""
     tz = ZoneInfo(zone)
     assert last_due(expression, tz, at(now, zone)) == at(last, zone)
     assert next_due(expression, tz, at(now, zone)) == at(upcoming, zone)
@@ -109,7 +109,7 @@ def _changes(zone: str) -> tuple[range, list[int]]:
 
 @st.composite
 def _moments(draw: st.DrawFn) -> tuple[str, float]:
-    """A zone and a time of 2026, near a change of its clocks more often than not."""
+    """Draws a zone and a time of 2026, usually near a change of clocks."""
     zone = draw(st.sampled_from(ZONES))
     hours, changes = _changes(zone)
     anytime = st.integers(hours.start, hours.stop)
@@ -123,7 +123,7 @@ def _moments(draw: st.DrawFn) -> tuple[str, float]:
     st.sampled_from(["0 8 * * *", "0 0 * * *", "30 1 * * *", "30 2 * * *", "*/7 * * * *", "59 23 * * 0", "15 0 1 * *"]),
 )
 def test_now_lies_between_the_last_and_the_next_due_time(moment: tuple[str, float], expression: str) -> None:
-    """Last ≤ now < next at every moment, the hour that comes twice included: a loop never spins, never skips."""
+    """Last ≤ now < next at every moment, including the repeated hour: a loop never spins or skips."""
     zone, now = moment
     last, upcoming = (find(expression, ZoneInfo(zone), now) for find in (last_due, next_due))
     assert last is not None
@@ -132,14 +132,14 @@ def test_now_lies_between_the_last_and_the_next_due_time(moment: tuple[str, floa
 
 
 def test_in_the_hour_that_comes_twice_nothing_is_due_twice() -> None:
-    """After the first 01:30 the next one is tomorrow's, also at the second 01:15."""
+    """After the first 01:30 the next one is tomorrow's, even at the second 01:15."""
     zone = ZoneInfo("America/Los_Angeles")
     second = at("2026-11-01T01:15", "America/Los_Angeles", fold=1)
     assert next_due("30 1 * * *", zone, second) == at("2026-11-02T01:30", "America/Los_Angeles")
 
 
 def test_a_rare_schedule_looks_far_ahead() -> None:
-    """The 29th of February is years away: that is a time like any other."""
+    """29 February, years away, is found."""
     assert schedule(Claims(), "0 8 29 2 *").run_once(at("2026-11-23T09:00")) == at("2028-02-29T08:00")
 
 
@@ -155,12 +155,12 @@ def test_a_rare_schedule_looks_far_ahead() -> None:
     ],
 )
 def test_a_report_is_about_the_last_complete_day(due: str, zone: str, date: str) -> None:
-    """At any time of a local day it is the day before."""
+    """At any time of a local day, it is the previous day."""
     assert str(reported_date(at(due, zone), ZoneInfo(zone))) == date
 
 
 def test_a_report_is_claimed_when_it_is_due_and_once() -> None:
-    """Not before; not again by another turn, nor by another process."""
+    """Not before, and not again by another turn or process."""
     claims = Claims(since=at("2026-11-22T20:00"))
     running = schedule(claims)
     assert running.run_once(at("2026-11-23T07:00")) == at("2026-11-23T08:00")
@@ -173,7 +173,7 @@ def test_a_report_is_claimed_when_it_is_due_and_once() -> None:
 
 
 def test_after_downtime_the_newest_missed_day_is_caught_up() -> None:
-    """One mail for a week's absence, about the last complete day at the newest due time."""
+    """One mail after a week's downtime, about the last complete day at the newest due time."""
     claims = Claims()
     schedule(claims).run_once(at("2026-11-16T09:00"))
     schedule(claims).run_once(at("2026-11-23T05:00"))
@@ -181,7 +181,7 @@ def test_after_downtime_the_newest_missed_day_is_caught_up() -> None:
 
 
 def test_a_new_monitor_reports_nothing_from_before_its_time() -> None:
-    """Installed in the afternoon it stays silent until the next morning."""
+    """Installed in the afternoon, it sends nothing until the next morning."""
     claims = Claims(since=at("2026-11-23T15:00"))
     running = schedule(claims)
     assert running.run_once(at("2026-11-23T15:00:01")) == at("2026-11-24T08:00")
@@ -193,7 +193,7 @@ def test_a_new_monitor_reports_nothing_from_before_its_time() -> None:
 @pytest.mark.parametrize("new", [False, True])
 @pytest.mark.parametrize("back", ["2026-11-24T07:30", "2026-11-20T12:00"])
 def test_a_clock_that_is_set_back_reports_no_day_from_before_its_time(back: str, *, new: bool) -> None:
-    """Nor the same day again; and the next one is not left out."""
+    """Nor the same day again; the next day is not skipped."""
     claims = Claims(since=at("2026-11-23T15:00"))
     running = ReportSchedule(claims, claims, "email", "0 8 * * *", dt.UTC, new=new)  # type: ignore[arg-type]
     running.run_once(at("2026-11-23T15:00"))
@@ -207,7 +207,7 @@ def test_a_clock_that_is_set_back_reports_no_day_from_before_its_time(back: str,
 
 
 def test_a_new_monitor_is_new_though_it_has_counted_already() -> None:
-    """Its first counts may be stored before the schedule is asked for the first time."""
+    """Its first counts may be stored before the schedule runs for the first time."""
     claims = Claims()
     running = ReportSchedule(claims, claims, "email", "0 8 * * *", dt.UTC, new=True)  # type: ignore[arg-type]
     assert running.run_once(at("2026-11-23T08:05")) == at("2026-11-24T08:00")
@@ -218,14 +218,14 @@ def test_a_new_monitor_is_new_though_it_has_counted_already() -> None:
 
 
 def test_a_new_monitor_that_dies_around_its_first_report_still_sends_it() -> None:
-    """Counters are stored with the last time of their quarter of an hour, which may be after the due time."""
+    """Counters are stored with the last time of their 15 minutes, which may be after the due time."""
     claims = Claims(since=at("2026-11-23T08:00:03"))
     schedule(claims).run_once(at("2026-11-23T08:00:05"))
     assert claims.dates == ["2026-11-22"]
 
 
 def test_an_unavailable_store_delays_the_claim() -> None:
-    """It is tried again soon, at the start as well as later, and nothing is lost."""
+    """It is retried soon, also at the start, and no report is lost."""
     claims = Claims(down=True)
     running = schedule(claims)
     now = at("2026-11-23T08:00")
@@ -236,7 +236,7 @@ def test_an_unavailable_store_delays_the_claim() -> None:
 
 
 def test_a_midnight_report_waits_for_the_days_last_events() -> None:
-    """What happened in the last second is counted when the mail is made."""
+    """Events of the last second are counted when the mail is created."""
     claims = Claims()
     schedule(claims, "0 0 * * *", "Asia/Kathmandu").run_once(at("2026-11-23T00:00", "Asia/Kathmandu"))
     assert claims.entries[0].key == "2026-11-22"
@@ -244,7 +244,7 @@ def test_a_midnight_report_waits_for_the_days_last_events() -> None:
 
 
 def test_a_report_waits_until_its_day_was_read_to_the_end() -> None:
-    """After a night's downtime what the broker kept is counted first, however long that takes."""
+    """After a night's downtime, the events in the broker are counted first, however long that takes."""
     claims = Claims(read_until=at("2026-11-22T20:00"))
     running, now = schedule(claims), at("2026-11-23T09:00")
     for seconds in range(100):
@@ -257,7 +257,7 @@ def test_a_report_waits_until_its_day_was_read_to_the_end() -> None:
 
 
 def test_a_stream_that_stays_away_does_not_silence_the_mail() -> None:
-    """It waits for an hour; so it does the next day, when the stream was there in between."""
+    """It waits for an hour, and again the next day if the stream was back in between."""
     claims = Claims(read_until=at("2026-11-22T20:00"))
     running, now = schedule(claims), at("2026-11-23T08:00")
     running.run_once(now)
@@ -294,7 +294,7 @@ def test_every_day_of_a_year_is_reported_once_and_in_order(zone: str, expression
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(1, 3 * DAY), st.booleans()), max_size=30))
 def test_kills_lose_and_repeat_nothing(steps: list[tuple[float, bool]]) -> None:
-    """Whenever a process dies and another starts, each report is claimed once, and the newest one is never missing."""
+    """Whenever a process dies and another starts, each report is claimed once, and the newest is never missing."""
     claims = Claims()
     now = at("2026-11-01T12:00")
     running = schedule(claims)

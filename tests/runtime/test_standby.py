@@ -1,4 +1,4 @@
-"""What a replica does by its lease: it stands by, takes over, leads while it is trusted, and steps down."""
+"""What a replica does under its lease: it stands by, takes over, leads while the lease is trusted, and steps down."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from tests.servers.waiting import wait_until
 
 @dataclass
 class LeaseStore:
-    """The part of a Store that a lease is about; driven by the test."""
+    """The lease of a Store, driven by the test."""
 
     shared: bool = True
     lease_ttl: float = 4.0
@@ -58,7 +58,7 @@ class LeaseStore:
 
 
 def standby(store: LeaseStore, clock: Any, replay: Any = None, *, alone: bool = False) -> Standby:
-    """One on a source that keeps messages by itself, unless it is given a replay."""
+    """A standby on a source that keeps messages, unless ``replay`` is given."""
     source = replay or FakeSource()
     return Standby(
         store,  # type: ignore[arg-type]
@@ -72,12 +72,12 @@ def standby(store: LeaseStore, clock: Any, replay: Any = None, *, alone: bool = 
 
 
 def page(number: int) -> OutboxItem:
-    """A row, or with a negative number a page that has none."""
+    """A row, or with a negative number a page without a row."""
     return OutboxItem(number, "pagerduty", "key", Action.TRIGGER, "", 1, 0, 0.0, 0.0, "pending")
 
 
 def test_a_single_process_asks_nobody() -> None:
-    """A store that no other process can use is led at once: nobody asks who has the lease."""
+    """With a store that no other process can use, it leads immediately."""
     store = LeaseStore(shared=False, expires_in=0.0)
     found = standby(store, ManualClock()).lead(threading.Event())
     assert store.calls == ["lead pod-b"]
@@ -87,7 +87,7 @@ def test_a_single_process_asks_nobody() -> None:
 
 
 def test_a_standby_waits_as_long_as_the_lease_runs() -> None:
-    """It looks again when the lease may be free, but often enough to notice a leader that resigns."""
+    """It checks again when the lease may be free, but often enough to notice a leader that resigns."""
     store, clock = LeaseStore(), ManualClock()
     waiting = standby(store, clock)
     assert waiting._attempt() == CHECK_INTERVAL
@@ -103,7 +103,7 @@ def test_a_standby_waits_as_long_as_the_lease_runs() -> None:
 
 @pytest.mark.parametrize("expires_in", [0.0, -5.0])
 def test_two_replicas_that_start_are_not_ready_before_one_leads(expires_in: float) -> None:
-    """The one that finds the lease free leads as soon as the store is ready for it, which may take a while."""
+    """The one that finds the lease free leads as soon as the store is prepared, which may take a while."""
     store, clock, healthy = LeaseStore(expires_in=expires_in), ManualClock(), list[bool]()
     waiting = standby(store, clock)
     lead = store.lead
@@ -119,7 +119,7 @@ def test_two_replicas_that_start_are_not_ready_before_one_leads(expires_in: floa
 
 
 def test_what_a_standby_prepares() -> None:
-    """Once, and only where another process leads: one that leads at once would wait for it."""
+    """Once, and only if another process leads: a leader would have to wait for it."""
     for store, times in ((LeaseStore(), 1), (LeaseStore(expires_in=0.0), 0), (LeaseStore(shared=False), 0)):
         prepared: list[str] = []
         waiting = standby(store, ManualClock(time=100.0))
@@ -130,7 +130,7 @@ def test_what_a_standby_prepares() -> None:
 
 
 def test_a_standby_without_its_store_is_not_ready() -> None:
-    """It says what is wrong, and does not take a lease that the leader could not renew either, when it lacks events."""
+    """It reports the problem, and does not take a lease that it could not renew."""
     store, clock = LeaseStore(error=StoreUnavailableError("The database is down")), ManualClock()
     waiting = standby(store, clock)
     assert waiting._attempt() == STORE_RETRY
@@ -138,7 +138,7 @@ def test_a_standby_without_its_store_is_not_ready() -> None:
 
 
 def test_messages_are_left_to_others_when_the_lease_may_be_over() -> None:
-    """Sending ends before holding messages does; a late renewal brings both back while nobody else leads."""
+    """Sending stops before messages are released; a late renewal restores both while nobody else leads."""
     store, clock = LeaseStore(), ManualClock()
     lease = HeldLease(store, clock, clock.monotonic())  # type: ignore[arg-type]
     clock.advance(3.5)
@@ -165,7 +165,7 @@ def test_a_single_replica_is_not_ready_before_it_leads() -> None:
 
 
 def test_a_single_replica_does_not_stop_for_its_store() -> None:
-    """It keeps its messages, shows the fleet and pages from memory, until somebody has taken over all the same."""
+    """It keeps its messages, shows the fleet and pages from memory, until another process takes over."""
     store, clock = LeaseStore(error=StoreUnavailableError("down")), ManualClock()
     lease = HeldLease(store, clock, clock.monotonic(), alone=True)  # type: ignore[arg-type]
     clock.advance(3600.0)
@@ -177,7 +177,7 @@ def test_a_single_replica_does_not_stop_for_its_store() -> None:
 
 
 def test_a_page_goes_out_while_the_store_is_away() -> None:
-    """Only what has no row, only where the receiver knows it by its key, and only when nobody can be asked."""
+    """Only a page without a row, only if the receiver deduplicates by key, and only if the store does not answer."""
     store, clock = LeaseStore(), ManualClock()
     lease = HeldLease(store, clock, clock.monotonic())  # type: ignore[arg-type]
     clock.advance(3.5)
@@ -198,7 +198,7 @@ def test_a_page_goes_out_while_the_store_is_away() -> None:
 
 
 def test_a_slow_renewal_is_followed_by_another_at_once() -> None:
-    """An answer that took longer than the lease holds for no time: the next one is not waited for."""
+    """An answer that took longer than the lease grants no time: the next one is sent immediately."""
     clock, waits, took = ManualClock(), list[float | None](), [9.0, 0.5]
 
     class Slow(LeaseStore):
@@ -219,7 +219,7 @@ def test_a_slow_renewal_is_followed_by_another_at_once() -> None:
 
 @pytest.mark.parametrize("restart", [True, False])
 def test_a_refused_thread_ends_the_term_and_not_the_process(*, restart: bool) -> None:
-    """A write that is refused because another process leads is no thread's death, nor a failure to begin anew after."""
+    """A write that is refused because another process leads is not a thread failure."""
     lost: list[str] = []
     threads = Threads(threading.Event(), pytest.fail, on_lost=lost.append)
 
@@ -236,7 +236,7 @@ def test_a_refused_thread_ends_the_term_and_not_the_process(*, restart: bool) ->
 
 
 def publish(url: str, numbers: range) -> None:
-    """One message for each number, each with the same delivery tag: only what is in them tells them apart."""
+    """Publish one message per number, all with the same delivery tag: only their contents differ."""
     to = publisher(url)
     for number in numbers:
         to.publish(body([{"type": "custom", "hostname": f"{number}", "timestamp": 1.0}]))
@@ -245,7 +245,7 @@ def publish(url: str, numbers: range) -> None:
 
 
 class Clock(ManualClock):
-    """Stands still."""
+    """A clock that stands still."""
 
 
 @pytest.fixture
@@ -257,7 +257,7 @@ def replay(redis_url: str) -> Iterator[ReplaySource]:
 
 
 def numbers(source: ReplaySource, most: int) -> list[int]:
-    """What it gives, in order, until there are so many."""
+    """The numbers that the source delivers, in order, up to ``most``."""
     found: list[int] = []
     while len(found) < most:
         batch = source.poll(5.0)
@@ -267,7 +267,7 @@ def numbers(source: ReplaySource, most: int) -> list[int]:
 
 
 def test_the_stream_goes_on_where_the_leader_has_committed(redis_url: str, replay: ReplaySource) -> None:
-    """A real standby gives what came after the position, then what comes, each once, though it had not read all yet."""
+    """A real standby delivers the messages after the position, each once, although it had not read all of them."""
     leader = ReplaySource(load(None, {"broker.url": redis_url}, {}).broker, Clock())
     leader.connect()
     replay.subscribe()
@@ -289,7 +289,7 @@ def test_the_stream_goes_on_where_the_leader_has_committed(redis_url: str, repla
 
 
 def test_a_standby_takes_over_from_the_store(redis_url: str, replay: ReplaySource) -> None:
-    """It listens until it has the lease; without a known position it waits a moment more, and the rest is a gap."""
+    """It listens until it has the lease; without a known position it waits a moment longer, and the rest is a gap."""
     clock = Clock()
     counters = {CounterName.ALIVE_AT.value: clock.time - 7.0}
     store = LeaseStore(expires_in=0.0, seen="unknown", restored=Restored(counters=counters))

@@ -1,4 +1,4 @@
-"""What runs now, as the leader shows it."""
+"""The running tasks as the leader shows them."""
 
 import threading
 
@@ -11,7 +11,7 @@ from tests.fakes import ManualClock
 
 
 def test_since_when_tasks_wait() -> None:
-    """By queue, the oldest one: from when it was sent, or became due. What runs, or is not due yet, does not wait."""
+    """The oldest waiting task by queue, from its sending or due time. Running tasks and those not due do not wait."""
     monitor = Monitor(Limits(), Restored(), NOON)
     monitor.connected(acknowledges=True)
     monitor.learn_queues({"w1@box": ["pay"]})
@@ -32,7 +32,7 @@ def test_since_when_tasks_wait() -> None:
 
 
 def test_a_queue_that_no_event_has_told() -> None:
-    """Celery sends no task-sent unless it is told to: a run is listed by the queue that is shown with it."""
+    """Celery sends task-sent only if enabled: a run is listed by the queue that is shown with it."""
     monitor = Monitor(Limits(), Restored(), NOON)
     monitor.connected(acknowledges=True)
     monitor.learn_queues({"w1@box": ["pay"], "w2@box": ["mail"]})

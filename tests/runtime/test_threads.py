@@ -1,4 +1,4 @@
-"""Guarded threads: a death ends the app, silence is noticed, a suspended process is not stuck."""
+"""Guarded threads: a death ends the app, missing progress is detected, a suspended process does not count as stuck."""
 
 import threading
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from tests.servers import wait_until
 
 
 def run(loops: dict[str, Callable[[threading.Event, Callable[[], None]], None]]) -> Threads:
-    """Started, without a watchdog."""
+    """Start the threads without a watchdog."""
     made = Threads(threading.Event(), lambda name: None)
     for name, loop in loops.items():
         made.start(name, loop, limit=3.0)
@@ -22,13 +22,13 @@ def run(loops: dict[str, Callable[[threading.Event, Callable[[], None]], None]])
 
 
 def patient(stop: threading.Event, heartbeat: Callable[[], None]) -> None:
-    """A loop that is well."""
+    """A healthy loop."""
     while not stop.wait(0.01):
         heartbeat()
 
 
 def test_the_first_death_stops_all() -> None:
-    """And is told by its name."""
+    """And the thread is named."""
 
     def dying(stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         raise RuntimeError("no")
@@ -40,7 +40,7 @@ def test_the_first_death_stops_all() -> None:
 
 
 def test_an_end_without_a_reason_is_a_death(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loop that returns while nobody asked it to has left its work."""
+    """A loop that returns without a stop has abandoned its work."""
     monkeypatch.setattr(threads, "REASON_WAIT", 0.05)  # nobody gives one
     made = run({"leaver": lambda stop, heartbeat: None})
     assert made.stop.wait(60)
@@ -48,7 +48,7 @@ def test_an_end_without_a_reason_is_a_death(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_partner_of_one_that_lost_the_lease_did_not_die() -> None:
-    """The pump ends the committer, and only then tells that another process leads."""
+    """The pump ends the committer before it reports that another process leads."""
     lost: list[str] = []
     made = Threads(threading.Event(), lambda _: None, on_lost=lost.append)
     closed = threading.Event()
@@ -69,7 +69,7 @@ def test_a_partner_of_one_that_lost_the_lease_did_not_die() -> None:
 
 
 def test_an_orderly_end_is_none() -> None:
-    """Nobody died."""
+    """No death is reported."""
     made = run({"well": patient})
     made.stop.set()
     assert made.join("well", 60)
@@ -81,7 +81,7 @@ def _has_turned(made: Threads, heartbeat: int) -> bool:
 
 
 def test_silence_is_noticed() -> None:
-    """A thread that does not turn is stuck after its limit, in looks of the watchdog; the others are not."""
+    """A thread without progress is stuck after its limit; the others are not."""
     hold = threading.Event()
 
     def holding(stop: threading.Event, heartbeat: Callable[[], None]) -> None:
@@ -102,7 +102,7 @@ def test_silence_is_noticed() -> None:
 
 
 def test_a_failure_beside_the_counting_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that only serves is started again after a failure, and one that fails on and on is told of."""
+    """A serving thread is restarted after a failure, and reported if it fails repeatedly."""
     monkeypatch.setattr(threads, "RESTART_BASE", 0.02)
     made = Threads(threading.Event(), lambda name: None)
     recovered = threading.Event()
@@ -114,7 +114,7 @@ def test_a_failure_beside_the_counting_is_met(monkeypatch: pytest.MonkeyPatch) -
         patient(stop, heartbeat)
 
     def leaving(stop: threading.Event, heartbeat: Callable[[], None]) -> None:
-        """Returns though nobody has asked it to."""
+        """A loop that returns without a stop."""
 
     def failing(stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         raise ZeroDivisionError("a secret")
@@ -136,7 +136,7 @@ def test_a_failure_beside_the_counting_is_met(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_watchdog_tells_that_the_interpreter_runs() -> None:
-    """At its start and at each look."""
+    """At its start and at each check."""
     on_check = []
     made = Threads(threading.Event(), lambda name: None, lambda: on_check.append(True))
     made.check()
@@ -147,7 +147,7 @@ def test_the_watchdog_tells_that_the_interpreter_runs() -> None:
 
 
 def test_an_error_of_our_own_is_told_without_a_traceback() -> None:
-    """Its text says what is wrong and what to do; where it was raised is no help."""
+    """Its text gives the problem and the remedy; a traceback would not help."""
 
     def dying(stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         raise StoreUnusableError("The store was deleted: start the monitor again")

@@ -1,4 +1,4 @@
-"""While the store cannot be written, pages are sent from memory, once, and their rows are settled later."""
+"""While the store is not writable, pages are sent from memory, once, and their rows are settled later."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from tests.runtime.test_notifier import MemoryOutbox, ScriptedSender, refused
 
 
 class Outbox(MemoryOutbox):
-    """With the incidents as committed."""
+    """With the committed incidents."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Outbox(MemoryOutbox):
 
 
 class Sender(ScriptedSender):
-    """Tells of as many failures as the incident has."""
+    """Delivers with the failure count of the incident."""
 
     def __init__(self, clock: ManualClock, uncommitted: UncommittedPages) -> None:
         super().__init__(clock)
@@ -45,7 +45,7 @@ class Sender(ScriptedSender):
 
 
 class Bench:
-    """A notifier that pages, over a store that can be taken away."""
+    """A notifier over a store that can be made unavailable."""
 
     def __init__(self) -> None:
         self.clock = ManualClock(time=NOON)
@@ -55,11 +55,11 @@ class Bench:
         self.notifier = Notifier(self.uncommitted, self.sender, self.clock, idempotent=True, fraction=lambda: 1.0)
 
     def offer(self, *keys: str, count: int = 1, action: Action = Action.TRIGGER) -> bool:
-        """So many pages wait for the store."""
+        """This many pages wait for the store."""
         return self.uncommitted.offer([waiting(key, count, action) for key in keys])
 
     def write(self, *keys: str, count: int = 1) -> None:
-        """The store takes the flush."""
+        """The store accepts the flush."""
         for key in keys:
             self.outbox.incidents[key] = incident(key, count=count)
             self.outbox.add(key)
@@ -67,7 +67,7 @@ class Bench:
         self.uncommitted.written(Changes(now=NOON, sequence=1, outbox=rows))
 
     def run(self, seconds: float = 0.0) -> list[str]:
-        """Send all that may be sent; what was sent since the beginning."""
+        """Send everything that may be sent. Returns all sent pages so far."""
         self.clock.advance(seconds)
         while self.notifier.run_once():
             pass
@@ -75,19 +75,19 @@ class Bench:
 
 
 def waiting(key: str, count: int = 1, action: Action = Action.TRIGGER) -> tuple[OutboxRequest, Incident]:
-    """A page that the store has not taken."""
+    """A page that the store has not accepted."""
     return OutboxRequest("pagerduty", key, action, "", NOON), incident(key, count=count)
 
 
 @pytest.fixture
 def bench() -> Bench:
-    """As the app puts it together."""
+    """As the app composes it."""
     return Bench()
 
 
 @pytest.mark.parametrize("down", [False, True])
 def test_a_page_does_not_wait_for_the_store(bench: Bench, *, down: bool) -> None:
-    """Whether it can be read or not: each is sent once, however often it is offered, with its newest count."""
+    """Readable or not: each page is sent once with its newest count, however often it is offered."""
     bench.outbox.full, bench.outbox.down = True, down
     assert bench.offer("a", "b")
     assert not bench.offer("a", "b", count=3)
@@ -98,7 +98,7 @@ def test_a_page_does_not_wait_for_the_store(bench: Bench, *, down: bool) -> None
 
 
 def test_a_page_does_not_wait_until_the_store_has_not_answered_again(bench: Bench) -> None:
-    """Each question may take seconds; once the page is sent, the store is asked whether it is back."""
+    """Each query may take seconds; after the page is sent, the store is checked."""
     asked: list[str] = []
     due = bench.outbox.due
 
@@ -118,7 +118,7 @@ def test_a_page_does_not_wait_until_the_store_has_not_answered_again(bench: Benc
 
 
 def test_a_row_that_says_no_more_is_not_sent_again(bench: Bench) -> None:
-    """The store is back: the row is recorded as delivered. What came later is told by another one."""
+    """When the store is back, the row is recorded as delivered. Later failures are sent with another one."""
     bench.outbox.full = True
     bench.offer("a", "b", count=2)
     bench.run()
@@ -133,7 +133,7 @@ def test_a_row_that_says_no_more_is_not_sent_again(bench: Bench) -> None:
 
 
 def test_by_what_the_receiver_knows_a_page_from_memory(bench: Bench) -> None:
-    """Its row keeps the receipt, and what a row has more to tell is an update of that."""
+    """Its row keeps the receipt, and further changes of the row are sent as an update."""
     bench.sender.receipt = "1700000000.1"
     bench.outbox.full = True
     bench.offer("a", "b", count=2)
@@ -149,7 +149,7 @@ def test_by_what_the_receiver_knows_a_page_from_memory(bench: Bench) -> None:
 
 
 def test_a_row_that_comes_before_the_page_was_sent_takes_its_place(bench: Bench) -> None:
-    """The store was away for a moment: nothing is sent twice."""
+    """After a short outage of the store, nothing is sent twice."""
     bench.offer("a")
     bench.write("a")
     assert bench.run() == ["a"]
@@ -157,7 +157,7 @@ def test_a_row_that_comes_before_the_page_was_sent_takes_its_place(bench: Bench)
 
 
 def test_a_row_that_is_seen_before_its_commit_is_known(bench: Bench) -> None:
-    """The notifier is woken by the thread that commits: a page in memory and its row are not both sent."""
+    """The committing thread wakes the notifier: a page in memory and its row are not both sent."""
     bench.outbox.incidents["a"] = incident("a")
     bench.outbox.add("a")
     bench.offer("a")
@@ -166,7 +166,7 @@ def test_a_row_that_is_seen_before_its_commit_is_known(bench: Bench) -> None:
 
 
 def test_what_is_in_memory_is_looked_at_again_soon(bench: Bench) -> None:
-    """A page that failed has no row that would say so; once it is sent nothing waits."""
+    """A failed page has no row with its retry time; after it is sent, nothing waits."""
     bench.outbox.full = True
     bench.sender.answers = {"a": refused(RetryableError("503"))}
     assert not bench.uncommitted.waiting("pagerduty")
@@ -179,7 +179,7 @@ def test_what_is_in_memory_is_looked_at_again_soon(bench: Bench) -> None:
 
 
 def test_the_row_comes_while_the_page_is_sent(bench: Bench) -> None:
-    """Its request is under way: that one counts."""
+    """The request in progress counts."""
     bench.offer("a")
     bench.sender.during = lambda: bench.write("a") if not bench.outbox.rows else None
     assert bench.run() == ["a"]
@@ -187,7 +187,7 @@ def test_the_row_comes_while_the_page_is_sent(bench: Bench) -> None:
 
 
 def test_a_store_that_is_away_again(bench: Bench) -> None:
-    """The row of what was sent cannot be recorded: others go on, and it is not sent again."""
+    """If the row cannot be recorded, others are still sent, and it is not sent again."""
     bench.offer("a")
     bench.run()
     bench.write("a")
@@ -200,7 +200,7 @@ def test_a_store_that_is_away_again(bench: Bench) -> None:
 
 
 def test_a_receiver_that_is_away_too(bench: Bench) -> None:
-    """It is tried again with backoff, and what it refuses for good only once its row is there."""
+    """It is retried with backoff, and after a permanent refusal only once its row exists."""
     bench.outbox.full = True
     bench.sender.answers = {"a": refused(RetryableError("503")), "b": refused(RejectedError("400"))}
     bench.offer("a")
@@ -216,7 +216,7 @@ def test_a_receiver_that_is_away_too(bench: Bench) -> None:
 
 
 def test_what_waits_for_the_store(bench: Bench) -> None:
-    """Resolves, what is not due yet, and mails: none of them is worth a copy of the outbox."""
+    """Resolutions, rows that are not due, and mails are not sent from memory."""
     _, known = waiting("later")
     mail = OutboxRequest("email", "2026-11-22", Action.REPORT)
     assert not bench.offer("a", action=Action.RESOLVE)

@@ -1,4 +1,4 @@
-"""``channels``, and the names by which rules send to them."""
+"""``channels``, and the names by which rules refer to them."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ ONCALL = {"name": "oncall", "type": "pagerduty", "routing_key": KEY}
 
 
 def settings(*channels: dict[str, Any], **overrides: Any) -> Settings:
-    """Of these channels; ``alerts_to`` and ``rules`` as in alerts."""
+    """Settings with these channels; ``alerts_to`` and ``rules`` as in alerts."""
     known = {"alerts.to": overrides.pop("to", []), "alerts.rules": overrides.pop("rules", [])}
     return load(None, {"channels": list(channels)} | known | overrides, {})
 
@@ -46,7 +46,7 @@ def settings(*channels: dict[str, Any], **overrides: Any) -> Settings:
     ],
 )
 def test_refused(channels: list[Any], problem: str) -> None:
-    """What is wrong is told by its place and what would be right, and never with a secret."""
+    """The error gives the path and the valid form, and never a secret."""
     with pytest.raises(ConfigError) as caught:
         settings(*channels)
     assert str(caught.value).startswith(problem)
@@ -67,7 +67,7 @@ def test_refused(channels: list[Any], problem: str) -> None:
     ],
 )
 def test_refused_names(overrides: dict[str, Any], problem: str) -> None:
-    """A rule that names a channel that is not there is refused by name, with a suggestion."""
+    """An unknown channel in a rule is refused by name, with a suggestion."""
     with pytest.raises(ConfigError) as caught:
         settings(ONCALL, **overrides)
     assert str(caught.value).startswith(problem)
@@ -75,20 +75,20 @@ def test_refused_names(overrides: dict[str, Any], problem: str) -> None:
 
 @pytest.mark.parametrize("name", ["slack", "webhook", "alertmanager", "apprise"])
 def test_a_channel_may_have_the_name_of_a_type(name: str) -> None:
-    """A type that comes later takes no name away from a configuration."""
+    """A new type does not break existing configurations."""
     found = settings(ONCALL | {"name": name}, to=[name])
     assert [channel.name for channel in configured(found) if channel.configured] == [name]
 
 
 def test_every_unknown_name_is_told() -> None:
-    """All of them at once."""
+    """All unknown names are reported at once."""
     with pytest.raises(ConfigError) as caught:
         settings(to=["a", "b"], rules=[{"name": "x", "to": ["c"]}])
     assert len(caught.value.problems) == 3
 
 
 def test_routes() -> None:
-    """Rules of the same channels share a route, so they share storms; that of the section alone is the default one."""
+    """Rules with the same channels share a route and thus storms; the section's channel alone is the default route."""
     rules = [
         {"name": "both", "match": ["a"], "to": ["oncall", "pagerduty", "oncall"]},
         {"name": "both again", "match": ["b"], "to": ["pagerduty", "oncall"]},
@@ -108,21 +108,21 @@ def test_routes() -> None:
 
 
 def test_the_default_destination() -> None:
-    """``alerts.to`` is that of failures whose rule names no channel; a channel that is switched off is left out."""
+    """``alerts.to`` applies to failures whose rule has no ``to``; channels that are off are omitted."""
     policy = policy_of(settings(ONCALL, to=["oncall"], rules=[{"name": "x"}, {"name": "y", "to": ["pagerduty"]}]))
     assert (policy.default.route, policy.default.to) == ("oncall", ("oncall",))
     assert [(rule.route, rule.to) for rule in policy.rules] == [("oncall", ("oncall",)), ("", ())]
 
 
 def test_a_channel_that_nothing_is_sent_to() -> None:
-    """It is valid, and a warning."""
+    """It is valid, with a warning."""
     (warning,) = warnings_of(settings(ONCALL))
     assert str(warning).startswith("channels[0]: nothing is sent to oncall")
     assert list(warnings_of(settings(ONCALL, to=["oncall"]))) == []
 
 
 def test_what_is_configured(tmp_path: Path) -> None:
-    """Each entry is a channel of its own, and its secret is kept out of the log as it is now."""
+    """Each entry is a channel, and its current secret is hidden in the log."""
     key = tmp_path / "key"
     key.write_text(OTHER)
     file = {"name": "second", "type": "pagerduty", "routing_key_file": str(key), "region": "eu"}
@@ -157,6 +157,6 @@ def test_from_the_environment() -> None:
     ],
 )
 def test_what_holds_for_all_channels(given: dict[str, Any], policy: tuple[float, bool, float]) -> None:
-    """The section of the first channel still decides it, where ``alerts`` does not."""
+    """The section of the first channel applies unless ``alerts`` has the setting."""
     found = policy_of(settings(**given))
     assert (found.update_interval, found.resolve_on_success, found.resolve_after) == policy

@@ -1,4 +1,4 @@
-"""No text that the configuration produces holds a secret, nor any value that might be one in the wrong place."""
+"""No text about the configuration contains a secret, nor a value that might be one in the wrong place."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ FIELDS = [path for path, _ in fields()]
 
 
 def assert_no_mark(exc: BaseException) -> None:
-    """Neither the text, nor the traceback as a log would print it, nor any cause in the chain holds the mark."""
+    """Neither the text, nor the traceback as a log would print it, nor any cause contains the mark."""
     assert MARK not in "".join(traceback.format_exception(exc))
     while exc is not None:
         assert MARK not in str(exc)
@@ -53,7 +53,7 @@ values = st.recursive(
 
 @given(st.dictionaries(st.sampled_from([variable(path) for path in FIELDS]), scalars, min_size=1, max_size=4))
 def test_no_variable_reaches_an_error(environ: dict[str, str]) -> None:
-    """Whatever wrong is in the variables, no error repeats any of it."""
+    """No error repeats a value of the variables."""
     # The name of a missing file has to be told.
     environ = {name: text for name, text in environ.items() if not name.endswith("_FILE")}
     try:
@@ -64,7 +64,7 @@ def test_no_variable_reaches_an_error(environ: dict[str, str]) -> None:
 
 @given(st.sampled_from([path for path in FIELDS if not path[-1].endswith("_file")]), values)
 def test_no_value_of_the_file_reaches_an_error(path: tuple[str, ...], value: object) -> None:
-    """Whatever wrong is in the fields, no error repeats any of it."""
+    """No error repeats a value of the file."""
     try:
         load(overrides={".".join(path): value}, environ={})
     except ConfigError as exc:
@@ -89,7 +89,7 @@ def test_no_value_of_the_file_reaches_an_error(path: tuple[str, ...], value: obj
     ],
 )  # fmt: skip
 def test_no_broken_yaml_reaches_an_error(tmp_path: Path, text: str) -> None:
-    """Whatever is wrong with the YAML itself, as an unquoted password makes it, no error repeats any of it."""
+    """No YAML error repeats a value, as with an unquoted password."""
     file = tmp_path / "monitor.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
@@ -98,7 +98,7 @@ def test_no_broken_yaml_reaches_an_error(tmp_path: Path, text: str) -> None:
 
 
 def test_no_content_of_a_secret_file_reaches_an_error(tmp_path: Path) -> None:
-    """A secret's file with wrong content is named without its content."""
+    """A secret file with wrong content is named without its content."""
     secret = tmp_path / "secret"
     for content in (MARK.encode(), f"sqs://{MARK}".encode(), f"amqp://u:{MARK}/@h:x".encode(), MARK.encode() + b"\xff"):
         secret.write_bytes(content)
@@ -109,7 +109,7 @@ def test_no_content_of_a_secret_file_reaches_an_error(tmp_path: Path) -> None:
 
 
 def everywhere() -> dict[str, Any]:
-    """A valid configuration with a marked secret in every place for one."""
+    """A valid configuration with a marked value for every secret."""
     return {
         "broker": {
             "url": f"sentinel://u:{MARK}@h:1?password={MARK}",
@@ -130,7 +130,7 @@ def everywhere() -> dict[str, Any]:
 
 
 def test_settings_show_no_secret(tmp_path: Path) -> None:
-    """Settings with secrets in every place show none in repr, str, format and JSON."""
+    """Settings with all secrets show none in repr, str, format and JSON."""
     file = tmp_path / "monitor.yaml"
     file.write_text(yaml.safe_dump(everywhere()))
     settings = load(file, environ={})
@@ -144,7 +144,7 @@ def test_settings_show_no_secret(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [["check"], ["show"], ["show", "--format", "json"], ["schema"], ["reference"]])
 @pytest.mark.parametrize("from_files", [False, True])
 def test_commands_show_no_secret(tmp_path: Path, command: list[str], *, from_files: bool) -> None:
-    """No config command prints a secret, whether it is in the file or in a file of its own."""
+    """No config command prints a secret, whether from the configuration or from a separate file."""
     values = everywhere()
     if from_files:
         for section, name in [

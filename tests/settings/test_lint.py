@@ -1,4 +1,4 @@
-"""What is valid and hardly meant."""
+"""Warnings about valid but probably unintended settings."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ Rule = dict[str, Any]
     ],
 )
 def test_a_broker_that_is_not_verified(url: str, use_ssl: Any, *, cautioned: bool) -> None:
-    """Only who turns verification off is told what that means."""
+    """Only explicitly disabled verification gives a warning."""
     found = warnings_of(load(overrides={"broker.url": url, "broker.use_ssl": use_ssl}, environ={}))
     assert [one.path for one in found] == ["broker.use_ssl"] * cautioned
 
@@ -46,14 +46,14 @@ def test_a_broker_that_is_not_verified(url: str, use_ssl: Any, *, cautioned: boo
     ],
 )
 def test_sentinels_in_clear_text(url: str, use_ssl: Any, options: dict[str, Any], *, warned: bool) -> None:
-    """Where TLS is asked for, it does not go without saying that it is for the master alone."""
+    """If TLS is configured only for the master, a warning says so."""
     overrides = {"broker.url": url, "broker.use_ssl": use_ssl, "broker.transport_options": options}
     found = warnings_of(load(overrides=overrides, environ={}))
     assert [one.path for one in found] == ["broker.transport_options"] * warned
 
 
 def cautions(*rules: Rule, **email: Any) -> dict[str, str]:
-    """The warnings by path, of these rules and this mail server."""
+    """The warnings by path for these rules and this mail server."""
     given: list[Rule] = [{"name": str(number), **rule} for number, rule in enumerate(rules)]
     overrides: dict[str, object] = {"alerts.rules": given} | {f"email.{key}": value for key, value in email.items()}
     return {warning.path: warning.message for warning in warnings_of(load(overrides=overrides, environ={}))}
@@ -75,7 +75,7 @@ def cautions(*rules: Rule, **email: Any) -> dict[str, str]:
     ],
 )
 def test_incidents_that_another_fleet_may_resolve(given: dict[str, object], path: str | None) -> None:
-    """Where incidents resolve themselves, and nothing keeps the fleets' keys apart."""
+    """If incidents resolve on success and the keys do not contain the fleet."""
     overrides = {"pagerduty.routing_key": "k" * 32, "pagerduty.resolve": "on_success"} | given
     found = warnings_of(load(overrides=overrides, environ={}))
     assert [warning.path for warning in found] == ([] if path is None else [path])
@@ -96,7 +96,7 @@ def test_incidents_that_another_fleet_may_resolve(given: dict[str, object], path
     ],
 )
 def test_a_rule_that_never_decides(earlier: Rule, later: Rule) -> None:
-    """Where an earlier rule matches all that a later one matches, the later one is told, with the name of the other."""
+    """If an earlier rule matches everything that a later one matches, the warning names both."""
     found = cautions(earlier, later)
     assert list(found) == ["alerts.rules[1]"]
     assert "is never used: 0 (alerts.rules[0]) matches everything" in found["alerts.rules[1]"]
@@ -115,26 +115,26 @@ def test_a_rule_that_never_decides(earlier: Rule, later: Rule) -> None:
     ],
 )
 def test_a_rule_that_may_decide(earlier: Rule, later: Rule) -> None:
-    """Where something may be left for the later rule, nothing is said."""
+    """If the later rule may match something else, there is no warning."""
     assert cautions(earlier, later) == {}
 
 
 def test_each_rule_is_told_once() -> None:
-    """Of two rules in the way, the first is named."""
+    """If two rules shadow one, the first is named."""
     found = cautions({}, {}, {"match": ["a"]})
     assert list(found) == ["alerts.rules[1]", "alerts.rules[2]"]
     assert "0 (alerts.rules[0])" in found["alerts.rules[2]"]
 
 
 def test_a_password_in_clear_text() -> None:
-    """security: none with a password is told; without one, or encrypted, it is not."""
+    """security: none gives a warning with a password, and none without one."""
     assert list(cautions(security="none", username="u", password="p")) == ["email.security"]
     assert cautions(security="none") == {}
     assert cautions(security="tls", username="u", password="p") == {}
 
 
 def test_a_store_that_ends_with_the_daemon() -> None:
-    """SQLite's name for a database that is not kept is valid, for trying, and is said to be that."""
+    """SQLite's in-memory database is valid for trials, with a warning."""
     (warning,) = warnings_of(load(overrides={"store.url": "sqlite:///:memory:"}, environ={}))
     assert warning.path == "store.url"
     assert "lost when the daemon ends" in warning.message
@@ -151,12 +151,12 @@ def test_a_store_that_ends_with_the_daemon() -> None:
     ],
 )
 def test_what_the_other_database_is_for(store: dict[str, object], told: set[str]) -> None:
-    """store.max_bytes bounds nothing with PostgreSQL, a schema is nothing in SQLite; that is said where one is set."""
+    """A warning for store.max_bytes with PostgreSQL, and for store.schema with SQLite."""
     assert {warning.path for warning in warnings_of(load(overrides=store, environ={}))} == told
 
 
 def test_silent_for_longer_than_workers_are_known() -> None:
-    """The rule applies earlier than it says: with the default of 10 minutes from 9 on."""
+    """The rule applies earlier than configured: with the default of 10 minutes, values above 9 minutes."""
     found = cautions({"on": "lost", "silent_for": "9m"}, {"on": "lost", "queues": ["x"], "silent_for": "10m"})
     assert "raise metrics.worker_purge" in found.pop("alerts.rules[1].silent_for")
     assert "alerts.rules[0].silent_for" not in found
@@ -174,7 +174,7 @@ def test_silent_for_longer_than_workers_are_known() -> None:
     ],
 )
 def test_a_grace_in_which_starts_are_missed(schedule: dict[str, object], *, told: bool) -> None:
-    """The incident opens later than who has written ``every`` expects."""
+    """The incident opens later than expected for this value of ``every``."""
     overrides: dict[str, object] = {"schedules": [{"task": "shop.sync", **schedule}]}
     found = {one.path: one.message for one in warnings_of(load(overrides=overrides, environ={}))}
     assert list(found) == ["schedules[0].grace"] * told
@@ -182,6 +182,6 @@ def test_a_grace_in_which_starts_are_missed(schedule: dict[str, object], *, told
 
 
 def test_rules_for_different_conditions_do_not_shadow_each_other() -> None:
-    """The first match is looked for among those of one condition."""
+    """The first match is determined within one condition."""
     assert cautions({}, {"on": "lost"}, {"on": "runtime", "longer_than": "5m"}) == {}
     assert list(cautions({"on": "lost"}, {"on": "lost", "match": ["x"]})) == ["alerts.rules[1]"]

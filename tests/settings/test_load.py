@@ -1,4 +1,4 @@
-"""From arguments, environment and file to Settings."""
+"""Loading of arguments, environment and file into Settings."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def problems(overrides: dict[str, object], environ: dict[str, str]) -> list[Problem] | None:
-    """The problems, or None if it can be loaded."""
+    """The problems, or None if it loads."""
     try:
         load(overrides=overrides, environ=environ)
     except ConfigError as exc:
@@ -37,19 +37,19 @@ def problems(overrides: dict[str, object], environ: dict[str, str]) -> list[Prob
 
 
 def faults(path: Path | None = None, environ: dict[str, str] | None = None) -> dict[str, str]:
-    """The problems by path, of what cannot be loaded."""
+    """The problems by path."""
     with pytest.raises(ConfigError) as caught:
         load(path, environ=environ or {})
     return {problem.path: problem.message for problem in caught.value.problems}
 
 
 def test_nothing_given_is_the_defaults() -> None:
-    """Without a file and a variable the configuration is the defaults, and it is valid."""
+    """Without a file and variables, the configuration has the defaults and is valid."""
     assert load(environ={}) == Settings()
 
 
 def test_precedence(tmp_path: Path) -> None:
-    """Arguments win over the environment, that over the file, that over the defaults, field by field."""
+    """Arguments override the environment, which overrides the file, which overrides the defaults, for each field."""
     file = write(tmp_path, "web: {port: 1, host: file, external_url: 'https://file'}\nlog: {level: error}")
     settings = load(
         file,
@@ -62,7 +62,7 @@ def test_precedence(tmp_path: Path) -> None:
 
 
 def test_mappings_are_merged(tmp_path: Path) -> None:
-    """Of a mapping that two sources give, each key counts; lists are replaced as a whole."""
+    """Keys of a mapping in two sources are merged; lists are replaced as a whole."""
     file = write(tmp_path, "broker: {transport_options: {a: {x: 1, y: 1}, b: 1}}\nemail: {to: [a@example.com]}")
     settings = load(
         file,
@@ -77,14 +77,14 @@ def test_mappings_are_merged(tmp_path: Path) -> None:
 
 
 def test_file_from_the_environment(tmp_path: Path) -> None:
-    """CELERY_MONITOR_CONFIG names the file; an explicit path wins over it."""
+    """CELERY_MONITOR_CONFIG names the file; an explicit path overrides it."""
     file = write(tmp_path, "fleet: shop")
     assert load(environ={"CELERY_MONITOR_CONFIG": str(file)}).fleet == "shop"
     assert list(faults(tmp_path / "no.yaml", {"CELERY_MONITOR_CONFIG": str(file)})) == [str(tmp_path / "no.yaml")]
 
 
 def test_environment_of_the_process_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an explicit environment that of the process is read."""
+    """Without an explicit environment, that of the process is used."""
     monkeypatch.setenv("CELERY_MONITOR_FLEET", "shop")
     assert load().fleet == "shop"
 
@@ -100,7 +100,7 @@ def test_settings_are_frozen() -> None:
 
 @pytest.mark.parametrize("text", ["", "# nothing", "broker:", "broker:\nstore: {}", "---\n"])
 def test_empty_sections_are_the_defaults(tmp_path: Path, text: str) -> None:
-    """An empty file and sections with nothing in them are as if they were not there."""
+    """An empty file and empty sections are equivalent to missing ones."""
     assert load(write(tmp_path, text), environ={}) == Settings()
 
 
@@ -137,7 +137,7 @@ def test_empty_sections_are_the_defaults(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_variable_is_read(name: str, text: str, path: str, value: object) -> None:
-    """Variables give texts, numbers, JSON and comma lists; an empty one counts as unset."""
+    """Variables contain texts, numbers, JSON and comma-separated lists; an empty one counts as unset."""
     environ = {f"CELERY_MONITOR_{name}": text, "CELERY_MONITOR_EMAIL__FROM": "m@example.com"}
     found: object = load(environ=environ)
     for part in path.split("."):
@@ -147,7 +147,7 @@ def test_variable_is_read(name: str, text: str, path: str, value: object) -> Non
 
 @pytest.mark.parametrize("path", [path for path, _ in fields()], ids=".".join)
 def test_every_field_has_a_variable(path: tuple[str, ...]) -> None:
-    """Each field can be set by its variable: it changes the field, or is refused for its value."""
+    """Each field can be set by its variable: it changes the field, or its value is refused."""
     name = variable(path)
     refused = problems({}, {name: "{"})
     if refused:
@@ -180,7 +180,7 @@ def test_every_field_has_a_variable(path: tuple[str, ...]) -> None:
     ],
 )
 def test_unknown_variable_is_refused(name: str, message: str) -> None:
-    """A variable with the prefix that is no field is an error, with what was probably meant."""
+    """An unknown variable with the prefix is an error with a suggestion."""
     others = {"CELERY_MONITOR_FLEET": "shop", "CELERY_MONITORING": "x", "celery_monitor_of_mine": "x"}
     found = faults(environ={name: "x", **others})
     assert list(found) == [name]
@@ -188,7 +188,7 @@ def test_unknown_variable_is_refused(name: str, message: str) -> None:
 
 
 def test_service_links_are_no_configuration() -> None:
-    """The variables that Kubernetes makes for services called celery-monitor* are ignored."""
+    """The variables that Kubernetes sets for services named celery-monitor* are ignored."""
     environ = {
         "CELERY_MONITOR_SERVICE_HOST": "10.0.0.1",
         "CELERY_MONITOR_SERVICE_PORT": "9808",
@@ -205,7 +205,7 @@ def test_service_links_are_no_configuration() -> None:
 
 
 def test_argument_displaces_a_secret_file(tmp_path: Path) -> None:
-    """A URL of the command line or the environment wins over a url_file of the file, and the other way around."""
+    """A URL of the command line or the environment overrides url_file of the file, and vice versa."""
     url_file = tmp_path / "url"
     url_file.write_text("redis://from-file\n")
     file = write(tmp_path, f"broker: {{url_file: {url_file}}}")
@@ -220,7 +220,7 @@ def test_argument_displaces_a_secret_file(tmp_path: Path) -> None:
 
 
 def test_all_problems_at_once(tmp_path: Path) -> None:
-    """Faults of the file, the environment and a secret's file are reported together."""
+    """Problems of the file, the environment and a secret file are reported together."""
     file = write(tmp_path, "web: {port: 70000}\nstore: 5\nbroker: {url_file: /nowhere}\nfoo: 1")
     found = faults(file, {"CELERY_MONITOR_LOG__LEVEL": "loud", "CELERY_MONITOR_BROKER_": "x"})
     assert set(found) == {
@@ -230,7 +230,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
 
 
 def test_variable_names_the_part_of_a_list() -> None:
-    """A fault inside a list that came from a variable is named by the variable and the place in it."""
+    """A problem in a list from a variable is reported with the variable and the position."""
     found = faults(environ={"CELERY_MONITOR_ALERTS__RULES": '[{"name": "a", "severity": "bad"}]'})
     assert list(found) == ["CELERY_MONITOR_ALERTS__RULES[0].severity"]
 
@@ -272,7 +272,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     ],
 )
 def test_yaml_fault_has_its_place(tmp_path: Path, text: str, where: str, message: str) -> None:
-    """A file that is no YAML is refused with line and column, where there are any."""
+    """Invalid YAML is refused with line and column, if there are any."""
     file = write(tmp_path, text)
     found = faults(file)
     assert list(found) == [f"{file}{where}"]
@@ -282,7 +282,7 @@ def test_yaml_fault_has_its_place(tmp_path: Path, text: str, where: str, message
 
 
 def test_unreadable_file_is_named(tmp_path: Path) -> None:
-    """A directory in place of the file is refused with its path."""
+    """A directory instead of the file is refused with its path."""
     assert "cannot read" in faults(tmp_path)[str(tmp_path)]
 
 
@@ -295,20 +295,20 @@ def test_unreadable_file_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_other_encodings(tmp_path: Path, content: bytes, where: str, message: str) -> None:
-    """What is not UTF-8 is said so, with the line."""
+    """Content that is not UTF-8 is reported with the line."""
     file = tmp_path / "monitor.yaml"
     file.write_bytes(content)
     assert faults(file) == {f"{file}{where}": message}
 
 
 def test_deep_json_in_a_variable() -> None:
-    """Brackets without an end are a fault of the variable, not a traceback."""
+    """Endless brackets are a problem of the variable, not a traceback."""
     found = faults(environ={"CELERY_MONITOR_BROKER__TRANSPORT_OPTIONS": '{"a":' * 100_000})
     assert found == {"CELERY_MONITOR_BROKER__TRANSPORT_OPTIONS": "must be JSON; it is nested too deep"}
 
 
 def test_configuration_from_a_pipe() -> None:
-    """``--config <(command)`` is read to its end, however late it is written."""
+    """``--config <(command)`` is read to its end, even if it is written late."""
     out, into = os.pipe()
 
     def write_slowly() -> None:
@@ -324,7 +324,7 @@ def test_configuration_from_a_pipe() -> None:
 
 
 def test_configuration_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pipe that nobody writes to, a device and a socket are named, at once or after a while."""
+    """A pipe without a writer, a device and a socket are reported, immediately or after a timeout."""
     monkeypatch.setattr(yaml_file, "_PIPE_TIMEOUT", 0.01)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -336,7 +336,7 @@ def test_configuration_that_never_ends(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_paths_that_are_no_files(tmp_path: Path) -> None:
-    """Where a path in the settings leads to a pipe, a device, a socket or a directory, the start is refused."""
+    """If a configured path is a pipe, a device, a socket or a directory, the daemon does not start."""
     pipe, place = tmp_path / "pipe", tmp_path / "socket"
     os.mkfifo(pipe)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -359,13 +359,13 @@ paths = st.sampled_from([".".join(path) for path, _ in fields()])
 
 @given(st.dictionaries(paths, json_like, max_size=4))
 def test_any_value_loads_or_is_a_config_error(overrides: dict[str, object]) -> None:
-    """Whatever stands in the fields, the outcome is Settings or a ConfigError with a problem, never another error."""
+    """Any values give Settings or a ConfigError with a problem, never another error."""
     found = problems(overrides, {})
     assert found is None or (found and all(problem.path and problem.message for problem in found))
 
 
 @given(st.dictionaries(st.sampled_from([variable(path) for path, _ in fields()]), st.text(), max_size=4))
 def test_any_variable_loads_or_is_a_config_error(environ: dict[str, str]) -> None:
-    """Whatever stands in the variables, the outcome is Settings or a ConfigError with a problem."""
+    """Any variables give Settings or a ConfigError with a problem."""
     found = problems({}, environ)
     assert found is None or (found and all(problem.path and problem.message for problem in found))

@@ -1,4 +1,4 @@
-"""The numbers of the store's migrations: of files, so they are looked at with the fast tests."""
+"""The numbers of the store's migrations. They are file names, so they are checked with the fast tests."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ FILES = sorted(VERSIONS.glob("[0-9]*.py"))
 
 
 def test_they_form_one_line() -> None:
-    """Each is numbered, and follows the one before it: two changes that add one each must not have the same number."""
+    """Each is numbered and follows the previous one: two changes must not add the same number."""
     before = "None"
     for number, file in enumerate(FILES, start=1):
         found = dict(re.findall(r"^(revision|down_revision) = (.*)$", file.read_text(), re.MULTILINE))

@@ -1,4 +1,4 @@
-"""Configurations of earlier releases mean what they meant. The files are as those releases had them."""
+"""Configurations of earlier releases keep their meaning. The files are unchanged copies."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ FILES = sorted(DIRECTORY.glob("*.yaml"))
 
 
 def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Dotted path → what a file says there."""
+    """Dotted path → value in a file."""
     if isinstance(value, Mapping) and value:
         for name, part in value.items():
             yield from leaves(part, (*path, str(name)))
@@ -35,7 +35,7 @@ def test_there_are_some() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_it_is_accepted(file: Path) -> None:
-    """Every field is read, with its value; failures page by PagerDuty alone, and nothing else opens an incident."""
+    """Every field is read with its value; failures page only through PagerDuty, and nothing else opens incidents."""
     settings = load(file, environ={})
     found = dict(leaves(json.loads(settings.model_dump_json(by_alias=True))))
     given = dict(leaves(yaml.safe_load(file.read_text())))
@@ -51,7 +51,7 @@ def test_it_is_accepted(file: Path) -> None:
 
 
 def test_defaults_are_as_they_were() -> None:
-    """Whoever sets nothing gets what 0.2.0 did, but for what is named here; a field that was there is there."""
+    """The defaults equal those of 0.2.0, except for those listed here; no field has disappeared."""
     old: dict[str, Any] = json.loads((DIRECTORY / "0.2.0-defaults.json").read_text())
     # Counters may be a second old instead of half a one, for 2 µs of CPU time less per event.
     old["store.flush_interval"] = "1s"

@@ -1,4 +1,4 @@
-"""The schema, the reference and the example say what the loader does."""
+"""The schema, the reference and the example match the loader."""
 
 import json
 import re
@@ -22,7 +22,7 @@ EXAMPLE = ROOT / "celery-monitor.example.yaml"
 
 
 def keys(values: dict[str, Any], path: tuple[str, ...] = ()) -> set[str]:
-    """The dotted paths of all fields in a document; the first item stands for a list."""
+    """The dotted paths of all fields in a document; the first item represents a list."""
     found = set()
     for key, value in values.items():
         here = (*path, key)
@@ -32,7 +32,7 @@ def keys(values: dict[str, Any], path: tuple[str, ...] = ()) -> set[str]:
 
 
 def lists() -> dict[str, dict[str, Any]]:
-    """Path → the entries of the lists that hold sections of one kind."""
+    """Path → the entries of lists of sections."""
     whole = schema()["properties"]
     alerts = whole["alerts"]["properties"]
     return {f"alerts.{name}": alerts[name]["items"] for name in ("rules", "mute")} | {
@@ -48,12 +48,12 @@ def test_schema_is_a_schema(draft: type[jsonschema.Draft202012Validator]) -> Non
 
 
 def test_schema_is_plain_text() -> None:
-    """Editors show descriptions as they are: names are within single backticks."""
+    """Editors show descriptions unchanged: names are in single backticks."""
     assert "``" not in json.dumps(schema())
 
 
 def test_schema_stands_alone() -> None:
-    """It holds no reference, so that it can be put into another schema, and forbids unknown keys everywhere."""
+    """It has no references, so that it can be embedded in another schema, and forbids unknown keys everywhere."""
     assert "$ref" not in json.dumps(schema())
     nodes = [node for _, node in sections()] + [*lists().values()]
     nodes += [node for _, node in entries()]
@@ -61,7 +61,7 @@ def test_schema_stands_alone() -> None:
 
 
 def test_every_field_is_described() -> None:
-    """Every field and section has a description, and every field a default but the name of a rule."""
+    """Every field and section has a description, and every field except a rule's name has a default."""
     for path, node in [*fields(), *sections()]:
         assert node.get("description"), path
         assert '" "' not in node["description"], path  # a text in two parts belongs into one
@@ -70,7 +70,7 @@ def test_every_field_is_described() -> None:
 
 
 def test_every_field_of_a_channel_is_described() -> None:
-    """Every type of channels and its fields have a description; defaults are written as a user would write them."""
+    """Every channel type and its fields have a description; defaults have the user's notation."""
     for name, node in entries():
         assert node.get("description"), name
         for key, child in node["properties"].items():
@@ -80,7 +80,7 @@ def test_every_field_of_a_channel_is_described() -> None:
 
 
 def test_no_default_of_an_item_is_in_bare_seconds() -> None:
-    """Also within lists, such as ``schedules``: a duration is written with its unit."""
+    """Durations in lists, such as ``schedules``, also have a unit."""
     items = [node["items"] for _, node in fields() if "properties" in node.get("items", {})]
     assert any("grace" in node["properties"] for node in items)
     wrong = [
@@ -90,7 +90,7 @@ def test_no_default_of_an_item_is_in_bare_seconds() -> None:
 
 
 def test_defaults_are_in_their_own_notation() -> None:
-    """The schema's defaults are what a user would write, and loading them gives the defaults."""
+    """The schema's defaults have the user's notation, and loading them gives the defaults."""
     defaults = {".".join(path): node["default"] for path, node in fields()}
     assert defaults["broker.heartbeat"] == "10s"
     assert defaults["broker.url"] == "amqp://guest:guest@localhost:5672//"
@@ -105,13 +105,13 @@ def test_defaults_are_in_their_own_notation() -> None:
 
 @pytest.mark.parametrize("text", ACCEPTED)
 def test_schema_accepts_what_is_accepted(text: str) -> None:
-    """What the loader accepts, the schema accepts, or an editor would mark a right file as wrong."""
+    """The schema accepts everything that the loader accepts; otherwise editors would mark valid files."""
     jsonschema.Draft202012Validator(schema()).validate(yaml.safe_load(text))
 
 
 @given(st.data())
 def test_schema_is_no_stricter_than_the_loader(data: st.DataObject) -> None:
-    """Where the schema refuses a text for a field of texts, the loader refuses it too."""
+    """If the schema refuses a text, the loader refuses it too."""
     path, node = data.draw(st.sampled_from([item for item in fields() if not item[0][-1].endswith("_file")]))
     value = data.draw(st.text() | st.sampled_from(["10s", "1MiB", "0"]))
     if "string" in kinds(node) and not jsonschema.Draft202012Validator(node).is_valid(value):
@@ -120,7 +120,7 @@ def test_schema_is_no_stricter_than_the_loader(data: st.DataObject) -> None:
 
 
 def test_schema_refuses_unknown_keys() -> None:
-    """A misspelt key is refused by the schema too."""
+    """The schema also refuses misspelt keys."""
     misspelt = [text for text, _, message in REFUSED if "did you mean" in message]
     assert misspelt
     for text in misspelt:
@@ -128,12 +128,12 @@ def test_schema_refuses_unknown_keys() -> None:
 
 
 def test_reference_is_up_to_date() -> None:
-    """docs/configuration.md is what `celery-monitor config reference` prints."""
+    """docs/configuration.md equals the output of `celery-monitor config reference`."""
     assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == markdown()
 
 
 def test_reference_names_every_field() -> None:
-    """Every field has a row in the reference, those of lists too."""
+    """Every field has a row in the reference, including those in lists."""
     rows = set(re.findall(r"^\| `([^`]+)` \|", markdown(), re.MULTILINE))
     of_channels = {f"channels[].{key}" for _, node in entries() for key in node["properties"]}
     of_lists = {f"{path}[].{key}" for path, node in lists().items() for key in node["properties"]}
@@ -141,7 +141,7 @@ def test_reference_names_every_field() -> None:
 
 
 def test_example_is_complete_and_right() -> None:
-    """The example holds every field, is accepted, and but for its lists is the defaults."""
+    """The example has every field, is valid, and equals the defaults except for its lists."""
     settings = load(EXAMPLE, environ={})
     document = yaml_file.read(EXAMPLE)
     of_lists = {f"{path}.{key}" for path, node in lists().items() for key in node["properties"]}

@@ -1,4 +1,4 @@
-"""Secrets hide themselves, and their files are read again when they change."""
+"""Secrets are hidden, and their files are read again when they change."""
 
 import json
 import os
@@ -41,7 +41,7 @@ MARK = "hunter2"
     ],
 )
 def test_url_is_shown_without_its_password(url: str, shown: str) -> None:
-    """A broker URL is shown with everything but what may be a password."""
+    """A broker URL is shown except for everything that may be a password."""
     assert redact_url(url) == shown
 
 
@@ -52,7 +52,7 @@ def test_url_is_shown_without_its_password(url: str, shown: str) -> None:
     url=st.sampled_from(["amqp://u:{}@h:5672//", "redis://:{}@h/0", "redis://{}@h", "sentinel://:{}@a:1;b:2"]),
 )
 def test_no_password_is_shown_whatever_it_holds(before: str, after: str, url: str) -> None:
-    """No password reaches the shown URL, even when its special characters were not escaped."""
+    """The shown URL never contains the password, even if special characters were not escaped."""
     password = before + MARK + after
     assume(url != "redis://{}@h" or ":" not in after.rstrip(":"))  # what is before a colon is the user
     assert MARK not in redact_url(url.replace("{}", password))
@@ -60,13 +60,13 @@ def test_no_password_is_shown_whatever_it_holds(before: str, after: str, url: st
 
 @pytest.mark.parametrize("secret", [Secret(MARK), SecretUrl(f"amqp://u:{MARK}@h//"), SecretSource(Secret(MARK))])
 def test_secret_hides_itself(secret: object) -> None:
-    """A secret shows nothing of itself in str, repr, format, f-strings and containers."""
+    """A secret reveals nothing in str, repr, format, f-strings and containers."""
     for text in (str(secret), repr(secret), f"{secret}", f"{secret!r:>40}", "%s" % secret, str([secret])):  # noqa: UP031
         assert MARK not in text
 
 
 def test_options_are_shown_without_secrets() -> None:
-    """Values of telling keys are hidden at any depth, and URLs lose their passwords."""
+    """Values of secret keys are hidden at any depth, and URLs lose their passwords."""
     options = {
         "sentinel_kwargs": {"password": MARK, "db": 1},
         "credentials": {"user": MARK},
@@ -83,13 +83,13 @@ def test_options_are_shown_without_secrets() -> None:
 
 
 def test_source_of_a_value_gives_it() -> None:
-    """A source without a file gives the value; one without either gives None."""
+    """Without a file it returns the value; without either it returns None."""
     assert SecretSource(Secret("a")).get() == "a"
     assert SecretSource(None).get() is None
 
 
 def test_source_follows_its_file(tmp_path: Path) -> None:
-    """A rewritten file is read again, even where its size stays the same."""
+    """A rewritten file is read again, even if its size is unchanged."""
     file = tmp_path / "key"
     file.write_text("first\n")
     source = SecretSource(None, file)
@@ -101,7 +101,7 @@ def test_source_follows_its_file(tmp_path: Path) -> None:
 
 
 def test_source_follows_a_swapped_link(tmp_path: Path) -> None:
-    """A symbolic link that is swapped as Kubernetes does it gives the new secret."""
+    """A symbolic link that Kubernetes replaces gives the new secret."""
     for version in ("v1", "v2"):
         (tmp_path / version).mkdir()
         (tmp_path / version / "key").write_text(version)
@@ -117,7 +117,7 @@ def test_source_follows_a_swapped_link(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff\xfe"])
 def test_source_keeps_the_last_good_secret(tmp_path: Path, content: bytes | None) -> None:
-    """While the file is away, empty or unreadable the last good secret stays, and the next good one is taken."""
+    """While the file is missing, empty or unreadable, the last valid secret is used, then the next valid one."""
     file = tmp_path / "key"
     file.write_text("good")
     source = SecretSource(None, file)
@@ -133,7 +133,7 @@ def test_source_keeps_the_last_good_secret(tmp_path: Path, content: bytes | None
 
 @pytest.mark.parametrize(("content", "secret"), [("a\n", "a"), ("a\r\n", "a"), ("a b ", "a b "), ("a", "a")])
 def test_only_the_trailing_newline_is_stripped(tmp_path: Path, content: str, secret: str) -> None:
-    """The newline that editors leave is no part of a secret; spaces are."""
+    """The newline that editors add is not part of a secret; spaces are."""
     file = tmp_path / "key"
     file.write_bytes(content.encode())
     assert read_secret(file) == secret
@@ -159,7 +159,7 @@ def test_bad_file_is_named(tmp_path: Path, content: bytes | None, message: str) 
 
 
 def test_file_that_nobody_writes_or_that_never_ends_is_refused(tmp_path: Path) -> None:
-    """A directory, a named pipe or a device: reading it neither waits nor takes all memory."""
+    """A directory, a named pipe or a device: reading neither blocks nor uses up memory."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for file, message in [
@@ -173,7 +173,7 @@ def test_file_that_nobody_writes_or_that_never_ends_is_refused(tmp_path: Path) -
 
 
 def test_last_good_secret_stays_while_its_file_is_something_else(tmp_path: Path) -> None:
-    """The thread that sends goes on with the last good secret while a directory, a pipe or a huge file is there."""
+    """The sender keeps the last valid secret while the path is a directory, a pipe or a huge file."""
     file = tmp_path / "key"
     file.write_text("good")
     source = SecretSource(None, file)
@@ -213,7 +213,7 @@ def test_last_good_secret_stays_while_its_file_is_something_else(tmp_path: Path)
     ],
 )
 def test_the_parts_of_a_url_that_is_a_secret(url: str, hidden: list[str], shown: list[str]) -> None:
-    """The whole and what libraries quote of it, and no word that may be any."""
+    """The whole URL and the parts that libraries quote are hidden, but no common words."""
     parts = set(url_parts(url))
     assert parts >= set(hidden)
     assert not parts & set(shown)
@@ -234,5 +234,5 @@ def test_the_parts_of_a_url_that_is_a_secret(url: str, hidden: list[str], shown:
     ],
 )
 def test_url_that_is_a_credential_is_shown_by_scheme_and_host(url: str, shown: str) -> None:
-    """Neither its path nor its query is shown, whatever their names."""
+    """Neither path nor query are shown."""
     assert str(CredentialUrl(url)) == shown

@@ -1,4 +1,4 @@
-"""The settings of the sign-in: every mistake is told with what to do."""
+"""The settings of the sign-in: every mistake is reported with a remedy."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ PROXY: Web = {"auth_proxy": {"addresses": ["10.0.0.1"]}, "viewers": ["*"]}
 
 
 def problems(web: Web) -> list[str]:
-    """What is told of ``web``."""
+    """The problems of ``web``."""
     try:
         load(overrides={"web": web}, environ={})
     except ConfigError as exc:
@@ -59,20 +59,20 @@ def problems(web: Web) -> list[str]:
     ],
 )  # fmt: skip
 def test_a_mistake(web: Web, field: str, told: str) -> None:
-    """With its field and what to do."""
+    """It is reported with its field and the remedy."""
     (found,) = problems(web)
     assert found.startswith(f"{field}: ")
     assert told in found
 
 
 def test_what_is_right() -> None:
-    """A provider, a proxy, both, and neither."""
+    """A provider, a proxy, both, and neither are valid."""
     for web in (GOOD, PROXY, {**GOOD, **PROXY}, {}):
         assert problems(web) == []
 
 
 def test_all_mistakes_at_once() -> None:
-    """They are told together."""
+    """They are reported together."""
     found = problems({"oidc": {"issuer": ISSUER}})
     assert [one.partition(":")[0] for one in found] == [
         "web.oidc.client_id", "web.external_url", "web.session_key", "web.viewers",
@@ -80,7 +80,7 @@ def test_all_mistakes_at_once() -> None:
 
 
 def test_without_authlib(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told how to install it, and only where a provider is configured."""
+    """The error says how to install it, and occurs only if a provider is configured."""
     monkeypatch.setattr("celery_monitor.settings.sign_in.find_spec", lambda _: None)
     (found,) = problems(GOOD)
     assert "pip install 'celery-monitor[oidc]'" in found
@@ -88,7 +88,7 @@ def test_without_authlib(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_secrets_from_files(tmp_path: Path) -> None:
-    """They are read again when they change; a short key in a file is told of with its path."""
+    """They are read again when they change; a short key in a file is reported with its path."""
     key, secret = tmp_path / "key", tmp_path / "secret"
     key.write_text("short\n")
     secret.write_text("one\n")
@@ -123,7 +123,7 @@ def test_secrets_from_files(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_hardly_meant(web: Web, field: str) -> None:
-    """Groups without a sign-in, what anybody on the path can read, and a proxy whose clients are one."""
+    """Groups without a sign-in, unencrypted passwords, and a proxy whose clients cannot be distinguished."""
     settings = load(overrides={"web": web}, environ={})
     assert [one.path for one in warnings_of(settings)] == [field]
     local = {

@@ -21,12 +21,12 @@ from celery_monitor.settings.store import schema_of
     ],
 )
 def test_default(fleet: str, schema: str) -> None:
-    """An identifier that PostgreSQL takes as it is, and another one for each fleet."""
+    """A valid identifier for PostgreSQL, different for each fleet."""
     assert schema_of(fleet) == schema
 
 
 def test_without_psycopg(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told how to install it, and only where the store is in PostgreSQL."""
+    """The error says how to install it, and occurs only if the store is in PostgreSQL."""
     monkeypatch.setattr("celery_monitor.settings.store.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"^store\.url: .*pip install 'celery-monitor\[postgresql\]'"):
         load(overrides={"store.url": "postgres://u@h/d"}, environ={})
@@ -43,6 +43,6 @@ def test_no_two_fleets_have_the_same() -> None:
 
 @pytest.mark.parametrize("name", ["Shop", "1st", "a-b", "pg_shop", 'a"b', "x" * 64, "a b", "é"])
 def test_a_name_that_is_no_identifier(name: str) -> None:
-    """It is refused, and the rule is told."""
+    """It is refused with the rule for names."""
     with pytest.raises(ConfigError, match=r"store\.schema: must be a PostgreSQL identifier"):
         load(None, {"store.schema": name})

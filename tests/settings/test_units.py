@@ -1,4 +1,4 @@
-"""Durations and sizes as they are written."""
+"""The notation of durations and sizes."""
 
 import re
 
@@ -17,7 +17,7 @@ SIZE = size()
     [("500ms", 0.5), ("30s", 30), ("15m", 900), ("24h", 86_400), ("30d", 2_592_000), ("0s", 0), ("0", 0), (0, 0)],
 )
 def test_duration_is_read(written: object, seconds: float) -> None:
-    """Every unit of the documentation is read as seconds."""
+    """Every documented unit is read as seconds."""
     assert DURATION.parse(written) == seconds
 
 
@@ -26,7 +26,7 @@ def test_duration_is_read(written: object, seconds: float) -> None:
     [("1B", 1), ("64KiB", 65_536), ("256MiB", 268_435_456), ("1GiB", 2**30), ("2TiB", 2**41), (0, 0)],
 )
 def test_size_is_read(written: object, count: int) -> None:
-    """Every unit of the documentation is read as whole bytes."""
+    """Every documented unit is read as whole bytes."""
     parsed = SIZE.parse(written)
     assert parsed == count
     assert isinstance(parsed, int)
@@ -35,7 +35,7 @@ def test_size_is_read(written: object, count: int) -> None:
 @pytest.mark.parametrize("written", [30, 0.5, -1, 10**400, float("nan"), float("inf")])
 @pytest.mark.parametrize("quantity", [DURATION, SIZE])
 def test_plain_number_is_refused(quantity: Quantity, written: float) -> None:
-    """A number without a unit is refused with the notation that is right."""
+    """A number without a unit is refused with the right notation."""
     with pytest.raises(ValueError, match=r"has no unit; write (500ms|64KiB)"):
         quantity.parse(written)
 
@@ -64,7 +64,7 @@ def test_plain_number_is_refused(quantity: Quantity, written: float) -> None:
 )
 @pytest.mark.parametrize("quantity", [DURATION, SIZE])
 def test_other_text_is_refused(quantity: Quantity, written: object) -> None:
-    """What is not one number and one unit is refused, and the error does not repeat it."""
+    """Text other than a number with a unit is refused, and the error does not repeat it."""
     with pytest.raises(ValueError, match="one number and its unit") as caught:
         quantity.parse(written)
     if isinstance(written, str) and len(written.strip()) > 1:
@@ -82,7 +82,7 @@ def test_other_text_is_refused(quantity: Quantity, written: object) -> None:
     ],
 )
 def test_bounds_are_told(quantity: Quantity, written: object) -> None:
-    """A quantity out of its bounds is refused with the bounds as they are written."""
+    """A value out of range is refused with the range in the user's notation."""
     with pytest.raises(ValueError, match=r"must be from \d+\w+ to \d+\w+"):
         quantity.parse(written)
 

@@ -1,4 +1,4 @@
-"""What each field refuses, and what it says then."""
+"""Validation of each field and its errors."""
 
 from pathlib import Path
 
@@ -244,7 +244,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("text", "path", "message"), REFUSED, ids=[text for text, _, _ in REFUSED])
 def test_refused(tmp_path: Path, text: str, path: str, message: str) -> None:
-    """A wrong value is one problem, at the path of its field, and says what would be right."""
+    """A wrong value is one problem at the path of its field, and says what would be valid."""
     file = tmp_path / "monitor.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
@@ -289,7 +289,7 @@ ACCEPTED = [
 
 @pytest.mark.parametrize("text", ACCEPTED)
 def test_accepted(tmp_path: Path, text: str) -> None:
-    """What the documentation shows is accepted."""
+    """Documented examples are valid."""
     file = tmp_path / "monitor.yaml"
     file.write_text(text)
     assert isinstance(load(file, environ={}), Settings)
@@ -305,7 +305,7 @@ def test_accepted(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_secret_and_its_file_exclude_each_other(tmp_path: Path, section: str, name: str, other: dict[str, str]) -> None:
-    """A secret beside its file is one problem at the file's field; each alone is fine."""
+    """A secret together with its file is one problem at the file's field; each alone is valid."""
     good = {"url": "redis://h", "routing_key": KEY, "password": "p"}[name]
     secret = tmp_path / "secret"
     secret.write_text(good + "\n")
@@ -322,7 +322,7 @@ def test_secret_and_its_file_exclude_each_other(tmp_path: Path, section: str, na
 
 
 def test_rule_takes_a_routing_key_from_a_file(tmp_path: Path) -> None:
-    """A rule's routing key may be in a file, and not beside one that is written out."""
+    """A rule's routing key may be in a file, but not in addition to an inline key."""
     secret = tmp_path / "secret"
     secret.write_text(KEY)
     file = tmp_path / "monitor.yaml"
@@ -345,7 +345,7 @@ def test_rule_takes_a_routing_key_from_a_file(tmp_path: Path) -> None:
 def test_content_of_a_secret_file_is_checked(
     tmp_path: Path, section: str, name: str, content: str, message: str
 ) -> None:
-    """What is in a secret's file has to be right when it is loaded, and the problem names the file's field."""
+    """The content of a secret file must be valid at loading, and the problem names the file's field."""
     secret = tmp_path / "secret"
     secret.write_text(content)
     with pytest.raises(ConfigError) as caught:
@@ -355,7 +355,7 @@ def test_content_of_a_secret_file_is_checked(
 
 
 def test_one_round_for_all(tmp_path: Path) -> None:
-    """What is wrong between fields is told together with what is wrong with others beside them."""
+    """Problems between fields are reported together with problems of other fields."""
     url = tmp_path / "url"
     url.write_text("redis://h")
     file = tmp_path / "monitor.yaml"
@@ -375,7 +375,7 @@ def test_one_round_for_all(tmp_path: Path) -> None:
 
 
 def test_the_examples_of_conditions(tmp_path: Path) -> None:
-    """What docs/conditions.md offers to copy is accepted as it stands, and holds each condition of a rule."""
+    """The example in docs/conditions.md is valid and has each condition of a rule."""
     text = (Path(__file__).parents[2] / "docs" / "conditions.md").read_text()
     file = tmp_path / "config.yaml"
     file.write_text(text.partition("```yaml\n")[2].partition("```")[0])
@@ -385,14 +385,14 @@ def test_the_examples_of_conditions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["on", "'on'", '"on"', "'true'"])
 def test_on_is_a_key(key: str, tmp_path: Path) -> None:
-    """To YAML 1.1 ``on`` is true: as a key it is the text that was written, and what Helm makes of it is understood."""
+    """YAML 1.1 reads ``on`` as true: as a key, both the text and Helm's version of it are accepted."""
     file = tmp_path / "config.yaml"
     file.write_text(f"alerts:\n  rules:\n    - name: a\n      {key}: lost\n")
     assert load(file, environ={}).alerts.rules[0].on == "lost"
 
 
 def test_levels_are_those_of_the_log() -> None:
-    """However a level is written, the log gets the one that it knows."""
+    """Any spelling of a level gives the log's level."""
     assert load(overrides={"log.level": "WARNING"}, environ={}).log.level == "warning"
 
 
@@ -410,7 +410,7 @@ def test_levels_are_those_of_the_log() -> None:
     ],
 )
 def test_hosts_to_listen_on(written: str, host: str, tmp_path: Path) -> None:
-    """Addresses of both families, with or without the brackets of URLs, and names."""
+    """Addresses of both families, with or without brackets, and names."""
     file = tmp_path / "config.yaml"
     file.write_text(f"web: {{host: {written}, trusted_proxies: [10.0.0.0/8, '::1']}}")
     assert load(file, environ={}).web.host == host
