@@ -57,7 +57,7 @@ def build(env: Environment, takeover: Takeover, hand_over: Callable[[str], None]
     settings, broker, lease, lock = env.settings, env.settings.broker, takeover.lease, threading.Lock()
     prober = Prober(BrokerProbe(broker, env.address), env.clock, broker.probe_interval)
     monitor = _restored_monitor(env, takeover, prober.instance)
-    shared = monitor, lock, env.clock
+    shared = monitor, lock, env.clock  # the lock is held during each use of the monitor
     totals = CommittedTotals(monitor.snapshot())
     past_queues = (series.key.queue for series in takeover.restored.series)
     fleet = FleetPoller(

@@ -124,32 +124,32 @@ class Budget:
         spare = self._measure(connection).to_spare(_essential(changes))
         if _optional(changes) <= spare:
             return changes, {}
-        without: dict[str, int] = {}
+        omitted: dict[str, int] = {}
         if changes.ended:
-            without[ENDED] = len(changes.ended)
+            omitted[ENDED] = len(changes.ended)
             changes = replace(changes, ended=())
             if _optional(changes) <= spare:
-                return changes, without
+                return changes, omitted
         incidents = _cut(changes.incidents, spare)
         spare -= sum(map(_texts, incidents))
         changes = replace(changes, incidents=incidents)
         if (groups := _GROUP * (len(changes.groups) + len(changes.errors))) > spare:
-            without[GROUPS] = len(changes.groups)
+            omitted[GROUPS] = len(changes.groups)
             changes, spare = replace(changes, groups=(), errors=()), 0.0  # without groups, no samples either
         else:
             spare -= groups
         newest = _newest_within(changes.failures, spare)
         if left_out := len(changes.failures) - newest:
-            without[SAMPLES] = left_out
+            omitted[SAMPLES] = left_out
             changes = replace(changes, failures=changes.failures[left_out:])
-        return changes, without
+        return changes, omitted
 
     def reduce(self, changes: Changes) -> tuple[Changes, Mapping[str, int]]:
         """After a write failed for lack of space: the changes without optional data, and what was omitted by kind."""
         self._refused_at = self._monotonic()
-        without = {SAMPLES: len(changes.failures), GROUPS: len(changes.groups), ENDED: len(changes.ended)}
+        omitted = {SAMPLES: len(changes.failures), GROUPS: len(changes.groups), ENDED: len(changes.ended)}
         incidents = _cut(changes.incidents, 0)
-        return replace(changes, ended=(), failures=(), groups=(), errors=(), incidents=incidents), without
+        return replace(changes, ended=(), failures=(), groups=(), errors=(), incidents=incidents), omitted
 
     def count(self, kind: str, number: int) -> None:
         """Count rows that were given up."""

@@ -88,12 +88,12 @@ class FlushWriter:
         changed_counters: Mapping[str, float],
         since: float,
         *,
-        roomy: bool = True,
+        has_space: bool = True,
     ) -> None:
         """Write everything except the sequence and reports.
 
         Deletes before it inserts, because a series or worker can be dropped and come back within one flush. Reads no
-        results, so that the statements can be pipelined. ``since``: ``now`` of the last flush. ``roomy``: false if
+        results, so that the statements can be pipelined. ``since``: ``now`` of the last flush. ``has_space``: false if
         there is hardly any space left.
         """
         self._yield_point()
@@ -106,7 +106,7 @@ class FlushWriter:
         )
         self._totals.add(connection, changes, self._yield_point)
         self._hourly.write(connection, changes, self._yield_point)
-        self.tracked.write(connection, changes, self._yield_point, move=roomy)
+        self.tracked.write(connection, changes, self._yield_point, move=has_space)
         if changes.ended:
             self._ended.run(connection, map(encode.ended_row, changes.ended), self._yield_point)
             self._drop_ended.run(connection, portion=ENDED_DELETED)

@@ -149,7 +149,7 @@ class SqlStore:
         return replace(restored, series_merged=merged, rolled_back=rolled_back)
 
     def _warn_of_shared_files(self) -> None:
-        """Say once that replicas would overwrite each other's files."""
+        """Warn once if another replica uses the same files, because they would overwrite each other."""
         other = self._database.other_user_of_files()
         if other is not None and not self._warned_of_shared_files:
             self._warned_of_shared_files = True
@@ -202,30 +202,30 @@ class SqlStore:
     def _commit(self, changes: Changes, changed_counters: Mapping[str, float]) -> None:
         """Write as much as there is space for; on a full disk, without any optional data."""
         try:
-            without = self._write(changes, changed_counters)
+            omitted = self._write(changes, changed_counters)
         except StoreFullError:
-            changes, without = self._budget.reduce(changes)
-            self._write(changes, changed_counters, roomy=False)
-        for what, number in without.items():
+            changes, omitted = self._budget.reduce(changes)
+            self._write(changes, changed_counters, has_space=False)
+        for what, number in omitted.items():
             self._budget.count(what, number)
 
     def _write(
-        self, changes: Changes, changed_counters: Mapping[str, float], *, roomy: bool = True
+        self, changes: Changes, changed_counters: Mapping[str, float], *, has_space: bool = True
     ) -> Mapping[str, int]:
         """Write the changes in one transaction. Returns how much was omitted for lack of space, by kind."""
         # Not fenced: ``_advance`` checks the token.
         with self._database.write(fenced=False) as connection:
             if self._unrecorded_holder is not None and self._token is not None:
                 self._lease.take(connection, self._token, self._unrecorded_holder)
-            without: Mapping[str, int] = {}
+            omitted: Mapping[str, int] = {}
             if self._advance(connection, changes):
-                admitted, without = self._budget.admit(connection, changes)
+                admitted, omitted = self._budget.admit(connection, changes)
                 with self._database.pipelined(connection):
-                    self._flush.write(connection, admitted, changed_counters, self._committed_at, roomy=roomy)
+                    self._flush.write(connection, admitted, changed_counters, self._committed_at, has_space=has_space)
                 self._flush.claim(connection, admitted)
         self._unrecorded_holder = None
         self._flush.tracked.committed()
-        return without
+        return omitted
 
     def prune(self, now: float) -> None:
         """See Store. Each call deletes a portion: call it every minute, or every few seconds while space is short."""
