@@ -67,14 +67,33 @@ def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TICK", 0.02)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqlStore]:
+@contextmanager
+def usual_store(path: Path) -> Iterator[SqlStore]:
     """A store with the usual fleet in it."""
-    made = open_store(f"sqlite:///{tmp_path / 'store.db'}", retention=30 * 86_400.0, fingerprint_window=100)
+    made = open_store(f"sqlite:///{path}", retention=30 * 86_400.0, fingerprint_window=100)
     made.start()
     made.commit(usual())
     yield made
     made.stop()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    """A store with the usual fleet in it."""
+    with usual_store(tmp_path / "store.db") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def usual_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server of the usual fleet, open to all, for the tests of a file that only read what it answers.
+
+    To start a store and a server takes longer than most answers.
+    """
+    with usual_store(tmp_path_factory.mktemp("usual") / "store.db") as made:
+        site = Site(WebSettings(), Fleet(made).sources())
+        with served(WebServer(site, host="127.0.0.1", port=0)) as one:
+            yield one
 
 
 @pytest.fixture

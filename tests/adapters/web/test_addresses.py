@@ -32,20 +32,20 @@ from tests.adapters.web.test_api import Commit
         ("/api/v1/tasks/?limit=1", "/api/v1/tasks?limit=1"),
     ],
 )
-def test_it_leads_to_what_was_meant(site: Served, path: str, meant: str) -> None:
+def test_it_leads_to_what_was_meant(usual_site: Served, path: str, meant: str) -> None:
     """A collection without a page of its own, and a slash too many, lead to the page that was meant."""
-    answer = site.get(path, follow_redirects=True)
+    answer = usual_site.get(path, follow_redirects=True)
     assert answer.status_code == 200
-    assert str(answer.url) == site.url + meant
+    assert str(answer.url) == usual_site.url + meant
 
 
 @pytest.mark.parametrize(
     ("path", "meant"),
     [("/failures/", "/failures"), ("/reports", "/reports/today"), ("/failures/id-1/?a=b", "/failures/id-1?a=b")],
 )
-def test_it_leads_there_behind_a_proxy(site: Served, path: str, meant: str) -> None:
+def test_it_leads_there_behind_a_proxy(usual_site: Served, path: str, meant: str) -> None:
     """A proxy may have the site under a path of its own, and strip that."""
-    location = site.get(path).headers["location"]
+    location = usual_site.get(path).headers["location"]
     assert urljoin(f"https://proxy.example/celery{path}", location) == f"https://proxy.example/celery{meant}"
 
 
@@ -56,18 +56,18 @@ def test_a_name_may_end_with_a_slash(site: Served, commit: Commit) -> None:
     assert (answer.status_code, answer.json()["name"]) == (200, "shop.charge/")
 
 
-def test_what_is_not_there_stays_so(site: Served) -> None:
+def test_what_is_not_there_stays_so(usual_site: Served) -> None:
     """What exists neither with the slash nor without it is not there."""
-    assert site.get("/nothing/", follow_redirects=True).status_code == 404
-    assert site.get("/api/v1/nothing/", follow_redirects=True).status_code == 404
+    assert usual_site.get("/nothing/", follow_redirects=True).status_code == 404
+    assert usual_site.get("/api/v1/nothing/", follow_redirects=True).status_code == 404
 
 
 @pytest.mark.parametrize(
     "target", [b"//evil.example/", b"///evil.example//", b"/\\evil.example/", b"/%5Cevil.example/", b"/%0d%0ax:y/"]
 )
-def test_it_never_leads_elsewhere(site: Served, target: bytes) -> None:
+def test_it_never_leads_elsewhere(usual_site: Served, target: bytes) -> None:
     """Whatever the address is, one does not come to another host, nor does it write headers."""
-    with socket.create_connection(("127.0.0.1", site.server.port), timeout=60) as client:
+    with socket.create_connection(("127.0.0.1", usual_site.server.port), timeout=60) as client:
         client.sendall(b"GET " + target + b" HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
         got = b""
         while chunk := client.recv(65536):

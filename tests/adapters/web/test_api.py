@@ -284,9 +284,9 @@ def test_answers_are_as_described(site: Served, store: SqlStore, path: str) -> N
         ("failures?task=" + "x" * 3000, "task"),
     ],
 )
-def test_a_wrong_parameter_is_named(site: Served, path: str, named: str) -> None:
+def test_a_wrong_parameter_is_named(usual_site: Served, path: str, named: str) -> None:
     """What cannot be used is answered with status 400 and the parameter's name."""
-    answer = site.get(f"/api/v1/{path}")
+    answer = usual_site.get(f"/api/v1/{path}")
     assert answer.status_code == 400
     assert named in answer.json()["error"]
 
@@ -294,9 +294,9 @@ def test_a_wrong_parameter_is_named(site: Served, path: str, named: str) -> None
 @pytest.mark.parametrize(
     "path", ["/api/v1/tasks/none", "/api/v1/queues/none", "/api/v1/failures/none", "/api/v1/nothing", "/api"]
 )
-def test_what_is_not_there(site: Served, path: str) -> None:
+def test_what_is_not_there(usual_site: Served, path: str) -> None:
     """What does not exist is answered with status 404 and JSON."""
-    answer = site.get(path)
+    answer = usual_site.get(path)
     assert answer.status_code == 404
     assert answer.json()["error"]
 

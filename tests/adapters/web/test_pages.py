@@ -65,14 +65,14 @@ class Links(HTMLParser):
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_pages_are_there(site: Served, path: str) -> None:
+def test_pages_are_there(usual_site: Served, path: str) -> None:
     """Each page answers with HTML."""
-    answer = site.get(path)
+    answer = usual_site.get(path)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert answer.text.startswith("<!doctype html>")
 
 
-def test_every_link_leads_somewhere(site: Served) -> None:
+def test_every_link_leads_somewhere(usual_site: Served) -> None:
     """Whatever a page links to exists, and nothing is from elsewhere."""
     seen, ahead = set(), {"/"}
     while ahead:
@@ -82,7 +82,7 @@ def test_every_link_leads_somewhere(site: Served) -> None:
             continue  # and so on to the first day
         if "sort=" in path and path.count("=") > 1:
             continue  # each order goes with each filter: one parameter beside it would be hundreds of pages
-        answer = site.get(path)
+        answer = usual_site.get(path)
         assert answer.status_code == 200, path
         if answer.headers["content-type"].startswith("text/html"):
             ahead |= Links(answer).links - seen
@@ -354,9 +354,9 @@ def test_a_report_leads_on(site: Served) -> None:
         ("/", "Overview"),
     ],
 )
-def test_a_page_knows_its_place(site: Served, path: str, named: str) -> None:
+def test_a_page_knows_its_place(usual_site: Served, path: str, named: str) -> None:
     """The part of the site that a page belongs to is marked in the navigation, and no other."""
-    assert re.findall(r'aria-current="(?:page|true)">(\w+)<', site.get(path).text)[0] == named
+    assert re.findall(r'aria-current="(?:page|true)">(\w+)<', usual_site.get(path).text)[0] == named
 
 
 @pytest.mark.parametrize("path", ["/", "/queues", "/workers"])
@@ -374,9 +374,9 @@ def test_what_is_left_open_looks_again(site: Served, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/tasks/shop.charge", "/failures", "/failures/id-2"])
-def test_ages(site: Served, path: str) -> None:
+def test_ages(usual_site: Served, path: str) -> None:
     """Beside the time of a last failure stands how long it is ago."""
-    assert re.search(r"<time[^>]*>2026-11-23 14:04:39<span> UTC</span></time>[^/]*30 s ago", site.get(path).text)
+    assert re.search(r"<time[^>]*>2026-11-23 14:04:39<span> UTC</span></time>[^/]*30 s ago", usual_site.get(path).text)
 
 
 def test_age_of_a_heartbeat(site: Served) -> None:
@@ -476,9 +476,9 @@ def test_what_is_off_is_told(site: Served, fleet: Fleet) -> None:
         ("/failures?cursor=YQ", 400),
     ],
 )
-def test_errors_are_pages(site: Served, path: str, status: int) -> None:
+def test_errors_are_pages(usual_site: Served, path: str, status: int) -> None:
     """What goes wrong on a page is told by a page."""
-    answer = site.get(path)
+    answer = usual_site.get(path)
     assert answer.status_code == status
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
 

@@ -22,20 +22,20 @@ def ids(answer: httpx.Response) -> list[str]:
     return [item["uuid"] for item in answer.json()["items"]]
 
 
-def test_a_day_is_its_midnight_in_utc(site: Served) -> None:
+def test_a_day_is_its_midnight_in_utc(usual_site: Served) -> None:
     """A day without a time bounds at its midnight in UTC."""
-    assert ids(failures(site, f"since={DAY}")) == ["id-2", "id-1"]
-    assert ids(failures(site, f"until={DAY}")) == []
-    assert ids(failures(site, f"since={DAY}&until=2026-11-24")) == ["id-2", "id-1"]
-    assert ids(failures(site, "since=2026-11-24")) == []
+    assert ids(failures(usual_site, f"since={DAY}")) == ["id-2", "id-1"]
+    assert ids(failures(usual_site, f"until={DAY}")) == []
+    assert ids(failures(usual_site, f"since={DAY}&until=2026-11-24")) == ["id-2", "id-1"]
+    assert ids(failures(usual_site, "since=2026-11-24")) == []
 
 
 @pytest.mark.parametrize(
     "zone", ["2026-11-23T15:04:30+01:00", "2026-11-23 15:04:30+01:00", "2026-11-23T15:04:30.000+0100"]
 )
-def test_a_plus_that_became_a_space(site: Served, zone: str) -> None:
+def test_a_plus_that_became_a_space(usual_site: Served, zone: str) -> None:
     """The + of a zone may be escaped or not."""
-    assert ids(failures(site, f"since={zone}")) == ids(failures(site, f"since={quote(zone)}")) == ["id-2"]
+    assert ids(failures(usual_site, f"since={zone}")) == ids(failures(usual_site, f"since={quote(zone)}")) == ["id-2"]
 
 
 @pytest.mark.parametrize(
@@ -51,37 +51,37 @@ def test_a_plus_that_became_a_space(site: Served, zone: str) -> None:
         "2026-11-23+0200",
     ],
 )
-def test_what_is_suggested_is_taken(site: Served, value: str) -> None:
+def test_what_is_suggested_is_taken(usual_site: Served, value: str) -> None:
     """Whatever is written for a time without a zone, each suggestion works as it stands, escaped and not."""
-    answer = failures(site, f"since={value}")
+    answer = failures(usual_site, f"since={value}")
     assert answer.status_code == 400
     suggested = re.findall(r"\d{4}-\d\d-\d\dT[\d:]+(?:Z|[+-][\d:]+)", answer.json()["error"])
     assert suggested
     for one in suggested:
         assert one.startswith(f"{DAY}T")
-        assert failures(site, f"since={one}").status_code == 200
-        assert failures(site, f"since={quote(one)}").status_code == 200
+        assert failures(usual_site, f"since={one}").status_code == 200
+        assert failures(usual_site, f"since={quote(one)}").status_code == 200
 
 
-def test_a_day_with_a_zone_is_understood(site: Served) -> None:
+def test_a_day_with_a_zone_is_understood(usual_site: Served) -> None:
     """The suggestion for a day with a zone is that day's midnight in that zone, also when the + was not escaped."""
     for value in (f"{DAY}%2B02:00", f"{DAY}+02:00"):
-        assert "2026-11-23T00:00:00+02:00" in failures(site, f"since={value}").json()["error"]
-    assert "2026-11-23T02:00:00Z" in failures(site, f"since={DAY}+02:00").json()["error"]
-    assert "%2B" in failures(site, f"since={DAY}+02:00").json()["error"]
+        assert "2026-11-23T00:00:00+02:00" in failures(usual_site, f"since={value}").json()["error"]
+    assert "2026-11-23T02:00:00Z" in failures(usual_site, f"since={DAY}+02:00").json()["error"]
+    assert "%2B" in failures(usual_site, f"since={DAY}+02:00").json()["error"]
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/tasks/shop.charge", "/failures", "/failures/id-1", "/incidents", "/workers", "/reports/today"]
 )
-def test_pages_ignore_what_they_do_not_know(site: Served, path: str) -> None:
+def test_pages_ignore_what_they_do_not_know(usual_site: Served, path: str) -> None:
     """What mail and chat programs add to a link does no harm: pages ignore it, the API names it."""
-    assert site.get(f"{path}?utm_source=chat&utm_source=mail&x={'x' * 3000}").status_code == 200
-    assert failures(site, "utm_source=chat").status_code == 400
+    assert usual_site.get(f"{path}?utm_source=chat&utm_source=mail&x={'x' * 3000}").status_code == 200
+    assert failures(usual_site, "utm_source=chat").status_code == 400
 
 
-def test_pages_still_refuse_wrong_values(site: Served) -> None:
+def test_pages_still_refuse_wrong_values(usual_site: Served) -> None:
     """A parameter that a page knows is checked."""
-    answer = site.get("/failures?since=soon&utm_source=chat")
+    answer = usual_site.get("/failures?since=soon&utm_source=chat")
     assert answer.status_code == 400
     assert "since: must be a time" in answer.text

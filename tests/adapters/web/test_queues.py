@@ -240,17 +240,17 @@ def test_tasks_of_a_queue_go_by_pages(site: Served, commit: Commit) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "none", "x" * 3000, "a/b", "line\nbreak"])
-def test_an_unknown_queue(site: Served, name: str) -> None:
+def test_an_unknown_queue(usual_site: Served, name: str) -> None:
     """It is told by a page with the search, and in JSON by the API."""
     address = f"queues/{quote(name, safe='')}"
     if name:
-        answer = site.get(f"/{address}")
+        answer = usual_site.get(f"/{address}")
         assert answer.status_code == 404
         assert "Unknown queue" in answer.text
         assert 'role="search"' in answer.text
-        assert site.get(f"/api/v1/{address}").json()["error"].startswith("unknown queue")
+        assert usual_site.get(f"/api/v1/{address}").json()["error"].startswith("unknown queue")
     else:
-        assert site.get(f"/{address}", follow_redirects=True).url.path == "/queues"
+        assert usual_site.get(f"/{address}", follow_redirects=True).url.path == "/queues"
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "line\nbreak", "x" * 3000, "Straße ?#%&"])

@@ -36,9 +36,9 @@ LISTS: list[tuple[str, list[str]]] = [
 
 
 @pytest.mark.parametrize(("query", "uuids"), LISTS)
-def test_the_list(site: Served, query: str, uuids: list[str]) -> None:
+def test_the_list(usual_site: Served, query: str, uuids: list[str]) -> None:
     """What is under way, by each filter of the API."""
-    answer = site.get(f"/api/v1/runs{query}").json()
+    answer = usual_site.get(f"/api/v1/runs{query}").json()
     found = [one["uuid"] for one in answer["items"]]
     assert sorted(found) == sorted(uuids)
     if "state" in query:
