@@ -5,17 +5,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from celery_monitor.adapters.broker import BrokerSource
+from celery_monitor.adapters.broker.diagnostics import BrokerDiagnostics
+from celery_monitor.cli.doctor import fleet
+from celery_monitor.cli.doctor.finding import State
 from celery_monitor.settings.broker import BrokerSettings
 from tests.conftest import Start
 from tests.fleet.outcomes import client
-from tests.servers import CeleryWorker, RabbitMQ, wait_until
+from tests.servers import CeleryWorker, RabbitMQ, Redis, wait_until
 from tests.servers.ports import free_port
 from tests.servers.unencrypted import NO_TLS
 
@@ -167,3 +170,26 @@ def test_wrong_credentials(rabbitmq_url: str, environ: dict[str, str]) -> None:
     assert "hunter22" not in str(lines)
     for subject in ("workers", "events", "clocks"):
         assert lines[subject] == ("skip", "not checked: the broker is not reachable")
+
+
+@pytest.mark.parametrize(
+    ("policy", "maxmemory", "told"),
+    [
+        ("allkeys-lru", "100mb", True),
+        ("allkeys-random", "100mb", True),
+        ("allkeys-lru", "0", False),
+        ("volatile-lru", "100mb", False),
+        ("noeviction", "100mb", False),
+    ],
+)
+def test_a_redis_that_may_delete_queued_tasks(
+    start: Start, tmp_path: Path, policy: str, maxmemory: str, *, told: bool
+) -> None:
+    """Only one that has a limit, and takes any key; a user that may not ask is told nothing."""
+    server = start(Redis(tmp_path / "redis", options=("--maxmemory", maxmemory, "--maxmemory-policy", policy)))
+    server.execute("ACL", "SETUSER", "u", "on", ">pw", "~*", "&*", "+@all", "-info")
+    for url, expected in ((server.url(), told), (server.url().replace("redis://", "redis://u:pw@"), False)):
+        with closing(BrokerDiagnostics(BrokerSettings.model_validate({"url": url}))) as diagnostics:
+            diagnostics.connect()
+            assert diagnostics.evicts() == (policy if expected else None)
+            assert [finding.state for finding in fleet.eviction(diagnostics)] == ([State.WARN] if expected else [])

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Final
 
 from amqp.exceptions import NotFound
+from redis.exceptions import ResponseError
 
 from celery_monitor.adapters.broker.control import RemoteControl
 from celery_monitor.adapters.broker.declare import Declaration, Target
@@ -94,6 +95,22 @@ class BrokerDiagnostics:
                 if not cursor:
                     break
         return sorted(queue_keys)
+
+    def evicts(self) -> str | None:
+        """On Redis: the policy by which it deletes keys of any kind when it reaches maxmemory.
+
+        None if it does not, or if the user may not know.
+        """
+        if not self.is_redis:
+            return None
+        session = self._ready()
+        with Boundary(partial(lost, doing="cannot inspect the memory policy", permissions=session.permissions)):
+            try:
+                memory = session.channel.client.info("memory")
+            except ResponseError:
+                return None  # no permission, or a provider without this command
+        policy = str(memory.get("maxmemory_policy", ""))
+        return policy if policy.startswith("allkeys-") and memory.get("maxmemory") else None
 
     def ask(self, timeout: float) -> Replies:
         """Answers of all workers to ``ping`` and ``conf`` (settings that differ from Celery's defaults).

@@ -95,7 +95,23 @@ def _of_broker(diagnostics: BrokerDiagnostics, settings: BrokerSettings, seconds
         yield _queue(diagnostics, settings)
     else:
         yield note("queue", "not used with this transport: the monitor misses events that are sent while it is down")
+        yield from eviction(diagnostics)
     yield from _conversation(diagnostics, settings, seconds)
+
+
+def eviction(diagnostics: BrokerDiagnostics) -> Iterator[Finding]:
+    """A warning if Redis may delete queued tasks."""
+    try:
+        policy = diagnostics.evicts()
+    except SourceLostError as exc:
+        yield warn("memory", str(exc))
+        return
+    if policy is not None:
+        yield warn(
+            "memory",
+            f"when Redis reaches maxmemory, it deletes keys of any kind (maxmemory-policy {policy}), also queues with "
+            "the tasks that wait in them: set maxmemory-policy noeviction",
+        )
 
 
 def _exchange(diagnostics: BrokerDiagnostics, name: str) -> Finding:
