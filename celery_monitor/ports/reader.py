@@ -111,10 +111,10 @@ class Reader(Protocol):
         """Newest first."""
 
     def failure(self, uuid: str) -> list[Failure]:
-        """All kept failures of a task ID, newest first."""
+        """All stored failures of a task ID, newest first."""
 
     def exceptions(self) -> list[str]:
-        """Short names of the exception classes of all kept failures, sorted."""
+        """Short names of the exception classes of all stored failures, sorted."""
 
     def incidents(
         self,
@@ -211,7 +211,7 @@ class Reader(Protocol):
         """
 
     def samples(self, groups: Sequence[str], since: float, until: float) -> dict[str, Failure]:
-        """The newest kept failure of each error group in [since, until), or of any time if none of that is kept."""
+        """The newest stored failure of each error group in [since, until); if there is none, the newest of all time."""
 
     def ended(self, uuid: str) -> list[TaskRun]:
         """Ended runs of a task ID, newest first."""
@@ -245,7 +245,7 @@ class TaskView(Protocol):
     """Unfinished tasks, and tasks by ID. Safe from several threads; raises as a Reader."""
 
     live: bool
-    """True if it shows the present state; False if it shows the leader's last commit."""
+    """True if it shows the current state; False if it shows the leader's last commit."""
 
     def page(self, criteria: RunFilter) -> RunPage:
         """Unfinished runs that match a filter."""

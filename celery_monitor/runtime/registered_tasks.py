@@ -34,12 +34,11 @@ class RegisteredTasks:
         unknown = [hostname for hostname in hostnames if hostname not in self._known]
         if not unknown:
             return []
-        hosts = sorted(unknown, key=lambda hostname: self._inspected_at.get(hostname, -math.inf))[
-            :MAX_INSPECTED_PER_ROUND
-        ]
+        unknown.sort(key=lambda hostname: self._inspected_at.get(hostname, -math.inf))
+        due = unknown[:MAX_INSPECTED_PER_ROUND]
         inspected_at = {hostname: at for hostname, at in self._inspected_at.items() if hostname in hostnames}
-        self._inspected_at = inspected_at | dict.fromkeys(hosts, now)
-        return hosts
+        self._inspected_at = inspected_at | dict.fromkeys(due, now)
+        return due
 
     def learned(self, hostnames: Iterable[str]) -> None:
         """These workers have answered."""

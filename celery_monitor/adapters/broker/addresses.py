@@ -42,5 +42,5 @@ class Rotation:
         self._known.index = self._current
 
     def proven(self) -> None:
-        """The last address is of use (messages arrived or were sent): it is tried first if the connection is lost."""
+        """The last address works (messages arrived or were sent): it is tried first if the connection is lost."""
         self._tried.clear()

@@ -35,7 +35,7 @@ _GARBLED: Final = (
 )
 """Exceptions of the libraries for an answer in another protocol, or for a closed connection."""
 _LIMIT: Final = re.compile(r"limit .*reached|reached .*limit")
-"""RabbitMQ's words of a limit of connections, channels or queues."""
+"""Matches RabbitMQ's errors about a limit of connections, channels or queues."""
 _TEXT_LIMIT: Final = 300
 _LOG_IN: Final = (0, 0)  # the method that RabbitMQ reports when it rejects the user
 _CREDENTIALS: Final = (
@@ -123,7 +123,7 @@ def lost(
 
 
 def _hint(exc: BaseException) -> str | None:
-    """What to do about a refusal of the broker that may pass."""
+    """Advice for an error of the broker that may disappear by itself; None for others."""
     if isinstance(exc, amqp.exceptions.AMQPError) and _LIMIT.search(str(exc.reply_text)):
         return (
             "the monitor needs three connections and two queues: raise the limit (rabbitmqctl "
