@@ -39,14 +39,14 @@ class Bench:
         self.path = directory / "store.db"
         self._store = open_store(f"sqlite:///{self.path}", retention=90 * 86_400.0, fingerprint_window=4000)
         self._monitor = Monitor(Limits(), self._store.start(), NOW)
-        self._kept = CommittedTotals(self._monitor.snapshot())
+        self._totals = CommittedTotals(self._monitor.snapshot())
         self._exposition = Exposition(
             MetricsSettings(), SystemClock(), snapshot=self.snapshot, queues=tuple, runtime=RuntimeStats
         )
 
     def snapshot(self) -> Snapshot:
         """The committed state."""
-        return self._monitor.snapshot(self._kept)
+        return self._monitor.snapshot(self._totals)
 
     def feed(self, events: Iterable[dict[str, Any]]) -> None:
         """Receive events and commit them like a flush."""
@@ -56,7 +56,7 @@ class Bench:
         changes = self._monitor.take(self.now, force=True)
         if changes is not None:
             self._store.commit(changes)
-            self._kept.commit(changes)
+            self._totals.commit(changes)
 
     def scrape(self, *, gzip: bool) -> int:
         """Size of one scrape in bytes."""

@@ -96,7 +96,7 @@ class Filled:
     def __init__(self) -> None:
         self.monitor = Monitor(LIMITS, Restored(), NOW)
         self.monitor.connected(acknowledges=True)
-        self.kept = CommittedTotals(self.monitor.snapshot())
+        self.totals = CommittedTotals(self.monitor.snapshot())
         self._ticks = 0
         self._watch = MemoryWatch(SETTINGS.tracking.max_memory, resident)
 
@@ -117,7 +117,7 @@ class Filled:
         """Size of the text in bytes."""
         clock, settings = ManualClock(), SETTINGS.metrics
         exposition = Exposition(
-            settings, clock, snapshot=lambda: self.monitor.snapshot(self.kept), queues=tuple, runtime=RuntimeStats
+            settings, clock, snapshot=lambda: self.monitor.snapshot(self.totals), queues=tuple, runtime=RuntimeStats
         )
         return exposition.render(Format(openmetrics=True, gzip=False)).length
 
@@ -131,7 +131,7 @@ class Filled:
             self.monitor.shed_load()
         changes = self.monitor.take(NOW + self._ticks)
         if changes is not None:
-            self.kept.commit(changes)
+            self.totals.commit(changes)
 
 
 def megabytes(name: str) -> float:

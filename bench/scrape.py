@@ -126,7 +126,7 @@ class Daemon:
         self._before = 0.0
         clock, self._lock = SystemClock(), threading.Lock()
         self._monitor = Monitor(Limits(), Restored(), time.time())
-        self._kept = CommittedTotals(self._monitor.snapshot())
+        self._totals = CommittedTotals(self._monitor.snapshot())
         priority = ScrapePriority(clock)
         self.metrics = Exposition(
             MetricsSettings(),
@@ -185,11 +185,11 @@ class Daemon:
     def snapshot(self) -> Snapshot:
         """The snapshot, as in the composition root."""
         with self._lock:
-            return self._monitor.snapshot(self._kept)
+            return self._monitor.snapshot(self._totals)
 
     def _committed(self, changes: Changes) -> None:
         with self._lock:
-            self._kept.commit(changes)
+            self._totals.commit(changes)
         total = self._committer.stats.sum
         self.commits.append(total - self._before)
         self._before = total

@@ -34,7 +34,7 @@ from bench import pages, paging
 from bench.peers.measure import FLAT_OUT, Size, Stream, life
 from bench.peers.readers import READERS, install
 from bench.peers.report import console, line, write
-from bench.peers.results import KEPT, Results
+from bench.peers.results import RESULTS_FILE, Results
 from tests.servers import RabbitMQ, Redis
 
 PAGES_RATE: Final = 1_000
@@ -172,7 +172,10 @@ def main() -> None:
         try:
             Campaign(arguments, results).measure()
         except BaseException:
-            print(f"Interrupted. Report what is there: bench/side_by_side.py --from {KEPT} --write", file=sys.stderr)
+            print(
+                f"Interrupted. Report what is there: bench/side_by_side.py --from {RESULTS_FILE} --write",
+                file=sys.stderr,
+            )
             raise
     print(console(results))
     if arguments.write:

@@ -167,7 +167,7 @@ class MemoryStore:
         self.running = False
         self._holder, self._term = "", 0
         self.room = StoreSpace()
-        self._kept = fingerprint_window
+        self._fingerprint_window = fingerprint_window
         self._lock = threading.Lock()
 
     lease_ttl = 4.0
@@ -256,7 +256,7 @@ class MemoryStore:
         for changes in self.commits:
             if changes.fingerprints:
                 found[changes.epoch] = found.get(changes.epoch, b"") + changes.fingerprints
-        return [(epoch, blob[-8 * self._kept :]) for epoch, blob in found.items()]
+        return [(epoch, blob[-8 * self._fingerprint_window :]) for epoch, blob in found.items()]
 
 
 class InlineCommitter(Committer):

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-KEPT: Final = Path("build/side_by_side.json")
+RESULTS_FILE: Final = Path("build/side_by_side.json")
 
 
 @dataclass
@@ -25,5 +25,5 @@ class Results:
 
     def keep(self) -> None:
         """Write the results to the file."""
-        KEPT.parent.mkdir(exist_ok=True)
-        KEPT.write_text(json.dumps(asdict(self), indent=1))
+        RESULTS_FILE.parent.mkdir(exist_ok=True)
+        RESULTS_FILE.write_text(json.dumps(asdict(self), indent=1))

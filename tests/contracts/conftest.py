@@ -10,14 +10,16 @@ from celery_monitor.ports import Store
 from tests.fakes import MemoryStore
 
 RETENTION = 30 * 86_400.0
-KEPT = 4
+FINGERPRINT_WINDOW = 4
 MAX_ENDED = 5
 
 
 @pytest.fixture
 def sql(store_url: str, tmp_path: Path) -> Iterator[SqlStore]:
     """The real store, on SQLite and on PostgreSQL, started, with its outbox and reader."""
-    store = open_store(store_url, directory=tmp_path, retention=RETENTION, fingerprint_window=KEPT, max_ended=MAX_ENDED)
+    store = open_store(
+        store_url, directory=tmp_path, retention=RETENTION, fingerprint_window=FINGERPRINT_WINDOW, max_ended=MAX_ENDED
+    )
     store.start()
     yield store
     store.stop()
@@ -29,11 +31,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param != "memory":
         on_server = request.param == "postgresql"
         url = request.getfixturevalue("postgresql_url") if on_server else f"sqlite:///{tmp_path}/store.db"
-        real = open_store(url, directory=tmp_path, retention=RETENTION, fingerprint_window=KEPT)
+        real = open_store(url, directory=tmp_path, retention=RETENTION, fingerprint_window=FINGERPRINT_WINDOW)
         real.start()
         yield real
         real.stop()
         return
-    memory = MemoryStore(fingerprint_window=KEPT)
+    memory = MemoryStore(fingerprint_window=FINGERPRINT_WINDOW)
     memory.start()
     yield memory

@@ -13,7 +13,7 @@ from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.core.model import Action, Changes, OutboxRequest, Restored, Silence, TaskRef
 from celery_monitor.errors import LeaseLostError, StoreUnavailableError, StoreUnusableError
 from tests.conftest import Start
-from tests.contracts.conftest import KEPT, RETENTION
+from tests.contracts.conftest import FINGERPRINT_WINDOW, RETENTION
 from tests.contracts.values import NOW, bucket, changes, failure, series
 from tests.servers import PgBouncer, PostgreSQL
 from tests.servers.waiting import wait_until
@@ -31,8 +31,8 @@ def pair(postgresql_url: str, tmp_path: Path) -> Iterator[Pair]:
     stores: list[SqlStore] = []
 
     def make(ttl: float, url: str = postgresql_url, **options: Any) -> tuple[SqlStore, SqlStore]:
-        kept = {"retention": RETENTION, "fingerprint_window": KEPT, "lease_ttl": ttl, **options}
-        stores.extend(open_store(url, directory=tmp_path / name, **kept) for name in "ab")
+        settings = {"retention": RETENTION, "fingerprint_window": FINGERPRINT_WINDOW, "lease_ttl": ttl, **options}
+        stores.extend(open_store(url, directory=tmp_path / name, **settings) for name in "ab")
         return stores[0], stores[1]
 
     yield make
@@ -110,8 +110,8 @@ def opened_third(postgresql_url: str, tmp_path: Path) -> Iterator[Callable[[], S
     stores: list[SqlStore] = []
 
     def make() -> SqlStore:
-        kept = {"retention": RETENTION, "fingerprint_window": KEPT, "lease_ttl": 60.0}
-        stores.append(open_store(postgresql_url, directory=tmp_path / "c", **kept))  # type: ignore[arg-type]
+        settings = {"retention": RETENTION, "fingerprint_window": FINGERPRINT_WINDOW, "lease_ttl": 60.0}
+        stores.append(open_store(postgresql_url, directory=tmp_path / "c", **settings))  # type: ignore[arg-type]
         return stores[0]
 
     yield make
@@ -252,7 +252,8 @@ def test_a_resigned_leader(two: tuple[SqlStore, SqlStore]) -> None:
 def test_replicas_that_share_a_directory(postgresql_url: str, tmp_path: Path) -> None:
     """The second one warns once, with the holder; both continue. A restart after the first ended does not warn."""
     first, second, third = (
-        open_store(postgresql_url, directory=tmp_path, retention=RETENTION, fingerprint_window=KEPT) for _ in range(3)
+        open_store(postgresql_url, directory=tmp_path, retention=RETENTION, fingerprint_window=FINGERPRINT_WINDOW)
+        for _ in range(3)
     )
 
     def warned(store: SqlStore) -> list[dict[str, Any]]:

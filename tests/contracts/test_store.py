@@ -7,7 +7,7 @@ from celery_monitor.adapters.store import SqlStore
 from celery_monitor.core.model import Event, IncidentState, Reason, Restored, TaskDetails, TaskRef, UnnamedEvent
 from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import Store
-from tests.contracts.conftest import KEPT, RETENTION
+from tests.contracts.conftest import FINGERPRINT_WINDOW, RETENTION
 from tests.contracts.values import NOW, changes, failure, incident, series, worker
 
 
@@ -190,8 +190,8 @@ def test_fingerprints_bounded(store: Store) -> None:
         store.commit(changes(sequence, epoch=1 + sequence // 31, fingerprints=blob))
     (first, old), (second, new) = restarted(store).fingerprints
     assert (first, second) == (1, 2)
-    assert old == b"".join(blobs[30 - KEPT : 30])
-    assert new == b"".join(blobs[40 - KEPT :])
+    assert old == b"".join(blobs[30 - FINGERPRINT_WINDOW : 30])
+    assert new == b"".join(blobs[40 - FINGERPRINT_WINDOW :])
 
 
 def test_closed(store: Store) -> None:

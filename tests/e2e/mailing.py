@@ -116,13 +116,13 @@ class MailingDaemon(Daemon):
         wait_until(lambda: len(mails) >= number, timeout, what=f"mail {number}")
         wait_until(lambda: self.api("/api/v1/outbox")["items"] == [], timeout, what="its record")
 
-    def until_looked(self) -> None:
+    def until_polled(self) -> None:
         """Wait until the schedule was asked and the outbox is known: what was due is in it, or was delivered before."""
 
-        def looked() -> bool:
+        def polled() -> bool:
             return self.is_ready() and self.metric("monitor_report_last_success_timestamp_seconds") > 0
 
-        wait_until(looked, 90, what="a look at the outbox")
+        wait_until(polled, 90, what="a poll of the outbox")
 
 
 def replay(version: str, broker_url: str, start: float, end: float) -> None:

@@ -148,7 +148,7 @@ def test_kills_around_the_time_of_sending(
     daemon.until_mailed()
     daemon.kill()
     daemon.start()
-    daemon.until_looked()
+    daemon.until_polled()
     assert identities(mail) == {str(DATE): 1}
     assert mail.mails[0][0] == list(PEOPLE)
 
@@ -186,7 +186,7 @@ def wait_half_an_hour(daemon: MailingDaemon) -> None:
     """Start the daemon, kill it when it has found that nobody knows what became of the mail, and wait."""
     daemon.launch()
     daemon.until_ready()
-    wait_until(lambda: "unknown whether" in (waiting(daemon)["error"] or ""), 60, what="a look at the outbox")
+    wait_until(lambda: "unknown whether" in (waiting(daemon)["error"] or ""), 60, what="a poll of the outbox")
     daemon.kill()
     assert daemon.clock is not None
     daemon.clock = WallClock(daemon.clock.now() + UNKNOWN_RETRY_DELAY)
@@ -216,7 +216,7 @@ def test_an_hour_without_the_server_and_then_its_refusals(
         wait_until(lambda: server.mails, what="the mail for the first one")
         server.refusals.pop(carl)
         daemon.until_mailed(2)
-        daemon.until_looked()
+        daemon.until_polled()
     assert [recipients for recipients, _ in server.mails] == [[ann], [carl]]
     assert identities(server) == {str(DATE): 2}
     assert f"The server refused {bob} (550 no such user)" in part(server.message(0), "plain")

@@ -120,11 +120,11 @@ def lags(daemon: Daemon, ended: Callable[[], bool]) -> list[float]:
     """The lag of the stream, every tenth of a second until the end."""
     found: list[float] = []
 
-    def look() -> bool:
+    def sample() -> bool:
         found.append(daemon.metric("monitor_event_lag_seconds"))
         return ended()
 
-    wait_until(look, 600, every=0.02)
+    wait_until(sample, 600, every=0.02)
     return found
 
 

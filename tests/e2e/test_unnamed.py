@@ -67,14 +67,14 @@ def questions(broker_url: str) -> Iterator[Callable[[], list[str]]]:
     with Connection(broker_url) as connection, connection.channel() as channel:
         queue = Queue("witness", Exchange("celery.pidbox", "fanout", durable=False), exclusive=True, auto_delete=True)
 
-        def look() -> list[str]:
+        def drain() -> list[str]:
             with suppress(TimeoutError):
                 connection.drain_events(timeout=0.05)
             return asked
 
         with Consumer(channel, [queue], callbacks=[lambda body, _: asked.append(body["method"])], no_ack=True):
-            look()  # on Redis it subscribes here
-            yield look
+            drain()  # on Redis it subscribes here
+            yield drain
 
 
 def running_tasks(directory: Path, broker_url: str, number: int) -> set[str]:

@@ -76,7 +76,7 @@ class Replica:
         self.heard_at = self.store.now
         self.ring.add(self.stream.read(self.name, 1 << 20), self.store.now)
 
-    def look(self) -> None:
+    def check_lease(self) -> None:
         """Trim the ring buffer to the leader's commits, and check whether to request the lease."""
         self.asking = False
         if self.store.away:

@@ -12,7 +12,7 @@ from tests.runtime.replicas import Replica
 from tests.runtime.simulated import Broadcast, CutOff, Mutant, Queue, SimStore, Stream, fails
 
 STEPS: dict[bool, tuple[str, ...]] = {
-    False: ("listen", "look", "lead"),
+    False: ("listen", "check_lease", "lead"),
     True: ("consume", "take", "commit", "renew", "notify"),
 }
 
@@ -147,7 +147,7 @@ class Replicas(RuleBasedStateMachine):
         self.work(1 - which)
         self.terminate(1 - which)
         for _ in range(3):
-            for step in ("look", "lead"):
+            for step in ("check_lease", "lead"):
                 if standby.term is None:
                     getattr(standby, step)()
             self.store.now += 1.5

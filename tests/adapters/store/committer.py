@@ -12,7 +12,7 @@ from celery_monitor.core.model import Action, Changes, OutboxRequest, TaskRef
 from tests.contracts.values import NOW, bucket, changes, error, failure, group, incident, series
 
 TASKS: Final = 20
-KEPT: Final = 100
+FINGERPRINT_WINDOW: Final = 100
 
 
 def flush(sequence: int) -> Changes:
@@ -42,13 +42,13 @@ def disagreements(store: SqlStore) -> list[str]:
     done = restored.sequence
     reader = store.reader
     totals = {s.key.name: (s.counts[0], s.counts[4]) for s in restored.series}
-    kept = {r.name: (r.counts[0], r.counts[4]) for r in reader.tasks(limit=99).rows}
+    stored = {r.name: (r.counts[0], r.counts[4]) for r in reader.tasks(limit=99).rows}
     summed = {r.name: (r.counts[0], r.counts[4]) for r in reader.tasks(since=0.0, limit=99).rows}
     groups = reader.groups(0, NOW * 2)
     item = store.outbox.due(NOW, 1)
     found = {
         "totals": sum(sent for sent, _ in totals.values()) == done,
-        "buckets": totals == summed == kept,
+        "buckets": totals == summed == stored,
         "groups": sum(row.count for row in groups) == len(groups) == done,
         "samples": all(row.sample is not None for row in groups),
         "tracked": [uuid for uuid, _ in restored.tracked] == ([f"t{done}"] if done else []),
@@ -56,7 +56,7 @@ def disagreements(store: SqlStore) -> list[str]:
         "outbox": [i.revision for i in item] == ([done] if done else []),
         "counters": restored.counters == ({"messages": float(done)} if done else {}),
         "fingerprints": b"".join(blob for _, blob in restored.fingerprints)
-        == b"".join(s.to_bytes(8, "big") for s in range(max(1, done - KEPT + 1), done + 1)),
+        == b"".join(s.to_bytes(8, "big") for s in range(max(1, done - FINGERPRINT_WINDOW + 1), done + 1)),
     }
     store.stop()
     return [name for name, well in found.items() if not well]
@@ -64,7 +64,7 @@ def disagreements(store: SqlStore) -> list[str]:
 
 def main() -> None:
     """Go on from where the store is, for ever; say which flush is committed."""
-    store = open_store(sys.argv[1], retention=1e9, fingerprint_window=KEPT)
+    store = open_store(sys.argv[1], retention=1e9, fingerprint_window=FINGERPRINT_WINDOW)
     sequence = store.start().sequence
     while True:
         sequence += 1

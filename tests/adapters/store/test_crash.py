@@ -10,7 +10,7 @@ import pytest
 
 from celery_monitor.adapters.store import SqlStore, open_store
 from celery_monitor.errors import StoreUnavailableError
-from tests.adapters.store.committer import KEPT, disagreements, flush
+from tests.adapters.store.committer import FINGERPRINT_WINDOW, disagreements, flush
 from tests.adapters.store.conftest import Open
 
 ROOT = Path(__file__).parents[3]
@@ -20,7 +20,7 @@ def test_killed(path: Path) -> None:
     """Killed with -9 at any moment, what was committed is there, whole, and nothing else is."""
     rng = random.Random(7)
     url = f"sqlite:///{path}"
-    store = open_store(url, retention=1e9, fingerprint_window=KEPT)
+    store = open_store(url, retention=1e9, fingerprint_window=FINGERPRINT_WINDOW)
     for _ in range(8):
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.adapters.store.committer", url], stdout=subprocess.PIPE, cwd=ROOT
@@ -65,7 +65,7 @@ def test_disk_full(small_disk: Path, opened: Open) -> None:
 
     With room again it goes on, exactly but for what is given up on a full disk.
     """
-    store = opened(f"sqlite:///{small_disk}/store.db", fingerprint_window=KEPT)
+    store = opened(f"sqlite:///{small_disk}/store.db", fingerprint_window=FINGERPRINT_WINDOW)
     store.start()
     for sequence in range(1, 40):
         store.commit(flush(sequence))
@@ -122,8 +122,8 @@ def test_file_size_limit(tmp_path: Path) -> None:
         "import resource, sys\n"
         "from celery_monitor.adapters.store import open_store\n"
         "from celery_monitor.errors import StoreUnavailableError\n"
-        "from tests.adapters.store.committer import KEPT, disagreements, flush\n"
-        "store = open_store(sys.argv[1], retention=1e9, fingerprint_window=KEPT)\n"
+        "from tests.adapters.store.committer import FINGERPRINT_WINDOW, disagreements, flush\n"
+        "store = open_store(sys.argv[1], retention=1e9, fingerprint_window=FINGERPRINT_WINDOW)\n"
         "store.start()\n"
         "hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, hard))\n"

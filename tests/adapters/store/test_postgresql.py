@@ -26,7 +26,7 @@ from celery_monitor.core.paging import cursor
 from celery_monitor.errors import MonitorError, QueryTimeoutError, StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import FailureFilter
 from celery_monitor.settings.secret import SecretSource
-from tests.adapters.store.committer import KEPT, disagreements, flush
+from tests.adapters.store.committer import FINGERPRINT_WINDOW, disagreements, flush
 from tests.adapters.store.test_hostile import TEXTS, everywhere
 from tests.adapters.store.test_queries import answer_within
 from tests.conftest import Start
@@ -45,7 +45,9 @@ def opened(tmp_path: Path) -> Iterator[Opened]:
 
     def make(url: str, password: Path | None = None) -> SqlStore:
         secret = SecretSource(None, password)
-        made = open_store(url, password=secret, directory=tmp_path, retention=1e9, fingerprint_window=KEPT)
+        made = open_store(
+            url, password=secret, directory=tmp_path, retention=1e9, fingerprint_window=FINGERPRINT_WINDOW
+        )
         stores.append(made)
         return made
 
@@ -466,7 +468,7 @@ def test_what_pages_wait_for_ends_soon(
 ) -> None:
     """A renewal waits for a frozen server as long as the lease runs, and a notifier not much longer."""
     monkeypatch.setattr(outbox, "RESPONSE_TIMEOUT", 0.3)
-    store = open_store(postgresql_url, directory=tmp_path, retention=1e9, fingerprint_window=KEPT)
+    store = open_store(postgresql_url, directory=tmp_path, retention=1e9, fingerprint_window=FINGERPRINT_WINDOW)
     store.start()
     monkeypatch.setattr(store._lease, "ttl", 0.3)
     assert store._database._dialect._timeouts.seconds > 10  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from celery_monitor.adapters.store.dialects.postgresql_schema import WRITERS_LOC
 from celery_monitor.errors import StoreUnusableError
 from celery_monitor.ports import OtherFleet
 from celery_monitor.settings import Settings
-from tests.adapters.store.committer import KEPT, disagreements, flush
+from tests.adapters.store.committer import FINGERPRINT_WINDOW, disagreements, flush
 from tests.conftest import Start
 from tests.servers import PgBouncer, PostgreSQL
 
@@ -33,7 +33,9 @@ def opened(tmp_path: Path) -> Iterator[Opened]:
         given = {"fleet": fleet, "store": {"url": url, "schema": schema}, "web": {"external_url": page}}
         settings = Settings.model_validate(given)
         where = settings.schema_of_store
-        stores.append(open_store(url, schema=where, directory=tmp_path, retention=1e9, fingerprint_window=KEPT))
+        stores.append(
+            open_store(url, schema=where, directory=tmp_path, retention=1e9, fingerprint_window=FINGERPRINT_WINDOW)
+        )
         return stores[-1]
 
     yield make

@@ -108,7 +108,7 @@ def test_kills_around_the_time_of_sending_make_one_mail(url: str, mail: MailServ
         if fatal == "DATA":
             with mailer(url, mail, offset) as process, opened_beside(url) as store:
                 looks += 1
-                wait_until(partial(is_uncertain, store, looks), 60, what="a look at the outbox")
+                wait_until(partial(is_uncertain, store, looks), 60, what="a poll of the outbox")
                 process.kill()
             offset += UNKNOWN_RETRY_DELAY
     with mailer(url, mail, offset) as process:
