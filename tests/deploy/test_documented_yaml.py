@@ -38,7 +38,7 @@ URLS = {"broker": "amqp://user:password@host:5672//", "store": "postgresql://use
 
 
 def examples() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Page and number of each block of YAML, and what it says."""
+    """Page, number and content of each block of YAML."""
     for page in PAGES:
         blocks = re.finditer(r"^( *)```ya?ml\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL)
         for number, block in enumerate(blocks, start=1):
@@ -54,7 +54,7 @@ OF_THE_CHART = [
 
 
 def with_secrets(value: Any, directory: Path, section: str = "") -> Any:
-    """The same with files that exist in place of those that it names."""
+    """The same configuration, with existing files instead of those that it names."""
     if isinstance(value, list):
         return [with_secrets(one, directory) for one in value]
     if not isinstance(value, dict):
@@ -78,7 +78,7 @@ def with_channels(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def accepted(config: dict[str, Any], directory: Path) -> Settings:
-    """It, as the monitor reads it. Raises ConfigError."""
+    """The configuration as the monitor reads it. Raises ConfigError."""
     file = directory / "monitor.yaml"
     text = yaml.safe_dump(with_secrets(with_channels(config), directory))
     mail = "email:" not in text and "type: email" in text
@@ -87,7 +87,7 @@ def accepted(config: dict[str, Any], directory: Path) -> Settings:
 
 
 def test_every_block_is_of_a_known_kind() -> None:
-    """A mistyped section would make an example one that nobody checks."""
+    """A mistyped section would exempt an example from all checks."""
     of_others = [name for name, example in EXAMPLES if set(example) & FOREIGN]
     assert len(CONFIGURATIONS) + len(OF_THE_CHART) + len(of_others) == len(EXAMPLES)
     assert len(CONFIGURATIONS) >= 12
@@ -95,13 +95,13 @@ def test_every_block_is_of_a_known_kind() -> None:
 
 @pytest.mark.parametrize(("name", "example"), CONFIGURATIONS, ids=[name for name, _ in CONFIGURATIONS])
 def test_configurations(name: str, example: dict[str, Any], tmp_path: Path) -> None:
-    """``config check`` finds nothing wrong."""
+    """``config check`` reports no problem."""
     assert accepted(example, tmp_path).fleet, name
 
 
 @pytest.mark.parametrize(("name", "example"), OF_THE_CHART, ids=[name for name, _ in OF_THE_CHART])
 def test_values_of_the_chart(name: str, example: dict[str, Any], template: Template, tmp_path: Path) -> None:
-    """Helm renders them, beside the one value that is always needed, and the monitor accepts the configuration."""
+    """Helm renders them, with the one required value added, and the monitor accepts the configuration."""
     values = tmp_path / "values.yaml"
     secrets = {"brokerUrl": {"existingSecret": "broker"}} | example.get("secrets", {})
     values.write_text(yaml.safe_dump(example | {"secrets": secrets}))

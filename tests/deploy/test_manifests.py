@@ -1,4 +1,4 @@
-"""The plain manifests: as valid and as safe as what the chart renders."""
+"""The plain manifests are as valid and secure as the rendered chart."""
 
 import subprocess
 from pathlib import Path
@@ -21,20 +21,20 @@ MANIFESTS = {
 
 @pytest.fixture(scope="module", params=list(MANIFESTS))
 def workload(request: pytest.FixtureRequest) -> str:
-    """The kind of what runs the pods."""
+    """The kind of the workload."""
     kind: str = request.param
     return kind
 
 
 @pytest.fixture
 def chart(workload: str, template: Template) -> list[dict[str, Any]]:
-    """What the chart makes."""
+    """The rendered chart."""
     return template(Path(__file__).parent / "values" / MANIFESTS[workload][1])
 
 
 @pytest.fixture(scope="module")
 def objects(workload: str) -> dict[str, dict[str, Any]]:
-    """The built objects by kind; there is one of each."""
+    """The built objects by kind, one of each."""
     command = [require("kubectl"), "kustomize", str(MANIFESTS[workload][0])]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -64,7 +64,7 @@ def without_selectors(affinity: Any) -> list[tuple[int, str]]:
 
 
 def test_pod_is_the_chart_s(objects: dict[str, dict[str, Any]], chart: list[dict[str, Any]], workload: str) -> None:
-    """The pod has the chart's security, probes, resources and arguments: neither way is the weaker one."""
+    """The pod has the chart's security, probes, resources and arguments."""
     theirs = of_kind(chart, workload)
     expected, pod = theirs["spec"]["template"]["spec"], objects[workload]["spec"]["template"]["spec"]
     other = {"containers", "volumes", "serviceAccountName", "affinity"}
@@ -86,7 +86,7 @@ def test_pod_is_the_chart_s(objects: dict[str, dict[str, Any]], chart: list[dict
 
 
 def test_the_rest_is_the_chart_s(objects: dict[str, dict[str, Any]], chart: list[dict[str, Any]]) -> None:
-    """What may be reached is what the chart's defaults allow; who is sent to the pods, and how many may be drained."""
+    """The NetworkPolicy, the Service and the disruption budget equal the chart's defaults."""
     policy = of_kind(chart, "NetworkPolicy")["spec"]
     for direction in ("ingress", "egress", "policyTypes"):
         assert objects["NetworkPolicy"]["spec"][direction] == policy[direction]
@@ -98,13 +98,13 @@ def test_the_rest_is_the_chart_s(objects: dict[str, dict[str, Any]], chart: list
 
 
 def test_namespace_enforces_pod_security(objects: dict[str, dict[str, Any]]) -> None:
-    """The namespace refuses pods that are less than `restricted`."""
+    """The namespace refuses pods that violate `restricted`."""
     labels = objects["Namespace"]["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
 def test_references_meet(objects: dict[str, dict[str, Any]], workload: str) -> None:
-    """The pod mounts the generated ConfigMap, and every selector finds the pod."""
+    """The pod mounts the generated ConfigMap, and every selector matches the pod."""
     template = objects[workload]["spec"]["template"]
     (config,) = [volume for volume in template["spec"]["volumes"] if volume["name"] == "config"]
     assert config["configMap"]["name"] == objects["ConfigMap"]["metadata"]["name"]
@@ -125,7 +125,7 @@ def test_references_meet(objects: dict[str, dict[str, Any]], workload: str) -> N
 
 
 def test_configuration_is_accepted(objects: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    """The daemon accepts the configuration, also with the commented parts in force."""
+    """The daemon accepts the configuration, also with the commented parts enabled."""
     (text,) = objects["ConfigMap"]["data"].values()
     urls = {"broker-url": "amqp://user:password@host:5672//", "store-url": "postgresql://monitor@db/monitoring"}
     for name in ("broker-url", "store-url", "pagerduty-routing-key", "email-password"):
@@ -143,7 +143,7 @@ def test_configuration_is_accepted(objects: dict[str, dict[str, Any]], tmp_path:
 
 
 def test_image_is_this_version(objects: dict[str, dict[str, Any]], workload: str) -> None:
-    """The manifests run the version that they are shipped with."""
+    """The manifests use the program's version with which they are shipped."""
     (container,) = objects[workload]["spec"]["template"]["spec"]["containers"]
     version = container["image"].rpartition(":")[2]
     assert f'version = "{version}"' in (ROOT / "pyproject.toml").read_text()

@@ -1,4 +1,4 @@
-"""Prometheus's own tool on the rules; and each alert has its section in the runbook."""
+"""The alert rules, checked with Prometheus's own tool; and each alert has a section in the runbook."""
 
 import os
 import re
@@ -23,7 +23,7 @@ def alerts() -> list[dict[str, Any]]:
 
 
 def promtool(*arguments: str) -> None:
-    """Fails with what it says."""
+    """Run promtool; fails with its output."""
     # Go's collector would be a quarter of its work: it makes much garbage on a small heap.
     environment = os.environ | {"GOGC": "1000"}
     command = [require("promtool"), *arguments]
@@ -32,13 +32,13 @@ def promtool(*arguments: str) -> None:
 
 
 def test_the_rules_are_valid() -> None:
-    """For Prometheus, also by its lint."""
+    """Prometheus accepts them, also with its lint."""
     promtool("check", "rules", "--lint=all", "--lint-fatal", *(path.name for path in sorted(RULES.glob("*.rules.yml"))))
 
 
 @pytest.mark.timeout(600)  # it computes for 10 s already on a good machine
 def test_the_alerts_fire_when_they_should() -> None:
-    """By the cases of alerts.test.yml."""
+    """According to the cases of alerts.test.yml."""
     promtool("test", "rules", "alerts.test.yml")
 
 

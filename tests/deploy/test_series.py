@@ -1,4 +1,4 @@
-"""The chart's relabelling: which series are the fleet's, and which a process's own."""
+"""The chart's relabelling: which series belong to the fleet, and which to a process."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def samples(family: Family, prefix: str) -> list[str]:
 
 
 def rules(template: Template, values: str) -> list[dict[str, Any]]:
-    """What the ServiceMonitor does to each sample."""
+    """The ServiceMonitor's rules for each sample."""
     (endpoint,) = one(template(values_file(values)), "ServiceMonitor")["spec"]["endpoints"]
     found: list[dict[str, Any]] = endpoint["metricRelabelings"]
     return found
@@ -30,7 +30,7 @@ def rules(template: Template, values: str) -> list[dict[str, Any]]:
     ("values", "prefix"), [("prometheus-operator", "celery_"), ("replicas-postgresql", "shop_celery_")]
 )
 def test_the_fleets_series_outlive_their_pod(template: Template, values: str, prefix: str) -> None:
-    """They have no label of the pod; what is of the process, and what is not the monitor's at all, keeps them."""
+    """They have no label of the pod; metrics of the process and of other programs keep these labels."""
     given = rules(template, values)
     for family in FAMILIES:
         for name in samples(family, prefix):
@@ -42,7 +42,7 @@ def test_the_fleets_series_outlive_their_pod(template: Template, values: str, pr
 
 
 def test_old_operators_leave_out_what_is_empty(template: Template) -> None:
-    """Without the empty replacements, as such an operator hands the rules on, the effect is the same."""
+    """Without the empty replacements, which such an operator omits, the effect is the same."""
     given = rules(template, "replicas")
     handed_on = [{key: value for key, value in rule.items() if value} for rule in given]
     assert handed_on != given
@@ -52,11 +52,11 @@ def test_old_operators_leave_out_what_is_empty(template: Template) -> None:
 
 
 def test_own_rules_come_last(template: Template) -> None:
-    """After those of the chart."""
+    """They follow the chart's rules."""
     assert relabelled({"__name__": "process_open_fds", **OF_THE_POD}, rules(template, "replicas-postgresql")) is None
 
 
 def test_counters_that_begin_anew_are_the_processes() -> None:
-    """Those that say that they count since the start: as one series through a take-over they would fall."""
+    """Counters since the process's start keep the pod's labels: as one series, they would decrease at a take-over."""
     since = {family for family in FAMILIES if "since the process started" in family.help}
     assert since <= OF_THE_PROCESS

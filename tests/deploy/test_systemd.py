@@ -1,4 +1,4 @@
-"""The systemd unit: understood by systemd, and hardened."""
+"""The systemd unit: valid and hardened."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ PROGRAM = "/opt/celery-monitor/bin/celery-monitor"
 
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run systemd-analyze, which needs no running systemd for this."""
+    """Run systemd-analyze, which works without a running systemd."""
     command = [require("systemd-analyze"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
@@ -25,7 +25,7 @@ def settings_of_unit(name: str) -> list[str]:
 
 
 def test_unit_is_understood(tmp_path: Path) -> None:
-    """Systemd knows every key and value of the unit."""
+    """Systemd accepts every key and value of the unit."""
     copy = tmp_path / UNIT.name
     copy.write_text(UNIT.read_text().replace(PROGRAM, sys.executable))
     done = analyze("verify", "--man=no", str(copy))
@@ -34,13 +34,13 @@ def test_unit_is_understood(tmp_path: Path) -> None:
 
 
 def test_unit_is_hardened() -> None:
-    """Systemd's own rating of its exposure is at most 1.5 of 10."""
+    """Systemd rates its exposure at most 1.5 of 10."""
     done = analyze("security", "--offline=true", "--threshold=15", str(UNIT))
     assert done.returncode == 0, done.stdout[-300:]
 
 
 def test_environment_is_of_settings(tmp_path: Path) -> None:
-    """What the unit puts into the environment are settings that the daemon knows."""
+    """The unit's environment variables are existing settings."""
     pairs = dict(text.split("=", 1) for text in settings_of_unit("Environment"))
     secret = tmp_path / "broker-url"
     secret.write_text("redis://:password@host/0")
@@ -50,7 +50,7 @@ def test_environment_is_of_settings(tmp_path: Path) -> None:
 
 
 def test_a_wrong_configuration_is_not_tried_again() -> None:
-    """Exit code 2, a configuration error, ends the service; every other end restarts it, however often."""
+    """Exit code 2, a configuration error, stops the service; every other exit restarts it."""
     assert settings_of_unit("Restart") == ["always"]
     assert settings_of_unit("StartLimitIntervalSec") == ["0"]
     assert settings_of_unit("RestartPreventExitStatus") == ["2"]

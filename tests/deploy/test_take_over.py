@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes both replicas with the chart's relabelling: each series is one through every take-over."""
+"""A real Prometheus scrapes both replicas with the chart's relabelling: each series survives every take-over."""
 
 import itertools
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def both(rabbitmq_url: str, postgresql: PostgreSQL, tmp_path: Path) -> Iterator[
 
 
 def scraping(both: Pair, relabelling: list[dict[str, Any]], directory: Path) -> Prometheus:
-    """As the Prometheus operator has it of a ServiceMonitor: each pod is a target with labels of its own."""
+    """Scrape like the Prometheus operator: each pod is a target with its own labels."""
     service = {"namespace": "shop", "service": "celery-monitor"}
     pods = {f"127.0.0.1:{one.port}": {"pod": one.directory.name, **service} for one in both.replicas}
     return Prometheus(
@@ -42,7 +42,7 @@ def scraping(both: Pair, relabelling: list[dict[str, Any]], directory: Path) -> 
 @pytest.mark.campaign
 @pytest.mark.parametrize("take_overs", [2, 10])
 def test_series_continue(take_overs: int, both: Pair, template: Template, start: Start, tmp_path: Path) -> None:
-    """No counter falls, no sum is doubled, nothing is missing in them; of the process each replica has its own."""
+    """No counter decreases, no sum is doubled, nothing is missing; each replica has its own process metrics."""
     load = Load(int(take_overs * 12 * _RATE / 3.6))
     prometheus = start(scraping(both, rules(template, "replicas"), tmp_path / "prometheus"))
     prometheus.wait_for("celery_monitor_leader")
@@ -66,6 +66,6 @@ def test_series_continue(take_overs: int, both: Pair, template: Template, start:
 
 
 def value(prometheus: Prometheus, expression: str) -> float | None:
-    """Of the one sample, if there is one."""
+    """The value of the only sample, if there is one."""
     samples = prometheus.query(expression)
     return samples[0][1] if len(samples) == 1 else None

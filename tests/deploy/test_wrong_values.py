@@ -1,4 +1,4 @@
-"""Values that cannot work are refused when they are given, by a message that names them."""
+"""Invalid values are refused with a message that names them."""
 
 import subprocess
 from pathlib import Path
@@ -145,7 +145,7 @@ CASES = {
 
 @pytest.mark.parametrize(("values", "named"), CASES.values(), ids=CASES)
 def test_wrong_values_are_refused(helm: str, tmp_path: Path, values: str, named: str) -> None:
-    """Helm refuses the values and its message names what is wrong."""
+    """Helm refuses the values, and its message names the problem."""
     file = tmp_path / "values.yaml"
     file.write_text(values)
     assert yaml.safe_load(values)

@@ -24,7 +24,7 @@ QUEUE = "celery-monitor"
 
 @dataclass(frozen=True)
 class Size:
-    """How much of a campaign: tasks of 3.6 events each, faults, events a second."""
+    """The size of a campaign: tasks of 3.6 events each, faults, events per second."""
 
     tasks: int
     faults: int
@@ -39,7 +39,7 @@ def sizes(short: Size, long: Size) -> pytest.MarkDecorator:
 
 
 def seeded() -> random.Random:
-    """A source of moments; its seed is printed and recorded."""
+    """A source of random moments; its seed is printed and recorded."""
     seed = int(os.environ.get("CAMPAIGN_SEED") or secrets.randbits(32))
     outcomes.seed(seed)
     return random.Random(seed)
@@ -47,7 +47,7 @@ def seeded() -> random.Random:
 
 @dataclass
 class Publishing:
-    """A load on its way, published by a thread of its own."""
+    """A load that is being published by a separate thread."""
 
     load: Load
     sent: int = 0
@@ -61,11 +61,11 @@ class Publishing:
         self.total = self.load.events // self.load.per_message
 
     def until(self, sent: int) -> None:
-        """Return when so many messages are out, or all."""
+        """Wait until this many messages are published, or all."""
         wait_until(lambda: self.ended or self.sent >= sent, 600, every=0.005, what=f"message {sent} of {self.total}")
 
     def moments(self, randomly: random.Random, number: int, part: float = 1.0) -> Iterator[int]:
-        """Return to the caller at so many random moments of the load's first part, the number of messages in hand."""
+        """Yield at this many random positions in the first part of the load, with the number of published messages."""
         for moment in sorted(randomly.randrange(int(self.total * part)) for _ in range(number)):
             self.until(moment)
             yield self.sent
@@ -77,7 +77,7 @@ class Publishing:
             raise self.error
 
     def run(self, publish: Callable[["Publishing"], None]) -> None:
-        """Publish, in this thread, and remember how it ended."""
+        """Publish in this thread, and record the result."""
         try:
             publish(self)
         except BaseException as exc:  # noqa: BLE001 - it is raised again where it is waited for
@@ -88,7 +88,7 @@ class Publishing:
 
 @contextmanager
 def publishing(url: str, load: Load, rate: float) -> Iterator[Publishing]:
-    """Publish a load on a broker that stays up, in the background; the block's end waits for the load's."""
+    """Publish a load in the background on a broker that stays up; the end of the block waits for it."""
 
     def all_of_it(state: Publishing) -> None:
         to = publisher(url)
@@ -103,7 +103,7 @@ def publishing(url: str, load: Load, rate: float) -> Iterator[Publishing]:
 
 @contextmanager
 def in_background(load: Load, publish: Callable[[Publishing], None]) -> Iterator[Publishing]:
-    """Publish a load as ``publish`` does it."""
+    """Publish a load in the background by calling ``publish``."""
     state = Publishing(load)
     threading.Thread(target=state.run, args=(publish,), name="publisher", daemon=True).start()
     yield state
@@ -118,19 +118,19 @@ def _publish(to: Publisher, state: Publishing, rate: float) -> None:
 
 
 def classes(load: Load) -> dict[str, dict[str, int]]:
-    """Task → class → failures, as they must be counted."""
+    """The expected failures: task → class → number."""
     return {task: {"ValueError": numbers["failed"]} for task, numbers in load.counts().items() if numbers["failed"]}
 
 
 def assert_exact(daemon: Daemon, load: Load, others: Counts | None = None, timeout: float = 90.0) -> None:
-    """Everything is counted to the last unit, and every failure has its name and class. ``others``: other tasks."""
+    """Everything is counted exactly, and every failure has its name and class. ``others``: other tasks."""
     exact(daemon, load, others, timeout)
     broker = "Redis" if daemon.settings["broker"]["url"].startswith("redis") else "RabbitMQ"
     outcomes.figures(broker, events=load.events, off=0)
 
 
 def exact(daemon: Daemon, load: Load, others: Counts | None = None, timeout: float = 90.0) -> None:
-    """As assert_exact, but notes no figures of the test."""
+    """Like assert_exact, without recording figures of the test."""
     daemon.until_counts(load.counts() | dict(others or {}), timeout)
     assert daemon.exceptions() == classes(load)
     assert daemon.metric("monitor_unnamed_failures_total") == 0
@@ -139,7 +139,7 @@ def exact(daemon: Daemon, load: Load, others: Counts | None = None, timeout: flo
 
 
 def assert_drained(rabbitmq: RabbitMQ, url: str) -> None:
-    """Everything is acknowledged: nothing but a probe on its way is in the monitor's queue."""
+    """Everything is acknowledged: the monitor's queue contains at most a probe."""
     wait_until(lambda: rabbitmq.queues(vhost(url))[QUEUE] <= 1, 60, every=0.2, what="an empty queue")
 
 

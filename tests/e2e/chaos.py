@@ -1,4 +1,4 @@
-"""A fleet that keeps books, a daemon that watches it, somebody who does harm on the same broker, and the verdict."""
+"""A fleet that records its tasks, a daemon that monitors it, a harmful process on the same broker, and the checks."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ RULES: Final = [{"name": "ledger", "match": ["ledger.*"], "severity": "critical"
 
 
 class Harm(ServerProcess):
-    """The process that does harm (``tests/e2e/harm.py``)."""
+    """The harmful process (``tests/e2e/harm.py``)."""
 
     stop_timeout = 30.0
 
@@ -52,7 +52,7 @@ class Harm(ServerProcess):
 
 @dataclass
 class Arena:
-    """One broker with everything on it."""
+    """One broker with everything that uses it."""
 
     name: str
     url: str
@@ -72,7 +72,7 @@ class Arena:
 def arena(
     name: str, url: str, directory: Path, *, disk: Path, server: PagerDutyServer, seconds: float, seed: int
 ) -> Arena:
-    """Everything for one broker; nothing runs yet."""
+    """Everything for one broker, not started."""
     settings: dict[str, dict[str, Any]] = {
         "metrics": {"poll_interval": "1s"},
         "pagerduty": {"update_interval": "1m"},
@@ -95,7 +95,7 @@ def arena(
 
 
 def drive(one: Arena, seconds: float) -> None:
-    """Send the fleet's tasks: work all the time, and one after the other the tasks that fail."""
+    """Send the fleet's tasks: work all the time, and the failing tasks one after the other."""
     app = Celery("client", broker=one.url, set_as_current=False)
     app.conf.update(task_default_queue=QUEUE, task_send_sent_event=True, task_ignore_result=True)
     began = time.monotonic()
@@ -117,7 +117,7 @@ def drive(one: Arena, seconds: float) -> None:
 
 
 def scrape(one: Arena, over: threading.Event) -> None:
-    """Ask for the metrics again and again, as Prometheus does, and for the probe."""
+    """Request the metrics and the probe repeatedly, like Prometheus."""
     while not over.wait(SCRAPE_INTERVAL):
         for path in ("/metrics", "/livez"):
             try:
@@ -133,7 +133,7 @@ def scrape(one: Arena, over: threading.Event) -> None:
 
 @contextmanager
 def beside(one: Arena, seconds: float) -> Iterator[None]:
-    """The fleet's client and the scraper, in threads, for the time of the block."""
+    """Run the fleet's client and the scraper in threads during the block."""
     over = threading.Event()
     threads = [
         threading.Thread(target=drive, args=(one, seconds), name=f"client-{one.name}"),
@@ -150,7 +150,7 @@ def beside(one: Arena, seconds: float) -> Iterator[None]:
 
 
 def settled(one: Arena) -> Books:
-    """The books when all that was sent is done."""
+    """The fleet's records when all sent tasks are done."""
 
     def done() -> Books | None:
         assert one.worker.running, f"the worker on {one.name} has ended"
@@ -164,7 +164,7 @@ def settled(one: Arena) -> Books:
 
 
 def expected(one: Arena, books: Books) -> dict[str, dict[str, int]]:
-    """Task → event → number, as the fleet's own books say."""
+    """Task → event → number, according to the fleet's records."""
     return {
         task: {"sent": one.sent[task], "received": one.sent[task]} | dict(counts)
         for task, counts in books.counts.items()
@@ -172,7 +172,7 @@ def expected(one: Arena, books: Books) -> dict[str, dict[str, int]]:
 
 
 def counted(one: Arena, tasks: Sequence[str]) -> dict[str, dict[str, int]]:
-    """The same, as the daemon says."""
+    """The same according to the daemon."""
     found = {}
     for task in tasks:
         status, body = one.daemon.get(f"/api/v1/tasks/{quote(task)}")
@@ -182,7 +182,7 @@ def counted(one: Arena, tasks: Sequence[str]) -> dict[str, dict[str, int]]:
 
 
 def until_counted(one: Arena, books: Books, timeout: float = 120.0) -> None:
-    """Wait until the daemon counts what the books say. Raises AssertionError with both."""
+    """Wait until the daemon's counts equal the records. Raises AssertionError with both."""
     wanted = expected(one, books)
     found: dict[str, dict[str, int]] = {}
 
@@ -220,6 +220,6 @@ def delays(one: Arena, books: Books, timeout: float = 120.0) -> dict[str, float]
 
 
 def peak_bytes(daemon: Daemon) -> int:
-    """The most memory that it has had resident."""
+    """The peak of its resident memory."""
     status = Path(f"/proc/{daemon.pid}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""The daemon as users run it: a process with a configuration file, asked over HTTP."""
+"""The daemon as users run it: a process with a configuration file, queried over HTTP."""
 
 import http.client
 import json
@@ -61,7 +61,7 @@ class Daemon(ServerProcess):
 
     @cached_property
     def config(self) -> Path:
-        """The configuration file; it is written at each launch."""
+        """The configuration file, written at each launch."""
         return self.directory / "celery-monitor.yaml"
 
     def command(self) -> Sequence[str]:
@@ -77,7 +77,7 @@ class Daemon(ServerProcess):
         super().launch()
 
     def ready(self) -> bool:
-        """It answers HTTP, whether or not there are a broker and a store."""
+        """Whether it answers HTTP, even without broker and store."""
         try:
             return self.get("/livez")[0] in {200, 503}
         except OSError:
@@ -86,11 +86,11 @@ class Daemon(ServerProcess):
     # --- HTTP
 
     def url(self, path: str = "/") -> str:
-        """Where it serves ``path``."""
+        """The URL of ``path``."""
         return f"http://127.0.0.1:{self.port}{path}"
 
     def get(self, path: str, timeout: float = 60.0) -> tuple[int, str]:
-        """Status and body. Raises OSError when it does not answer."""
+        """Status and body. Raises OSError if it does not answer."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)) as connection:
             try:
                 connection.request("GET", path)
@@ -100,23 +100,23 @@ class Daemon(ServerProcess):
                 raise ConnectionResetError(f"no whole answer: {exc!r}") from exc
 
     def readyz(self) -> tuple[int, dict[str, str]]:
-        """Status, and each check's state: ``ok`` or what is wrong."""
+        """The status and each check's state: ``ok`` or the problem."""
         status, body = self.get("/readyz")
         return status, json.loads(body)["checks"]
 
     def is_ready(self) -> bool:
-        """Tell whether /readyz says so. False also when nothing answers."""
+        """Whether /readyz answers 200."""
         try:
             return self.readyz()[0] == 200
         except OSError:
             return False
 
     def until_ready(self, timeout: float = 90.0) -> None:
-        """Wait until /readyz says 200."""
+        """Wait until /readyz answers 200."""
         wait_until(self.is_ready, timeout, every=0.05, what="the daemon's readiness")
 
     def until_trouble(self, *words: str, timeout: float = 90.0) -> str:
-        """Wait until /readyz says 503 and a check tells something with all ``words``; return what it tells."""
+        """Wait until /readyz answers 503 and a check contains all ``words``; return the check."""
         told: dict[str, str] = {}
 
         def found() -> str | None:
@@ -132,7 +132,7 @@ class Daemon(ServerProcess):
             raise TimeoutError(message) from exc
 
     def counts(self) -> Counts:
-        """Task → event → number, over all queues, of /api/v1/tasks."""
+        """Task → event → number over all queues, from /api/v1/tasks."""
         found: dict[str, Counter[str]] = {}
         for item in self._tasks():
             numbers = {kind: number for kind, number in item["counts"].items() if number}
@@ -152,7 +152,7 @@ class Daemon(ServerProcess):
             cursor = f"&cursor={page['next']}"
 
     def metrics(self) -> dict[str, list[tuple[Mapping[str, str], float]]]:
-        """Name of each sample → labels and values, of /metrics; with an empty list for families without samples."""
+        """Name of each sample → labels and values, from /metrics; an empty list for families without samples."""
         status, body = self.get("/metrics")
         assert status == 200, body
         found: dict[str, list[tuple[Mapping[str, str], float]]] = {}
@@ -163,12 +163,12 @@ class Daemon(ServerProcess):
         return found
 
     def metric(self, name: str, **labels: str) -> float:
-        """Sum of the samples of ``celery_<name>`` with these labels. Raises KeyError when there is no such metric."""
+        """The sum of the samples of ``celery_<name>`` with these labels. Raises KeyError if there is no such metric."""
         wanted = labels.items()
         return sum(value for found, value in self.metrics()[f"celery_{name}"] if wanted <= found.items())
 
     def exceptions(self) -> dict[str, dict[str, int]]:
-        """Task → short name of the exception's class → failures, of /metrics."""
+        """Task → short name of the exception's class → failures, from /metrics."""
         found: dict[str, Counter[str]] = {}
         for labels, value in self.metrics()["celery_task_failed_total"]:
             if value:
@@ -176,7 +176,7 @@ class Daemon(ServerProcess):
         return {task: dict(numbers) for task, numbers in found.items()}
 
     def until_counts(self, expected: Counts, timeout: float = 90.0) -> None:
-        """Wait until exactly this is counted, and in the metrics. Raises AssertionError with every difference."""
+        """Wait until the API and the metrics have exactly these counts. Raises AssertionError with every difference."""
         found: Counts = {}
 
         def same() -> bool:
@@ -200,16 +200,16 @@ class Daemon(ServerProcess):
     # --- its process and its store
 
     def cpu_seconds(self) -> float:
-        """Processor time that it has used."""
+        """CPU time of the process."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def resident_bytes(self) -> int:
-        """Its resident memory."""
+        """Resident memory of the process."""
         return self._status_bytes("VmRSS")
 
     def peak_bytes(self) -> int:
-        """The most resident memory that it has had since it was started."""
+        """Peak of the resident memory since the start."""
         return self._status_bytes("VmHWM")
 
     def _status_bytes(self, name: str) -> int:
@@ -217,7 +217,7 @@ class Daemon(ServerProcess):
         return int(next(line for line in status.splitlines() if line.startswith(name)).split()[1]) * 1024
 
     def tracked(self, uuids: AbstractSet[str]) -> AbstractSet[str]:
-        """Those of the tasks that are under way, as committed."""
+        """Those of the tasks that are active, according to the store."""
         marks = ",".join("?" * len(uuids))
         try:
             with closing(sqlite3.connect(f"file:{self.store}?mode=ro", uri=True, timeout=20)) as connection:
@@ -232,7 +232,7 @@ class Daemon(ServerProcess):
 
 
 def differences(expected: Counts, found: Counts) -> list[str]:
-    """A line for each number that is not as expected."""
+    """A line for each number that differs."""
     lines = []
     for task in sorted(set(expected) | set(found)):
         for kind in sorted(set(expected.get(task, {})) | set(found.get(task, {}))):

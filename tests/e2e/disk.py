@@ -1,4 +1,4 @@
-"""A file system that is soon full."""
+"""File systems that fill up or fail."""
 
 import os
 import sqlite3
@@ -14,7 +14,7 @@ from tests.servers import wait_until
 
 @contextmanager
 def small_disk(directory: Path, megabytes: int = 64) -> Iterator[Path]:
-    """A file system of so many MB. Needs root: without it the test is skipped, or fails where CI=true."""
+    """A file system of this many MB. Needs root: without it the test is skipped, or fails with CI=true."""
     directory.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(directory)],
@@ -35,12 +35,12 @@ def small_disk(directory: Path, megabytes: int = 64) -> Iterator[Path]:
 
 
 def remount(disk: Path, *options: str) -> None:
-    """Change what a mounted file system allows: ``ro``, or ``nr_inodes=1`` for one that takes no more files."""
+    """Change the options of a mounted file system: ``ro``, or ``nr_inodes=1`` to allow no further files."""
     run("mount", "-o", ",".join(["remount", *options]), str(disk))
 
 
 class FailingDisk:
-    """An ext4 file system that the kernel makes read-only after an error, as it does on a broken volume."""
+    """An ext4 file system that the kernel makes read-only after an error, as on a broken volume."""
 
     def __init__(self, path: Path, image: Path) -> None:
         self.path, self._image = path, image
@@ -53,14 +53,14 @@ class FailingDisk:
         run("mount", "-o", "loop,errors=remount-ro", str(self._image), str(self.path))
 
     def fail(self) -> None:
-        """Have an error."""
+        """Cause an error."""
         device = run("findmnt", "--noheadings", "--output", "SOURCE", str(self.path)).strip()
         Path("/sys/fs/ext4", Path(device).name, "trigger_fs_error").write_text("tests")
 
 
 @contextmanager
 def failing_disk(directory: Path) -> Iterator[FailingDisk]:
-    """Needs root and loop devices: without them the test is skipped, or fails where CI=true."""
+    """Needs root and loop devices: without them the test is skipped, or fails with CI=true."""
     directory.mkdir()
     image = directory.with_suffix(".img")
     disk = FailingDisk(directory, image)
@@ -81,13 +81,13 @@ def failing_disk(directory: Path) -> Iterator[FailingDisk]:
 
 
 def run(*command: str) -> str:
-    """What it prints. Raises OSError and CalledProcessError."""
+    """Run a command and return its output. Raises OSError and CalledProcessError."""
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 @contextmanager
 def full(disk: Path, store: Path) -> Iterator[None]:
-    """Take all space that is left, also what the store has in reserve, for the time of the block."""
+    """Use up all space during the block, including the store's reserve."""
     with closing(sqlite3.connect(store, timeout=60, isolation_level=None)) as reader:
         # SQLite writes its log from the start again where it can; as long as somebody reads the log, it must grow.
         wait_until(lambda: reader.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0, 60)
@@ -104,7 +104,7 @@ def full(disk: Path, store: Path) -> Iterator[None]:
 
 
 def fill(disk: Path) -> Path:
-    """Take all space that is left; return the file that holds it."""
+    """Use up all space; return the file that takes it."""
     ballast = disk / "ballast"
     with ballast.open("ab", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):

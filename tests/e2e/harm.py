@@ -48,7 +48,7 @@ def _bombs() -> tuple[tuple[bytes, str], ...]:
 
 
 def large(randomly: random.Random) -> Message:
-    """Some megabytes, or what becomes some."""
+    """Bodies of some megabytes, before or after decompression."""
     if randomly.random() < 0.5:
         body, compression = randomly.choice(_bombs())
         return body, _json(b"")[1] | {"headers": {"compression": compression}}
@@ -61,7 +61,7 @@ def _event(kind: str, task: str, **more: Any) -> dict[str, Any]:
 
 
 def cardinality(randomly: random.Random) -> Message:
-    """Tasks whose names, queues, workers and exceptions come once."""
+    """Tasks with unique names, queues, workers and exceptions."""
     events = []
     for _ in range(20):
         task, worker = f"{randomly.getrandbits(64):x}", f"celery@{randomly.getrandbits(32):x}"
@@ -76,7 +76,7 @@ def cardinality(randomly: random.Random) -> Message:
 
 
 def tracebacks(randomly: random.Random) -> Message:
-    """Failures of a few tasks, each from another place, with long texts."""
+    """Failures of a few tasks, each from another location, with long texts."""
     events = []
     for _ in range(4):
         task = f"{randomly.getrandbits(64):x}"
@@ -97,7 +97,7 @@ def tracebacks(randomly: random.Random) -> Message:
 
 
 def garbage(randomly: random.Random) -> Message:
-    """What is no event, or one that lies."""
+    """Invalid or forged events."""
     task = f"{randomly.getrandbits(64):x}"
     return randomly.choice(
         [
@@ -124,7 +124,7 @@ def garbage(randomly: random.Random) -> Message:
 
 
 def mix(randomly: random.Random, seconds: float) -> Iterator[Message]:
-    """What to send, a TICK apart."""
+    """What to send, one item per TICK."""
     began = time.monotonic()
     large_at = began + 1
     while (now := time.monotonic()) < began + seconds:
@@ -136,7 +136,7 @@ def mix(randomly: random.Random, seconds: float) -> Iterator[Message]:
 
 
 class HostileWorker:
-    """Answers every question of remote control with harm."""
+    """Answers every remote control command with harmful data."""
 
     def __init__(self, connection: Connection, randomly: random.Random) -> None:
         self._randomly = randomly
@@ -177,7 +177,7 @@ class HostileWorker:
 
 
 def _raw(url: str) -> Callable[[random.Random], None]:
-    """What kombu does not send: on Redis, anything at all on the channels and lists that it reads."""
+    """Send data that kombu cannot send: on Redis, anything on the channels and lists that it reads."""
     if not url.startswith("redis"):
         return lambda _: None
     client = redis.Redis.from_url(url, decode_responses=True)

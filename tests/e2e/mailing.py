@@ -1,4 +1,4 @@
-"""What the tests of the daily mail share: a daemon that mails, its clock, a day's events, and the numbers of a mail."""
+"""Helpers for the tests of the daily mail: a daemon that mails, its clock, events, and the numbers of a mail."""
 
 import json
 import re
@@ -27,18 +27,18 @@ _HTML_TASK_ROW = re.compile(r"<bdi>(.*?)</bdi>.*?font-size:18px[^>]*>([\d,]+)</d
 
 @dataclass(frozen=True)
 class WallClock:
-    """The daemon's clock: it shows ``shown`` (unix seconds) when this is made, and runs ``speed`` times as fast."""
+    """The daemon's clock: it shows ``shown`` (unix seconds) when it is created, and runs ``speed`` times as fast."""
 
     shown: float
     speed: float = 1.0
     real: float = field(default_factory=time.time)
 
     def now(self) -> float:
-        """What it shows."""
+        """The current time."""
         return self.shown + (time.time() - self.real) * self.speed
 
     def until(self, at: float) -> None:
-        """Return when it shows this."""
+        """Wait until this time."""
         wait_until(lambda: self.now() >= at, 90, what=f"{at} on the daemon's clock")
 
 
@@ -77,7 +77,7 @@ class MailingDaemon(Daemon):
         self._server = server
 
     def program(self) -> Sequence[str]:
-        """``celery-monitor``, on the daemon's clock."""
+        """``celery-monitor`` with the daemon's clock."""
         if self.clock is None:
             return [sys.executable, "-m", "celery_monitor"]
         clock = (self.clock.real, self.clock.shown, self.clock.speed)
@@ -105,19 +105,19 @@ class MailingDaemon(Daemon):
         )
 
     def api(self, path: str) -> Any:  # whatever JSON can hold
-        """What the API answers."""
+        """The answer of the API."""
         status, body = self.get(path)
         assert status == 200, body
         return json.loads(body)
 
     def until_mailed(self, number: int = 1, timeout: float = 90.0) -> None:
-        """Wait until so many mails were taken, and their rows are recorded as delivered."""
+        """Wait until this many mails were accepted and their rows are recorded as delivered."""
         mails = self._server.mails
         wait_until(lambda: len(mails) >= number, timeout, what=f"mail {number}")
         wait_until(lambda: self.api("/api/v1/outbox")["items"] == [], timeout, what="its record")
 
     def until_polled(self) -> None:
-        """Wait until the schedule was asked and the outbox is known: what was due is in it, or was delivered before."""
+        """Wait until the schedule has run and the outbox was read: due reports are in it or were delivered."""
 
         def polled() -> bool:
             return self.is_ready() and self.metric("monitor_report_last_success_timestamp_seconds") > 0
@@ -152,7 +152,7 @@ def replay(version: str, broker_url: str, start: float, end: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """What a report says of a day, wherever it says it."""
+    """The numbers of a day in a report, in any format."""
 
     executed: int
     failed: int
@@ -162,7 +162,7 @@ class Numbers:
 
 
 def in_text(text: str) -> Numbers:
-    """The numbers of the report's text."""
+    """The numbers of the text report."""
     sums = {}
     for label in ("executed", "failed", "retried"):
         found = re.search(rf"^  {label} +([\d,]+)", text, re.MULTILINE)
@@ -173,7 +173,7 @@ def in_text(text: str) -> Numbers:
 
 
 def in_html(html: str) -> Numbers:
-    """The numbers of the report's HTML, a mail's or a page's."""
+    """The numbers of the HTML report, in a mail or on a page."""
     sums = {}
     for label in ("Executed", "Failed", "Retried"):
         found = re.search(rf">{label}</div>\s*<div[^>]*>([\d,]+)</div>", html)
@@ -185,14 +185,14 @@ def in_html(html: str) -> Numbers:
 
 
 def in_json(document: Mapping[str, Any]) -> Numbers:
-    """The numbers of the report's JSON."""
+    """The numbers of the JSON report."""
     day = document["day"]
     tasks = {row["name"]: (row["failed"], row["executed"]) for row in document["tasks"]}
     return Numbers(day["executed"], day["failed"], day["retried"], tasks)
 
 
 def in_counts(counts: Mapping[str, Mapping[str, int]]) -> Numbers:
-    """The same of events by task."""
+    """The numbers of event counts by task."""
 
     def executed(numbers: Mapping[str, int]) -> int:
         return numbers.get("succeeded", 0) + numbers.get("failed", 0)

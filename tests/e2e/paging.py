@@ -1,4 +1,4 @@
-"""What the tests of paging share: failures to publish, a daemon that pages a test server, and what must arrive."""
+"""Helpers for the tests of paging: failures to publish, a daemon that pages a test server, and the expected pages."""
 
 import itertools
 import threading
@@ -40,7 +40,7 @@ class Failing:
         return f"{self.task}/{datetime.fromtimestamp(self.at, UTC):%Y-%m-%dT%HZ}"
 
     def events(self) -> list[dict[str, Any]]:
-        """As a worker sends them: the name comes with the first one only."""
+        """The events that a worker sends: only the first one has the name."""
         both = {"hostname": "celery@box", "uuid": self.uuid, "utcoffset": 0, "pid": 1, "clock": 1, "timestamp": self.at}
         frame = '  File "/srv/shop/billing.py", line 41, in charge\n    raise error\n'
         return [
@@ -79,20 +79,20 @@ def publish_events(url: str, events: list[dict[str, Any]]) -> None:
 
 @dataclass
 class Progress:
-    """Failures on their way."""
+    """Failures that are being published."""
 
     sent: int = 0
     ended: bool = False
     error: BaseException | None = None
 
     def until(self, sent: int) -> None:
-        """Return when so many failures are out, or all."""
+        """Wait until this many failures are published, or all."""
         wait_until(lambda: self.ended or self.sent >= sent, 3600, every=0.005, what=f"failure {sent}")
 
 
 @contextmanager
 def publishing(url: str, failures: Sequence[Failing], *, rate: float, per_message: int = 1) -> Iterator[Progress]:
-    """Publish failures in the background; the block's end waits until the broker has all."""
+    """Publish failures in the background; the end of the block waits until the broker has all."""
     progress = Progress()
 
     def run() -> None:
@@ -123,7 +123,7 @@ def publishing(url: str, failures: Sequence[Failing], *, rate: float, per_messag
 def pager(
     directory: Path, broker_url: str, server: PagerDutyServer, settings: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Daemon:
-    """A daemon that pages ``server``; ``settings`` are laid over its configuration, section by section."""
+    """A daemon that pages ``server``; ``settings`` override its configuration, section by section."""
     pagerduty = {"url": server.url, "routing_key": KEY, "timeout": "30s"}
     wanted = dict(settings or {})
     wanted["pagerduty"] = pagerduty | dict(wanted.get("pagerduty", {}))
@@ -131,12 +131,12 @@ def pager(
 
 
 def reported_failures(server: PagerDutyServer) -> dict[str, int]:
-    """Dedup key → failures, as the newest trigger that was taken tells."""
+    """Dedup key → failures, according to the newest accepted trigger."""
     return {seen.key: int(seen.details["failures"]) for seen in server.taken() if seen.action == "trigger"}
 
 
 def wait_until_reported(server: PagerDutyServer, failures: Sequence[Failing], timeout: float = 90.0) -> None:
-    """Wait until each incident was opened and told of all of its failures. Raises with every difference."""
+    """Wait until each incident was opened and includes all of its failures. Raises with every difference."""
     expected = Counter(failing.key for failing in failures)
     try:
         wait_until(lambda: reported_failures(server) == expected, timeout, every=0.05)
@@ -148,18 +148,18 @@ def wait_until_reported(server: PagerDutyServer, failures: Sequence[Failing], ti
 
 
 def assert_opened_once(server: PagerDutyServer, failures: Sequence[Failing]) -> None:
-    """One incident for each task and hour, each opened once; the contract kept."""
+    """One incident for each task and hour, opened once, without violations of the contract."""
     assert server.opened() == dict.fromkeys((failing.key for failing in failures), 1)
     assert server.violations == []
 
 
 def command(daemon: Daemon, *arguments: str) -> Result:
-    """Run a command of the monitor beside the daemon, with its configuration; in this process, to be quick."""
+    """Run a command of the monitor with the daemon's configuration, in this process, to be quick."""
     return CliRunner().invoke(main, [*arguments, "--config", str(daemon.config)])
 
 
 def in_one_hour(seconds: float) -> float:
-    """Now, when the hour (in UTC) will not end within ``seconds``: what fails until then is one incident."""
+    """The current time, once the hour (in UTC) will last for ``seconds``: failures until then share one incident."""
     wait_until(lambda: time.time() % HOUR < HOUR - seconds, seconds + 1, every=0.1, what="the next hour")
     return time.time()
 

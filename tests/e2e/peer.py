@@ -1,4 +1,4 @@
-"""celery-exporter, from PyPI, as a process: what its users see beside what ours see."""
+"""celery-exporter, from PyPI, as a process, to compare its metrics with ours."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ Series = Mapping[tuple[str, ...], int]
 
 
 def install() -> None:
-    """Into a virtual environment of its own, by its name; once."""
+    """Install it once into a separate virtual environment."""
     done = _VENV / "installed"
     if done.exists() and done.read_text() == str(_STEPS):
         return
@@ -39,7 +39,7 @@ class CeleryExporter(ServerProcess):
     """celery-exporter on a broker; ready when it serves. ``options``: of its command line."""
 
     def __init__(self, directory: Path, broker_url: str, options: Sequence[str] = ()) -> None:
-        """Installs it if need be."""
+        """Installs it if needed."""
         super().__init__("celery-exporter", directory)
         install()
         self.broker_url = broker_url
@@ -54,7 +54,7 @@ class CeleryExporter(ServerProcess):
         return answers(self.port)
 
     def counts(self) -> Series:
-        """As it exports them."""
+        """The exported counts."""
         return counts(httpx.get(f"http://127.0.0.1:{self.port}/metrics", timeout=30).text)
 
 

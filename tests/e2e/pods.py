@@ -1,4 +1,4 @@
-"""Synthetic worker pods: heartbeats and task events as real workers send them, with exact counts, by the thousand."""
+"""Simulated worker pods: heartbeats and task events like those of real workers, with exact counts, by the thousand."""
 
 import itertools
 import time
@@ -13,7 +13,7 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Pod:
-    """A worker on a host of its own. ``processed`` is what its heartbeats say."""
+    """A worker on its own host. ``processed`` is the count in its heartbeats."""
 
     host: str
     pid: int = 7
@@ -25,7 +25,7 @@ class Pod:
         return f"celery@{self.host}"
 
     def event(self, kind: str, **fields: Any) -> dict[str, Any]:
-        """An event of now."""
+        """An event with the current time."""
         head = {"type": kind, "hostname": self.hostname, "timestamp": time.time(), "pid": self.pid, "utcoffset": 0}
         return {**head, "clock": 1, **fields}
 
@@ -47,7 +47,7 @@ class Pod:
 
 
 def say(to: Publisher, pods: Iterable[Pod], kind: str = "worker-heartbeat") -> None:
-    """One event of each pod's own."""
+    """Send one worker event for each pod."""
     for pod in pods:
         to.publish(pod.state(kind))
     to.settle()

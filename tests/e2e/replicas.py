@@ -35,7 +35,7 @@ Fault = Generator[Callable[[], bool], None, None]
 
 
 class Replica(Daemon):
-    """A daemon on a database that another one shares, with a proxy before the database and one before the broker."""
+    """A daemon on a shared database, with a proxy in front of the database and one in front of the broker."""
 
     def __init__(
         self, directory: Path, broker_url: str, store_url: str, settings: Mapping[str, Mapping[str, Any]]
@@ -49,14 +49,14 @@ class Replica(Daemon):
         super().__init__(directory, broker, wanted)
 
     def close(self) -> None:
-        """End it and its proxies."""
+        """Stop it and its proxies."""
         self.kill()
         self.to_broker.stop()
         self.to_database.stop()
 
     @property
     def proxies(self) -> dict[str, list[TcpProxy]]:
-        """By what is cut off with them."""
+        """The proxies by the name of the fault."""
         return {
             "broker": [self.to_broker],
             "database": [self.to_database],
@@ -64,7 +64,7 @@ class Replica(Daemon):
         }
 
     def leads(self) -> bool | None:
-        """Whether it does; None when it does not answer."""
+        """Whether it leads; None if it does not answer."""
         try:
             status, body = self.get("/metrics", timeout=_ANSWER)
         except OSError:
@@ -81,7 +81,7 @@ class Replica(Daemon):
 
 
 def _through_proxy(url: str) -> tuple[TcpProxy, str]:
-    """A started proxy before the server of a URL, and the URL through it."""
+    """A started proxy for the server of a URL, and the URL through it."""
     head, _, rest = url.rpartition(":")
     digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
     proxy = TcpProxy(int(digits))
@@ -91,7 +91,7 @@ def _through_proxy(url: str) -> tuple[TcpProxy, str]:
 
 @dataclass
 class Pair:
-    """Two replicas on a broker, with receivers of their own."""
+    """Two replicas on a broker, with their own receivers."""
 
     name: str
     broker_url: str
@@ -109,12 +109,12 @@ class Pair:
         self.until_complete()  # a standby is ready, too, but only a leader has declared its queue
 
     def close(self) -> None:
-        """End both."""
+        """Stop both."""
         for one in self.replicas:
             one.close()
 
     def leader(self) -> Replica | None:
-        """Who leads, when it is one and the other one is ready to take over."""
+        """The leader, if one leads and the other one is ready to take over."""
         roles = [(one.leads(), one) for one in self.replicas]
         leading = [one for role, one in roles if role]
         complete = sorted(str(role) for role, _ in roles) == ["False", "True"]
@@ -126,7 +126,7 @@ class Pair:
         return self.leader()
 
     def until_complete(self) -> tuple[Replica, Replica]:
-        """Wait until one leads and the other one stands by, ready; return them in this order."""
+        """Wait until one leads and the other one is a ready standby; return them in this order."""
         try:
             leader = wait_until(self._complete, TAKE_OVER, every=0.1)
         except TimeoutError:
@@ -136,7 +136,7 @@ class Pair:
         return leader, standby
 
     def state(self) -> list[str]:
-        """For a message."""
+        """A description for messages."""
         return [_state(one) for one in self.replicas]
 
 
@@ -164,7 +164,7 @@ def again(pair: Pair, one: Replica) -> None:
 
 
 def kill_leader(pair: Pair, _seconds: float) -> Fault:
-    """SIGKILL to the leader, which comes back as a standby."""
+    """SIGKILL to the leader, which restarts as a standby."""
     leader, standby = pair.until_complete()
     leader.kill()
     yield lambda: standby.leads() is True
@@ -172,7 +172,7 @@ def kill_leader(pair: Pair, _seconds: float) -> Fault:
 
 
 def kill_standby(pair: Pair, _seconds: float) -> Fault:
-    """SIGKILL to the standby: the leader does not care."""
+    """SIGKILL to the standby, which does not affect the leader."""
     leader, standby = pair.until_complete()
     standby.kill()
     yield lambda: leader.leads() is True
@@ -191,7 +191,7 @@ def roll(pair: Pair, _seconds: float) -> Fault:
 
 
 def freeze_leader(pair: Pair, seconds: float) -> Fault:
-    """SIGSTOP to the leader until another one has taken over, and SIGCONT: what it still does must have no effect."""
+    """SIGSTOP to the leader until another one has taken over, and SIGCONT: its late writes must have no effect."""
     leader, standby = pair.until_complete()
     until = time.monotonic() + seconds
     leader.pause()
@@ -202,7 +202,7 @@ def freeze_leader(pair: Pair, seconds: float) -> Fault:
 
 
 def swallow(what: str) -> Callable[[Pair, float], Fault]:
-    """The network swallows the leader's packets to its database, its broker, or both, and closes nothing."""
+    """The network drops the leader's packets to its database, its broker, or both, without closing connections."""
 
     def fault(pair: Pair, seconds: float) -> Fault:
         leader, standby = pair.until_complete()
@@ -229,7 +229,7 @@ FAULTS: Sequence[Callable[[Pair, float], Fault]] = (
 
 
 def side_by_side(pairs: Sequence[Pair], faults: Sequence[Callable[[Pair, float], Fault]], seconds: float) -> None:
-    """Let each pair have its fault, all at the same time; return when each is complete again."""
+    """Apply one fault to each pair at the same time; return when each pair is complete again."""
     running: dict[int, tuple[Fault, Callable[[], bool]]] = {}
     for number, (pair, fault) in enumerate(zip(pairs, faults, strict=True)):
         pair.done.append(fault.__name__)
@@ -256,7 +256,7 @@ def side_by_side(pairs: Sequence[Pair], faults: Sequence[Callable[[Pair, float],
 def pair(
     broker_url: str, store_url: str, directory: Path, *, queue: str = "classic", report_in: float = 12 * 3600.0
 ) -> Iterator[Pair]:
-    """Two replicas with receivers of their own; the first one leads. ``report_in``: seconds until a report is due."""
+    """Two replicas with their own receivers; the first one leads. ``report_in``: seconds until a report is due."""
     with ExitStack() as stack:
         pagerduty = stack.enter_context(PagerDutyServer(keys={KEY}))
         mail = stack.enter_context(serving(MailServer()))

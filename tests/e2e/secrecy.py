@@ -1,4 +1,4 @@
-"""Secrets everywhere, a daemon that is led through good and bad days, and a search in all that came out of it."""
+"""A daemon with secrets everywhere, led through normal operation and failures, and a search in all of its output."""
 
 import base64
 import http.client
@@ -61,17 +61,17 @@ KINDS: Final = ("command", "http", "log", "mail", "pagerduty", "store")
 
 @dataclass
 class Evidence:
-    """All that came out of the monitor, by kind and place."""
+    """All output of the monitor, by kind and location."""
 
     found: dict[str, dict[str, bytes]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
 
     def add(self, kind: str, place: str, content: bytes | str) -> None:
-        """Keep it beside what is known of the place."""
+        """Add output of a location."""
         content = content.encode() if isinstance(content, str) else content
         self.found[kind][place] = self.found[kind].get(place, b"") + content
 
     def leaks(self, kind: str) -> list[str]:
-        """Where which secret was found, and how it was written."""
+        """The secrets that were found, with location and encoding."""
         return [
             f"{name} ({form}) in {place}"
             for place, content in self.found[kind].items()
@@ -80,7 +80,7 @@ class Evidence:
 
 
 def secrets_in(content: bytes) -> Iterator[tuple[str, str]]:
-    """Every secret that the content holds: as it is, escaped, in hexadecimal or in base64 at any offset."""
+    """Every secret in the content: plain, escaped, in hexadecimal or in base64 at any offset."""
     for name, secret in SECRETS.items():
         for form, text in forms(secret):
             if text in content:
@@ -88,7 +88,7 @@ def secrets_in(content: bytes) -> Iterator[tuple[str, str]]:
 
 
 def forms(secret: str) -> Iterator[tuple[str, bytes]]:
-    """The ways in which it may be written."""
+    """The ways in which a secret may be encoded."""
     raw = secret.encode()
     yield "as it is", raw
     yield "url-encoded", quote(secret, safe="").encode()
@@ -103,12 +103,12 @@ def forms(secret: str) -> Iterator[tuple[str, bytes]]:
 
 
 def echo(*keys: str) -> bytes:
-    """The body of a receiver that repeats what it was sent."""
+    """A body that repeats these texts."""
     return json.dumps({"errors": [f"unknown routing key {key}" for key in keys], "routing_key": keys[0]}).encode()
 
 
 def repeating(connection: "socket.socket", over: "threading.Event") -> None:
-    """An SMTP server that refuses every password and says it back."""
+    """An SMTP server that refuses every password and repeats it."""
     connection.sendall(b"220 mail\r\n")
     with connection.makefile("rb") as lines:
         for line in lines:
@@ -127,7 +127,7 @@ def repeating(connection: "socket.socket", over: "threading.Event") -> None:
 
 
 class Story:
-    """The daemon, its surroundings, and what came out of it."""
+    """The daemon, its environment, and its output."""
 
     def __init__(self, directory: Path, broker: RabbitMQ, certificate: Certificate, stack: ExitStack) -> None:
         self.evidence = Evidence()
@@ -185,19 +185,19 @@ class Story:
         stack.callback(self.daemon.stop)
 
     def broker_url(self, password: str, scheme: str = "amqp") -> str:
-        """With one of the secrets as its password."""
+        """With one of the secrets as the password."""
         secret = quote(SECRETS[password], safe="")
         return f"{scheme}://marked:{secret}@127.0.0.1:{self.broker.port}/{self.vhost}"
 
     def configure(self, **sections: Mapping[str, Any]) -> None:
-        """Start again with other settings."""
+        """Restart with other settings."""
         self.daemon.stop()
         for name, fields in sections.items():
             self.daemon.settings[name].update(fields)
         self.daemon.start()
 
     def fail(self, *tasks: str, pause: float = 0.0) -> None:
-        """Failures that hold secrets wherever a task can put them, so many seconds apart."""
+        """Failures with secrets in every text that a task controls, ``pause`` seconds apart."""
         to = publisher(self.url)
         for number, task in enumerate(tasks, 1):
             to.publish(body(secretive(task, f"secretive-{number}")))
@@ -206,7 +206,7 @@ class Story:
         to.close()
 
     def enqueue(self) -> None:
-        """Something to send on every way out, now; what waits already is due, too."""
+        """Enqueue something on every channel, and make waiting rows due."""
         self.days += 1
         now = time.time()
         store = open_store(f"sqlite:///{self.daemon.store}", retention=3e9, fingerprint_window=0)
@@ -220,7 +220,7 @@ class Story:
         store.stop()
 
     def until_tried(self, channel: str, state: str) -> None:
-        """Wait until a row of the channel has been tried and is in the state."""
+        """Wait until a row of the channel has been tried and has the state."""
         query = "SELECT count(*) FROM outbox WHERE channel = ? AND state = ? AND attempts > 0"
 
         def tried() -> bool:
@@ -230,7 +230,7 @@ class Story:
         wait_until(tried, 60, every=0.05, what=f"{channel} {state}")
 
     def browse(self, label: str) -> None:
-        """Look at every page, as somebody who knows the password, who does not, and who guesses."""
+        """Request every page: with the password, without it, and with wrong ones."""
         date = f"{self.today:%Y-%m-%d}"
         good = base64.b64encode(f"{USER}:{SECRETS['web password']}".encode()).decode()
         for authorization in (None, f"Basic {good}", "Basic d3Jvbmc6d3Jvbmc=", f"Bearer {good}"):
@@ -243,7 +243,7 @@ class Story:
         self.evidence.add("http", f"{label} sign-in", self.sign_in())
 
     def sign_in(self) -> bytes:
-        """By the provider, which refuses the client secret and says it back."""
+        """Sign in with the provider, which refuses the client secret and repeats it."""
         begun = self.get("/sign-in", "text/html", None).decode()
         state, cookie = re.search(r"[?&]state=([\w-]+)", begun), re.search(r"'set-cookie', '([^;]+)", begun)
         assert state is not None, begun
@@ -259,7 +259,7 @@ class Story:
             return f"{response.status} {response.getheaders()}\n".encode() + response.read()
 
     def run(self, label: str, *lines: str) -> None:
-        """Keep what commands print, and what Python would."""
+        """Record the output of commands, and Python's representations."""
         for line in lines:
             done = command(self.daemon, *line.split())
             assert done.exit_code in {0, 1}, done.output  # it was understood
@@ -267,12 +267,12 @@ class Story:
             self.evidence.add("command", f"{label}: {line.partition(' --broker')[0]}", done.output + trace)
 
     def keep_store(self, label: str) -> None:
-        """Keep what the store's files hold now."""
+        """Record the current contents of the store's files."""
         for file in self.daemon.store.parent.glob(f"{self.daemon.store.name}*"):
             self.evidence.add("store", f"{label} {file.name}", file.read_bytes())
 
     def close(self) -> Evidence:
-        """End the daemon, and add what it leaves behind."""
+        """Stop the daemon, and record its files."""
         self.evidence.add("log", "command line", Path(f"/proc/{self.daemon.pid}/cmdline").read_bytes())
         self.daemon.stop()
         self.evidence.add("log", "daemon", self.daemon.log.read_bytes())
@@ -290,7 +290,7 @@ class Story:
 
 
 def secretive(task: str, uuid: str) -> list[dict[str, Any]]:
-    """The events of a failure with a secret in every text of it."""
+    """The events of a failure with a secret in every text."""
     message, trace, args, kwargs = (SECRETS[name] for name in SECRETS if name.startswith("secret in"))
     frame = f'  File "/srv/shop/pay.py", line 4, in pay\n    login("secret={trace}")\n'
     both = {"hostname": "celery@box", "uuid": uuid, "timestamp": time.time()}

@@ -20,12 +20,12 @@ from celery_monitor.cli.run import run
 
 
 def hang(*_: Any) -> None:
-    """What kombu can do in ``close``, without a timeout."""
+    """Like kombu's ``close``, which has no timeout."""
     threading.Event().wait()
 
 
 def block(*_: Any) -> None:
-    """What a bug in an extension can do: calls of ``PyDLL`` keep the interpreter's lock."""
+    """Like a bug in an extension: calls of ``PyDLL`` hold the interpreter lock."""
     print("in the call", file=sys.stderr, flush=True)  # noqa: T201 - the test waits for it
     ctypes.PyDLL(None).sleep(600)
 

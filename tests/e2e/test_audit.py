@@ -1,4 +1,4 @@
-"""What workers began and the stream never showed is reported, and nothing else is."""
+"""Tasks that workers started and the stream never showed are reported, and no others."""
 
 import os
 import signal
@@ -27,22 +27,22 @@ _MAX_ROUNDS = 100
 
 
 def started(daemon: Daemon) -> int:
-    """Executions that it has seen begin."""
+    """The executions whose start it has seen."""
     return int(daemon.metric("monitor_events_total", type="task-started"))
 
 
 def unobserved(daemon: Daemon) -> int:
-    """Executions that it says it has not seen."""
+    """The executions that it reports as unobserved."""
     return int(daemon.metric("monitor_unobserved_tasks_total"))
 
 
 def begun(witness: Path) -> int:
-    """Executions of ``fleet.note``."""
+    """The actual executions of ``fleet.note``."""
     return witness.stat().st_size if witness.exists() else 0
 
 
 def say_until_told(to: Publisher, pods: Sequence[Pod], daemon: Daemon, lost: int) -> None:
-    """Heartbeats until a loss is reported as it was."""
+    """Send heartbeats until the loss is reported exactly."""
 
     def told() -> bool:
         say(to, pods)
@@ -52,7 +52,7 @@ def say_until_told(to: Publisher, pods: Sequence[Pod], daemon: Daemon, lost: int
 
 
 def test_loss_on_redis_is_reported(start: Start, tmp_path: Path) -> None:
-    """A daemon that stands still is cut off: each execution that it missed is reported, once, and no other."""
+    """A suspended daemon is disconnected: each missed execution is reported once, and no other."""
     redis = start(Redis(tmp_path / "redis", options=_SMALL_BUFFER))
     daemon = start(Daemon(tmp_path / "daemon", redis.url()))
     daemon.until_ready()
@@ -102,7 +102,7 @@ def _run(to: Publisher, pods: Sequence[Pod], tasks: int) -> None:
 
 @contextmanager
 def tasks_to_do(url: str, witness: Path, rate: float) -> Iterator[None]:
-    """Somebody sends ``fleet.note`` at a rate."""
+    """Send ``fleet.note`` at a rate."""
     ended = threading.Event()
 
     def send() -> None:
@@ -131,7 +131,7 @@ def tasks_to_do(url: str, witness: Path, rate: float) -> Iterator[None]:
     indirect=["broker_url"],
 )
 def test_killed_workers_are_no_false_alarm(kills: int, broker_url: str, start: Start, tmp_path: Path) -> None:
-    """Kill -9 of a worker's main process under load: reported is what it had announced and not sent, and no more."""
+    """Kill -9 of a worker's main process under load: only announced and unsent tasks are reported."""
     daemon = start(Daemon(tmp_path / "daemon", broker_url))
     worker = start(CeleryWorker(tmp_path / "worker", broker_url))
     daemon.until_ready()
@@ -155,7 +155,7 @@ def test_killed_workers_are_no_false_alarm(kills: int, broker_url: str, start: S
 
 
 def quiet(daemon: Daemon, witness: Path) -> None:
-    """Wait until nothing more is begun, and what was is told: over three heartbeats of two seconds each."""
+    """Wait until no more tasks start and all are reported: three heartbeats of two seconds each."""
     last, since = (-1, -1, -1), 0.0
 
     def settled() -> bool:
@@ -170,7 +170,7 @@ def quiet(daemon: Daemon, witness: Path) -> None:
 
 @pytest.mark.campaign
 def test_a_stop_of_ninety_seconds_on_redis(start: Start, tmp_path: Path) -> None:
-    """SIGSTOP under load with Redis's own limits: the loss that is reported is the loss, to five percent."""
+    """SIGSTOP under load with Redis's own limits: the reported loss is correct to five percent."""
     redis = start(Redis(tmp_path / "redis"))
     daemon = start(
         Daemon(tmp_path / "daemon", redis.url(), {"metrics": {"worker_timeout": "60s", "worker_purge": "60s"}})

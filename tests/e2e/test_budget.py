@@ -1,4 +1,4 @@
-"""Names that somebody invents, against a real broker: memory is bounded, sums are exact, real tasks stay themselves."""
+"""Invented names on a real broker: memory is bounded, sums are exact, real tasks keep their names."""
 
 import re
 import sqlite3
@@ -22,7 +22,7 @@ _MANY = 150_000
 
 
 def _flood(names: int, queues: int, at: float) -> Iterator[dict[str, Any]]:
-    """A task of each name in each queue is sent, and one in ten fails."""
+    """A task of each name is sent in each queue, and one in ten fails."""
     for queue in range(queues):
         for name in range(names):
             common = {"uuid": f"{at}-{name}-{queue}", "timestamp": at, "hostname": "celery@nobody"}
@@ -33,7 +33,7 @@ def _flood(names: int, queues: int, at: float) -> Iterator[dict[str, Any]]:
 
 
 def _fleet(at: float) -> Iterator[dict[str, Any]]:
-    """One task each of a fleet's fifty."""
+    """One task of each of the fleet's fifty names."""
     for number in range(50):
         common = {"uuid": f"{at}-real-{number}", "timestamp": at, "hostname": "celery@box"}
         yield {**common, "type": "task-sent", "name": f"shop.task{number}", "queue": "celery"}
@@ -55,7 +55,7 @@ def _publish(daemon: Daemon, events: Iterator[dict[str, Any]]) -> None:
 
 
 class _Scrape:
-    """Of /metrics; the parser of prometheus_client takes half a minute for 40 MB."""
+    """A parser of /metrics; that of prometheus_client takes half a minute for 40 MB."""
 
     def __init__(self, daemon: Daemon) -> None:
         with Stopwatch() as took:
@@ -63,7 +63,7 @@ class _Scrape:
         self.seconds = took.seconds
 
     def values(self, name: str, labels: str = "") -> list[float]:
-        """Of the samples of ``celery_<name>`` whose labels begin so."""
+        """The samples of ``celery_<name>`` whose labels begin with these."""
         start = re.escape(f"celery_{name}{{{labels}")
         return [float(value) for value in re.findall(rf"^{start}.* (\S+)$", self._text, re.MULTILINE)]
 
@@ -82,7 +82,10 @@ def _until_sent(daemon: Daemon, number: int) -> _Scrape:
 
 
 def _attack(daemon: Daemon, names: int, queues: int, most: int) -> None:
-    """The fleet, a flood, the fleet again; then a restart. Every number is right throughout, in ``most`` series."""
+    """The fleet, a flood, the fleet again, then a restart.
+
+    All numbers are correct throughout, within ``most`` series.
+    """
     daemon.until_ready()
     for run in (1, 2):
         _publish(daemon, _fleet(time.time()))
@@ -105,14 +108,14 @@ def _attack(daemon: Daemon, names: int, queues: int, most: int) -> None:
 
 
 def test_invented_names_do_not_push_out_the_fleet(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
-    """Whatever number of names and queues: sums are exact, also over a restart."""
+    """For any number of names and queues, sums are exact, also across a restart."""
     daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url, {"metrics": {"max_series": 150}}))
     _attack(daemon, names=150, queues=4, most=150)
 
 
 @pytest.mark.campaign
 def test_150_000_names_and_queues_under_512_mib(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
-    """With the default bounds; a scrape stays quick, and a store that was filled without bounds opens."""
+    """With the default limits; a scrape stays fast, and a store that was filled without limits opens."""
     daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url))
     _attack(daemon, names=1500, queues=100, most=10_000)
     assert daemon.resident_bytes() < _LIMIT

@@ -1,4 +1,4 @@
-"""Several channels at once: one that hangs delays no other, and a daemon that is killed tells each once."""
+"""Several channels: one that hangs does not delay others, and a killed daemon notifies each once."""
 
 import json
 import threading
@@ -45,14 +45,14 @@ def listed(daemon: Daemon, path: str) -> list[dict[str, Any]]:
 
 
 def with_channels(daemon: Daemon, *entries: dict[str, Any], to: Sequence[str]) -> Daemon:
-    """The daemon, whose incidents go to these channels."""
+    """The daemon, whose incidents are sent to these channels."""
     daemon.settings["channels"] = cast("dict[str, Any]", list(entries))
     daemon.settings.setdefault("alerts", {}).update({"to": list(to), "max_age": "4h", "storm": {"tasks": MANY}})
     return daemon
 
 
 def chat(server: SlackServer, **more: Any) -> dict[str, Any]:
-    """A channel of that Slack."""
+    """A channel of that Slack server."""
     known = {"name": "chat", "type": "slack", "bot_token": TOKEN, "channel": CHANNEL, "api_url": server.url}
     return known | {"timeout": "60s", "rate_limit": MANY} | more
 
@@ -65,7 +65,7 @@ def slack() -> Iterator[SlackServer]:
 
 
 def posted(slack: SlackServer) -> Counter[str]:
-    """Task → messages that are no replies."""
+    """Task → messages that are not replies."""
     return Counter(one.text.split(" failed")[0].rpartition("] ")[2] for one in slack.threads())
 
 
@@ -100,9 +100,9 @@ def test_a_channel_that_hangs(rabbitmq_url: str, slack: SlackServer, start: Star
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.campaign)])
 def test_killed_daemon(kills: int, rabbitmq_url: str, slack: SlackServer, start: Start, tmp_path: Path) -> None:
-    """Kill -9 at random moments, some between a message and its record: each channel tells of each incident once.
+    """Kill -9 at random moments, some between a message and its record: each channel is notified of each incident once.
 
-    A webhook may be sent twice, and is recognised by its id; an alert may be, too, and is the same alert.
+    A webhook may be sent twice and is recognised by its ID; a repeated alert is the same alert.
     """
     randomly = seeded()
     began = whole_hours(1) + HOUR / 2
@@ -146,7 +146,7 @@ def test_killed_daemon(kills: int, rabbitmq_url: str, slack: SlackServer, start:
 
 
 def events(hooks: Recorder) -> list[dict[str, Any]]:
-    """What the webhook was told."""
+    """The events that the webhook received."""
     return [request.json for request in list(hooks.requests)]
 
 

@@ -1,4 +1,4 @@
-"""All harm at once, beside a real fleet on each broker: what the fleet does is counted exactly, and it pages."""
+"""All harm at once, with a real fleet on each broker: the fleet's tasks are counted exactly, and pages are sent."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -22,7 +22,7 @@ DISK = 100
 
 @pytest.fixture
 def servers() -> Iterator[dict[str, PagerDutyServer]]:
-    """A PagerDuty for each broker."""
+    """A simulated PagerDuty for each broker."""
     with PagerDutyServer(keys={KEY}) as one, PagerDutyServer(keys={KEY}) as other:
         yield {"rabbitmq": one, "redis": other}
 

@@ -1,4 +1,4 @@
-"""Conditions other than failure, provoked by real workers: one incident each, with names and ids, that resolves."""
+"""Conditions other than failure, caused by real workers: one incident each, with names and IDs, that resolves."""
 
 import json
 import signal
@@ -35,7 +35,7 @@ VISIBILITY = 15
 
 
 def incidents(daemon: Daemon, condition: str) -> list[dict[str, Any]]:
-    """Those of a condition, as the API tells."""
+    """The incidents of a condition, from the API."""
     status, text = daemon.get(f"/api/v1/incidents?condition={condition}")
     assert status == 200, text
     items: list[dict[str, Any]] = json.loads(text)["items"]
@@ -43,7 +43,7 @@ def incidents(daemon: Daemon, condition: str) -> list[dict[str, Any]]:
 
 
 def until(daemon: Daemon, condition: str, state: str) -> dict[str, Any]:
-    """The one incident of a condition, once it is in this state."""
+    """The only incident of a condition, once it is in this state."""
     found: list[dict[str, Any]] = []
 
     def there() -> bool:
@@ -58,7 +58,7 @@ def until(daemon: Daemon, condition: str, state: str) -> dict[str, Any]:
 
 
 def worker(directory: Path, broker_url: str, hostname: str, queue: str = "fleet") -> CeleryWorker:
-    """One of the fleet; on Redis it restores early what a killed one has not acknowledged."""
+    """A worker of the fleet; on Redis it soon redelivers the tasks of a killed worker."""
     options = {"broker_transport_options": {"visibility_timeout": VISIBILITY}, "worker_prefetch_multiplier": 1}
     settings = {"FLEET_CONF": json.dumps(options), "FLEET_QUEUE": queue}
     return CeleryWorker(directory, broker_url, hostname=hostname, settings=settings)
@@ -163,7 +163,7 @@ def test_chords_and_what_is_requeued(request: pytest.FixtureRequest, broker: str
 def test_what_is_delivered_again_is_not_lost(
     request: pytest.FixtureRequest, broker: str, start: Start, tmp_path: Path
 ) -> None:
-    """A lost task with ``acks_late`` alone: its incident resolves when it has run again."""
+    """A lost task with only ``acks_late``: its incident resolves when it has run again."""
     broker_url = request.getfixturevalue(f"{broker}_url")
     with PagerDutyServer(keys={KEY}) as server:
         daemon = start(pager(tmp_path, broker_url, server, SETTINGS))
@@ -184,7 +184,7 @@ def test_what_is_delivered_again_is_not_lost(
 @pytest.mark.campaign
 @pytest.mark.parametrize("broker", ["rabbitmq", "redis"])
 def test_the_monitor_is_away(request: pytest.FixtureRequest, broker: str, start: Start, tmp_path: Path) -> None:
-    """While a run ends, a worker is replaced, and a backlog comes and goes: nothing opens that is not so."""
+    """While a run ends, a worker is replaced, and a backlog comes and goes: no false incident opens."""
     broker_url = request.getfixturevalue(f"{broker}_url")
     with PagerDutyServer(keys={KEY}) as server:
         rules = [rule | {"longer_than": "20s"} if rule["on"] == "runtime" else rule for rule in RULES]
@@ -213,12 +213,15 @@ def test_the_monitor_is_away(request: pytest.FixtureRequest, broker: str, start:
 
 
 def started(daemon: Daemon, task: str, number: int = 1) -> None:
-    """Wait until so many of a task are under way."""
+    """Wait until this many runs of a task are active."""
     wait_until(lambda: daemon.counts().get(task, {}).get("started") == number, 60, what=f"{task}: {number} started")
 
 
 def until_idle(daemon: Daemon, hostname: str) -> None:
-    """Wait until a worker has said that it runs nothing. ``hostname``: as in the metrics, what is behind the ``@``."""
+    """Wait until a worker has reported that it runs nothing.
+
+    ``hostname``: as in the metrics, the part after the ``@``.
+    """
     # A heartbeat says nothing of what began less than BETWEEN before it.
     since, active = time.time() + BETWEEN, "worker_tasks_active"
     heard = "worker_last_heartbeat_timestamp_seconds"
@@ -274,7 +277,7 @@ def test_workers_are_shut_down(request: pytest.FixtureRequest, broker: str, star
 @pytest.mark.campaign
 @pytest.mark.parametrize("broker", ["rabbitmq", "redis"])
 def test_memory_is_out(request: pytest.FixtureRequest, broker: str, start: Start, tmp_path: Path) -> None:
-    """A child that the kernel kills is one failure; a second delivery is none; a whole worker is one loss."""
+    """A child that the kernel kills is one failure; a redelivery is none; a whole worker is one loss."""
     broker_url = request.getfixturevalue(f"{broker}_url")
     with PagerDutyServer(keys={KEY}) as server:
         daemon = start(pager(tmp_path, broker_url, server, SETTINGS | {"alerts": {"rules": SHORT}}))
@@ -298,7 +301,7 @@ def test_memory_is_out(request: pytest.FixtureRequest, broker: str, start: Start
 
 @pytest.mark.campaign
 def test_the_monitor_is_killed_as_a_worker_is_replaced(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
-    """What the worker before has lost is told once, though the monitor had no time to tell it before its own end."""
+    """The losses of the replaced worker are reported once, although the monitor was killed before it could."""
     rules = [{"name": "gone", "on": "lost", "silent_for": "5m"}]
     with PagerDutyServer(keys={KEY}) as server:
         daemon = start(pager(tmp_path, rabbitmq_url, server, SETTINGS | {"alerts": {"rules": rules}}))

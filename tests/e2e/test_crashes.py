@@ -1,4 +1,4 @@
-"""The daemon is killed, its connections are cut and its disk is full while events come: nothing is lost or doubled."""
+"""The daemon is killed, its connections are cut and its disk is full while events arrive: the counts are exact."""
 
 import sqlite3
 import time
@@ -26,7 +26,7 @@ that never works again, and has to be deleted by hand."""
 def test_killed_daemon(
     *, size: Size, queue: str, rabbitmq: RabbitMQ, rabbitmq_url: str, start: Start, tmp_path: Path
 ) -> None:
-    """Kill -9 at random moments, also while it starts: totals equal to the last unit, every failure named."""
+    """Kill -9 at random moments, also during the start: totals are exact, every failure has its name."""
     daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url, {"broker": {"queue": {"type": queue}}}))
     daemon.until_ready()
     randomly, load = seeded(), Load(size.tasks)
@@ -62,7 +62,7 @@ def test_killed_at_its_first_start(size: Size, rabbitmq_url: str, start: Start, 
 
 @sizes(_SHORT, _LONG)
 def test_cut_connections(size: Size, rabbitmq: RabbitMQ, rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
-    """The network resets the daemon's connections, or the broker closes them: the same."""
+    """The network resets the daemon's connections, or the broker closes them, with the same result."""
     name = vhost(rabbitmq_url)
     url = rabbitmq.add_user(f"monitor-{name}", "secret", name, configure=".*", write=".*", read=".*")
     randomly, load = seeded(), Load(size.tasks)
@@ -85,7 +85,7 @@ def test_cut_connections(size: Size, rabbitmq: RabbitMQ, rabbitmq_url: str, star
 
 @sizes(Size(tasks=8_300, faults=1, rate=3_000), Size(tasks=83_000, faults=6, rate=3_000))
 def test_half_open_connections(size: Size, rabbitmq: RabbitMQ, rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
-    """The network drops every packet and closes nothing: the probe finds it, and then the same."""
+    """The network drops every packet without closing: the probe detects it, with the same result."""
     randomly, load = seeded(), Load(size.tasks)
     with TcpProxy(rabbitmq.port) as proxy:
         url = rabbitmq_url.replace(f":{rabbitmq.port}/", f":{proxy.port}/")
@@ -108,7 +108,7 @@ def test_half_open_connections(size: Size, rabbitmq: RabbitMQ, rabbitmq_url: str
 
 @sizes(Size(tasks=6_000, faults=1, rate=3_000), Size(tasks=83_000, faults=3, rate=4_000))
 def test_full_disk(size: Size, rabbitmq: RabbitMQ, rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
-    """The disk is full for ten seconds: nothing is acknowledged, /readyz says why, and then nothing is missing."""
+    """The disk is full for ten seconds: nothing is acknowledged, /readyz gives the reason, and nothing is lost."""
     seconds = 10 if size.faults > 1 else 4
     randomly, load = seeded(), Load(size.tasks)
     with small_disk(tmp_path / "disk") as disk:
@@ -132,7 +132,7 @@ def test_full_disk(size: Size, rabbitmq: RabbitMQ, rabbitmq_url: str, start: Sta
 
 
 def test_a_flipped_bit(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
-    """In the store's log, after kill -9: what SQLite drops silently is counted and said at the start."""
+    """In the store's log, after kill -9: the frames that SQLite drops silently are reported at the start."""
     load = Load(300)
     daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url))
     daemon.until_ready()
@@ -160,7 +160,7 @@ def test_a_flipped_bit(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
 
 @sizes(Size(tasks=6_000, faults=1, rate=3_000), Size(tasks=83_000, faults=8, rate=5_000))
 def test_killed_broker(size: Size, breakable_rabbitmq: RabbitMQ, start: Start, tmp_path: Path) -> None:
-    """Kill -9 to the broker, now and then to the daemon, too: with a quorum queue nothing confirmed is lost."""
+    """Kill -9 to the broker, sometimes also to the daemon: with a quorum queue nothing confirmed is lost."""
     randomly, load = seeded(), Load(size.tasks, per_message=9)
     rabbitmq = breakable_rabbitmq
     daemon = start(Daemon(tmp_path / "daemon", rabbitmq.url(), {"broker": {"queue": {"type": "quorum"}}}))
@@ -184,7 +184,7 @@ def test_killed_broker(size: Size, breakable_rabbitmq: RabbitMQ, start: Start, t
 
 
 def until(moment: float) -> None:
-    """Return at a time of the monotonic clock."""
+    """Wait until a time of the monotonic clock."""
     wait_until(lambda: time.monotonic() >= moment, every=0.002)
 
 

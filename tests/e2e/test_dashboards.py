@@ -32,26 +32,26 @@ EMPTY: Mapping[str, str] = {
 
 
 def filled(query: str) -> str:
-    """With the variables as a person would have chosen them: all of everything."""
+    """The query with all variables set to everything."""
     query = re.sub(r"\$__(rate_interval|range|interval)", "1m", query)
     query = query.replace("$job", JOB)
     return re.sub(r"\$\{?\w+(:\w+)?\}?", ".*", query)
 
 
 def variables_as_regex(query: str) -> str:
-    """A variable that is compared by ``=`` has one value in a dashboard; here it has to match all."""
+    """In a dashboard, a variable compared with ``=`` has one value; here it must match all."""
     return re.sub(r'(\w+)="(\$\w+)"', r'\1=~"\2"', query)
 
 
 def excused(query: str) -> bool:
-    """Listed above."""
+    """Whether it is listed above."""
     return any(re.search(pattern, query) for pattern in EMPTY)
 
 
 def unanswered(
     prometheus: Prometheus, wanted: Mapping[str, str], seconds: float, between: Callable[[], object] = lambda: None
 ) -> dict[str, str]:
-    """Those that have no sample until the time is up. ``between``: done every 20 s."""
+    """The queries without samples at the deadline. ``between`` is called every 20 s."""
     left, until, again = dict(wanted), time.monotonic() + seconds, time.monotonic() + 20
     while left and time.monotonic() < until:
         if time.monotonic() > again:
@@ -63,7 +63,7 @@ def unanswered(
 
 
 def selectors(expression: str) -> set[str]:
-    """The series that an expression asks for, without conditions: metric names with their matchers."""
+    """The series of an expression without conditions: metric names with their matchers."""
     names = re.findall(r"(celery_[a-z_]+|celery:[a-z0-9_:]+|up)(\{[^}]*\})?", expression)
     return {name + matchers for name, matchers in names}
 
@@ -129,7 +129,7 @@ def test_every_query_has_an_answer(rabbitmq_url: str, start: Start, tmp_path: Pa
 
 
 def test_the_excuses_are_needed() -> None:
-    """Each reason of the list excuses a query that exists."""
+    """Each listed reason belongs to an existing query."""
     everything = [filled(query) for path in DASHBOARDS for query in queries(path)]
     unused = [pattern for pattern in EMPTY if not any(re.search(pattern, query) for query in everything)]
     assert unused == []

@@ -1,4 +1,4 @@
-"""SIGTERM: an orderly end within ten seconds, whatever the broker does; and the end of what hangs."""
+"""SIGTERM: an orderly exit within ten seconds, whatever the broker does; and the exit of a daemon that hangs."""
 
 import signal
 import sys
@@ -18,7 +18,7 @@ _IN_TIME = 10.0
 
 
 def end(daemon: Daemon) -> int:
-    """SIGTERM; the exit code, which has to come in time."""
+    """Send SIGTERM; returns the exit code, which must arrive in time."""
     with Stopwatch() as took:
         daemon.signal(signal.SIGTERM)
         wait_until(lambda: not daemon.running, 60, what="the end of the daemon")
@@ -31,7 +31,7 @@ def end(daemon: Daemon) -> int:
 
 @sizes(Size(tasks=5_000, faults=2, rate=3_000), Size(tasks=83_000, faults=20, rate=5_000))
 def test_end_under_load(size: Size, rabbitmq: RabbitMQ, rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
-    """Exit code 0; everything committed is acknowledged, so nothing known comes again; nothing is lost or doubled."""
+    """Exit code 0; all committed messages are acknowledged, so none is redelivered; nothing is lost or doubled."""
     randomly, load = seeded(), Load(size.tasks)
     daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url))
     daemon.until_ready()  # from now on there is a queue
@@ -49,7 +49,7 @@ def test_end_under_load(size: Size, rabbitmq: RabbitMQ, rabbitmq_url: str, start
 
 
 def test_end_without_the_broker(start: Start, tmp_path: Path) -> None:
-    """While the broker stands still, and while there is none: exit code 0 in time."""
+    """While the broker is suspended, and while there is none: exit code 0 in time."""
     broker = start(RabbitMQ(tmp_path / "rabbitmq"))
     daemon = start(Daemon(tmp_path / "daemon", broker.url(), {"broker": {"probe_interval": "1s"}}))
 
@@ -68,7 +68,7 @@ def test_end_without_the_broker(start: Start, tmp_path: Path) -> None:
 
 
 def test_end_with_a_full_disk(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
-    """What cannot be committed stays with the broker: exit code 0 in time, and the next start counts it."""
+    """Uncommitted messages stay in the broker: exit code 0 in time, and the next start counts them."""
     load = Load(2_000)
     with small_disk(tmp_path / "disk") as disk:
         daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url, store_directory=disk))
@@ -98,7 +98,7 @@ class StuckDaemon(Daemon):
 
 
 def test_a_pump_that_hangs_ends_the_process(redis_url: str, start: Start, tmp_path: Path) -> None:
-    """The watchdog ends the process with its own exit code, so that the orchestrator starts it again."""
+    """The watchdog ends the process with a specific exit code, so that the orchestrator restarts it."""
     daemon = start(StuckDaemon(tmp_path / "daemon", redis_url))
     wait_until(lambda: not daemon.running, 90, what="the end by the watchdog")
 
@@ -107,13 +107,13 @@ def test_a_pump_that_hangs_ends_the_process(redis_url: str, start: Start, tmp_pa
 
 
 class BlockedDaemon(StuckDaemon):
-    """The library keeps the interpreter's lock while it hangs."""
+    """The library holds the interpreter lock while it hangs."""
 
     what = "interpreter"
 
 
 def test_a_blocked_interpreter_ends_the_process(redis_url: str, start: Start, tmp_path: Path) -> None:
-    """No thread of Python can run, and no handler of SIGTERM: it ends all the same, and tells where it hung."""
+    """No Python thread or SIGTERM handler can run: it still exits, and reports where it hung."""
     daemon = start(BlockedDaemon(tmp_path / "daemon", redis_url))
     wait_until(lambda: "in the call" in daemon.log.read_text(), 90, what="the call that blocks")
     daemon.signal(signal.SIGTERM)

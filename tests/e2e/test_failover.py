@@ -40,7 +40,7 @@ class Form:
 
 
 def chosen(variable: str, names: Iterable[str]) -> list[str]:
-    """Those that the environment's variable names; all where it names none."""
+    """The names in the environment variable; all if it is not set."""
     wanted = os.environ.get(variable, "").split(",")
     return [name for name in names if name in wanted] or list(names)
 
@@ -58,20 +58,20 @@ LONG = Form(
 
 @dataclass(frozen=True)
 class Servers:
-    """What all pairs share: a database that may be killed, a pooler in transaction mode, and RabbitMQ."""
+    """The shared servers: a database that may be killed, a pooler in transaction mode, and RabbitMQ."""
 
     database: PostgreSQL
     pooler: PgBouncer
     rabbitmq: RabbitMQ
 
     def new_database(self) -> str:
-        """The URL of an empty one, through the pooler."""
+        """The URL of an empty database through the pooler."""
         return self.pooler.url(self.database.new_database().rpartition("/")[2])
 
 
 @pytest.fixture
 def servers(empty_cluster: Path, rabbitmq: RabbitMQ, tmp_path: Path) -> Iterator[Servers]:
-    """All of them run."""
+    """The running servers."""
     with closing(PostgreSQL(empty_cluster, fsync="on", full_page_writes="on")) as database:
         database.start()
         # As documented: one that is frozen keeps the connections that it has in its transactions.
@@ -90,7 +90,7 @@ def broker_urls(names: Sequence[str], rabbitmq: RabbitMQ, start: Start, tmp_path
 
 
 def harm(pairs: Sequence[Pair], form: Form, database: PostgreSQL, loads: Sequence[Publishing], seed: float) -> None:
-    """All faults in random order for each pair, and a restart of the database, again until all is published."""
+    """All faults in random order for each pair, and a restart of the database, repeated until all is published."""
     randomly = random.Random(seed)
     while not all(load.ended for load in loads):
         orders = [randomly.sample(form.faults, len(form.faults)) for _ in pairs]
@@ -102,7 +102,7 @@ def harm(pairs: Sequence[Pair], form: Form, database: PostgreSQL, loads: Sequenc
 
 
 def restart_database(pairs: Sequence[Pair], database: PostgreSQL) -> None:
-    """SIGKILL to all of its processes, and a start."""
+    """SIGKILL to all of its processes, and a restart."""
     for each in pairs:
         each.done.append("restart_database")
     database.kill()
@@ -115,7 +115,7 @@ def restart_database(pairs: Sequence[Pair], database: PostgreSQL) -> None:
     "form", [pytest.param(SHORT, id="short"), pytest.param(LONG, id="long", marks=pytest.mark.campaign)]
 )
 def test_one_replica_after_the_other(form: Form, servers: Servers, start: Start, tmp_path: Path) -> None:
-    """Killed, frozen, ended, cut off from the database, the broker and both; the database killed."""
+    """Killed, stopped, ended, cut off from the database, the broker and both; the database killed."""
     randomly, load = seeded(), Load(int(form.seconds * form.rate / _EVENTS_A_TASK))
     with ExitStack() as stack:
         pairs = []
@@ -138,7 +138,7 @@ def test_one_replica_after_the_other(form: Form, servers: Servers, start: Start,
 
 
 def until_counting(one: Pair) -> None:
-    """Wait until the leader has committed an event: before, a standby on Redis cannot know what it has missed."""
+    """Wait until the leader has committed an event: before that, a standby on Redis cannot know what it missed."""
     leader, _ = one.until_complete()
     # It has no series of a type before the first event.
     wait_until(lambda: "celery_monitor_events_total" in leader.metrics(), 60, what="the first event")
@@ -165,7 +165,7 @@ def check(one: Pair, load: Load) -> None:
 
 
 def report(one: Pair, load: Load) -> None:
-    """What was done and counted, for who runs it."""
+    """Print what was done and counted."""
     leader, _ = one.until_complete()
     outcomes.figures(
         one.name,

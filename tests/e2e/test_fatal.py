@@ -1,4 +1,4 @@
-"""A message that the process dies of."""
+"""A message that kills the process."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ class Fragile(Daemon):
 
 
 def test_a_message_that_kills_is_set_aside(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
-    """It is acknowledged and counted after two deaths; all that came before and after it is counted once."""
+    """It is acknowledged and counted after two deaths; all messages before and after it are counted once."""
     daemon = start(Fragile(tmp_path / "daemon", rabbitmq_url))
     daemon.until_ready()
     fatal = json.dumps([{"type": FATAL.decode(), "timestamp": NOON, "x": "x" * 30_000}]).encode()

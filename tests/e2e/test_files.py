@@ -1,4 +1,4 @@
-"""Few open files, and clients that take them: the broker, the store and pages have theirs."""
+"""Few open files, and clients that use them: some are reserved for the broker, the store and pages."""
 
 import socket
 import time
@@ -17,14 +17,14 @@ FILES = 64
 
 
 class ShortOfFiles(Daemon):
-    """A daemon that may open few files."""
+    """A daemon with a low limit of open files."""
 
     def command(self) -> Sequence[str]:
         return [require("prlimit"), f"--nofile={FILES}", *super().command()]
 
 
 def test_clients_that_never_ask(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
-    """More half-open clients than there are open files: a failure pages at once, and the log stays short."""
+    """With more half-open clients than open files, a failure pages immediately, and the log stays short."""
     with PagerDutyServer(keys={KEY}) as server, ExitStack() as clients:
         settings = {"pagerduty": {"url": server.url, "routing_key": KEY}}
         daemon = start(ShortOfFiles(tmp_path, rabbitmq_url, settings))

@@ -1,4 +1,4 @@
-"""A real Celery fleet in which tasks end in every way, counted as the table of outcomes says."""
+"""A real Celery fleet whose tasks end in every way is counted according to the table of outcomes."""
 
 from collections import Counter
 from functools import partial
@@ -25,12 +25,12 @@ def expected(*outcomes: str) -> tuple[dict[str, Counter[str]], dict[str, Counter
 
 
 def sends_events(worker: CeleryWorker) -> bool:
-    """Tell whether somebody has asked it for task events, by its log."""
+    """Whether its task events were enabled, according to its log."""
     return "enabled by remote" in worker.log.read_text()
 
 
 def test_every_outcome_is_counted_as_documented(broker_url: str, start: Start, tmp_path: Path) -> None:
-    """OOM-killed children, hard limits, revokes, retries, rejections, unregistered tasks: each is what it was."""
+    """OOM-killed children, hard limits, revokes, retries, rejections and unregistered tasks are counted correctly."""
     daemon = start(Daemon(tmp_path / "daemon", broker_url))
     daemon.until_ready()
     start(CeleryWorker(tmp_path / "worker", broker_url, concurrency=4))
@@ -51,7 +51,7 @@ def consumed(daemon: Daemon, queue: str) -> bool:
 
 
 def test_a_fleet_without_task_events_is_asked_for_them(broker_url: str, start: Start, tmp_path: Path) -> None:
-    """Workers that were started without -E are counted all the same, whoever was there first."""
+    """Workers started without -E are counted, whether they or the monitor started first."""
 
     def worker(queue: str) -> CeleryWorker:
         settings = {"FLEET_QUEUE": queue}

@@ -1,4 +1,4 @@
-"""The broker stands still (SIGSTOP): connections stay open, nothing answers, no error is raised anywhere."""
+"""The broker is suspended (SIGSTOP): connections stay open, nothing answers, no error is raised."""
 
 import time
 from pathlib import Path
@@ -23,9 +23,9 @@ def probe_interval(size: Size) -> float:
 
 
 def stand_still(broker: ServerProcess, daemon: Daemon, size: Size) -> float:
-    """Freeze the broker; the daemon must notice in time, say so, go on answering, and come back by itself.
+    """Suspend the broker.
 
-    Returns the seconds that it took in all.
+    The daemon must detect it in time, report it, keep answering, and recover. Returns the total seconds.
     """
     process, began = daemon.pid, time.monotonic()
     broker.pause()
@@ -50,14 +50,14 @@ def stand_still(broker: ServerProcess, daemon: Daemon, size: Size) -> float:
 
 
 def while_loaded(state: Publishing, broker: ServerProcess, daemon: Daemon, size: Size) -> float:
-    """The same in the middle of a load."""
+    """The same during a load."""
     state.until(state.total // 3)
     return stand_still(broker, daemon, size)
 
 
 @sizes(_SHORT, _LONG)
 def test_rabbitmq_stands_still(size: Size, breakable_rabbitmq: RabbitMQ, start: Start, tmp_path: Path) -> None:
-    """It is noticed within three probe intervals, idle and under load; afterwards the counts are exact."""
+    """It is detected within three probe intervals, idle and under load; afterwards the counts are exact."""
     broker = breakable_rabbitmq
     settings = {"broker": {"probe_interval": f"{probe_interval(size) * 1000:.0f}ms"}}
     daemon = start(Daemon(tmp_path / "daemon", broker.url(), settings))
@@ -75,7 +75,7 @@ def test_rabbitmq_stands_still(size: Size, breakable_rabbitmq: RabbitMQ, start: 
 
 @sizes(_SHORT, _LONG)
 def test_redis_stands_still(size: Size, start: Start, tmp_path: Path) -> None:
-    """It is noticed in time; what cannot be had is reported as a gap, and what comes after it is counted."""
+    """It is detected in time; lost events are reported as a gap, and later ones are counted."""
     broker = start(Redis(tmp_path / "redis"))
     settings = {"broker": {"probe_interval": f"{probe_interval(size) * 1000:.0f}ms"}}
     daemon = start(Daemon(tmp_path / "daemon", broker.url(), settings))
@@ -101,5 +101,5 @@ def test_redis_stands_still(size: Size, start: Start, tmp_path: Path) -> None:
 
 
 def gap(daemon: Daemon) -> float:
-    """Seconds without a stream, as it tells."""
+    """The reported seconds without a stream."""
     return daemon.metric("monitor_stream_gap_seconds_total")

@@ -1,4 +1,4 @@
-"""A disk that is full, or that failures fill: what pages still pages, and a restart goes on."""
+"""A disk that is full, or filled by failures: pages are still sent, and a restart works."""
 
 import resource
 import time
@@ -22,13 +22,13 @@ _TRACEBACK = 16_000
 
 @pytest.fixture
 def server() -> Iterator[PagerDutyServer]:
-    """A PagerDuty that knows one key."""
+    """A simulated PagerDuty that knows one key."""
     with PagerDutyServer(keys={KEY}) as running:
         yield running
 
 
 class Deep(Failing):
-    """A failure with a long traceback of its own frames."""
+    """A failure with a long traceback of unique frames."""
 
     def events(self) -> list[dict[str, object]]:
         first, last = super().events()
@@ -47,7 +47,7 @@ def paged(server: PagerDutyServer, failing: Failing) -> bool:
 def test_failures_that_would_fill_the_disk(
     rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path
 ) -> None:
-    """4,000 tracebacks of 16 kB on 64 MB, then a disk that others fill: each page goes out, also after kill -9."""
+    """4,000 tracebacks of 16 kB on 64 MB, then a disk filled by others: each page is sent, also after kill -9."""
     with small_disk(tmp_path / "disk") as disk:
         daemon = pager(tmp_path / "daemon", rabbitmq_url, server)
         daemon.store = disk / "monitor.db"
@@ -107,7 +107,7 @@ def test_many_tasks_fail_on_a_small_disk(
 def test_a_page_that_cannot_be_written(
     rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path
 ) -> None:
-    """Not a byte can be written: the page goes out from memory; with space again it has its row, and is sent once."""
+    """Nothing can be written: the page is sent from memory; with space again it has its row, and was sent once."""
     with small_disk(tmp_path / "disk") as disk:
         daemon = pager(tmp_path / "daemon", rabbitmq_url, server)
         daemon.store = disk / "monitor.db"
@@ -129,7 +129,7 @@ def test_a_page_that_cannot_be_written(
 
 
 def test_a_limit_of_the_size_of_files(rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path) -> None:
-    """No file may grow (``ulimit -f``; a quota fails like this), the log neither: pages go out, and later have rows."""
+    """No file may grow (``ulimit -f``, like a quota), including the log: pages are sent, and later have rows."""
     daemon = start(pager(tmp_path / "daemon", rabbitmq_url, server))
     daemon.until_ready()
     now = time.time()
@@ -148,7 +148,7 @@ def test_a_limit_of_the_size_of_files(rabbitmq_url: str, server: PagerDutyServer
 def test_a_disk_that_becomes_read_only(
     rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path
 ) -> None:
-    """After an error the kernel lets nobody write: pages go out, and the next process counts what was not committed."""
+    """After an error the kernel refuses writes: pages are sent, and the next process counts uncommitted messages."""
     with failing_disk(tmp_path / "disk") as disk:
         daemon = pager(tmp_path / "daemon", rabbitmq_url, server)
         daemon.store = disk.path / "monitor.db"

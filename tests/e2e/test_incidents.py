@@ -1,4 +1,4 @@
-"""What becomes of incidents: late, in a storm, resolved, refused, and with keys that are exchanged."""
+"""Incidents that are late, in a storm, resolved, or refused, and replaced routing keys."""
 
 import json
 import re
@@ -32,7 +32,7 @@ from tests.servers.waiting import wait_until
 
 @pytest.fixture
 def server() -> Iterator[PagerDutyServer]:
-    """A PagerDuty that knows one key."""
+    """A simulated PagerDuty that knows one key."""
     with PagerDutyServer(keys={KEY}) as running:
         yield running
 
@@ -40,7 +40,7 @@ def server() -> Iterator[PagerDutyServer]:
 def test_a_backlog_read_after_midnight(
     rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path
 ) -> None:
-    """Failures of the hours before, read late, keep their hour; what is too old pages nobody and is in the report."""
+    """Late failures keep their hour; those that are too old page nobody and are in the report."""
     now = time.time()
     hour = now // HOUR * HOUR
     # Somewhere it is between midnight and one o'clock now.
@@ -78,7 +78,7 @@ def local_hour(at: float, zone: str) -> str:
 
 
 def test_a_storm(rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path) -> None:
-    """200 tasks that fail at once are one incident beside the twenty before it was a storm, also over a kill."""
+    """200 tasks that fail at once share one incident, besides the first twenty, also across a kill."""
     daemon = start(pager(tmp_path, rabbitmq_url, server, {"pagerduty": {"update_interval": "1s"}}))
     daemon.until_ready()
     now = in_one_hour(30)
@@ -104,7 +104,7 @@ def test_a_storm(rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_p
 
 
 def test_resolved_by_success(rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path) -> None:
-    """An incident is updated, resolved after a success, also one before a restart, and opened again by a failure."""
+    """An incident is updated, resolved after a success, also one before a restart, and reopened by a failure."""
     settings = {"pagerduty": {"update_interval": "1s", "resolve": "on_success", "resolve_after": "2s"}}
     daemon = start(pager(tmp_path, rabbitmq_url, server, settings))
     daemon.until_ready()
@@ -134,7 +134,7 @@ def test_resolved_by_success(rabbitmq_url: str, server: PagerDutyServer, start: 
 
 
 def test_the_outbox_beside_the_daemon(rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path) -> None:
-    """What was refused or waits is listed with its reason and without the key, and goes when a person says so."""
+    """Refused and waiting rows are listed with reasons and without the key, and are sent when retried."""
     daemon = start(pager(tmp_path, rabbitmq_url, server))
     daemon.until_ready()
     now = time.time()
@@ -162,7 +162,7 @@ def test_the_outbox_beside_the_daemon(rabbitmq_url: str, server: PagerDutyServer
 
 
 def listed(daemon: Daemon, *arguments: str, number: int) -> list[list[str]]:
-    """The rows of ``outbox list``, when there are so many that have been tried."""
+    """The rows of ``outbox list``, once this many have been tried."""
     done = command(daemon, "outbox", *arguments)
     assert KEY not in done.output
     rows = [re.split(r"  +", line) for line in done.stdout.splitlines()[1:]]
@@ -170,7 +170,7 @@ def listed(daemon: Daemon, *arguments: str, number: int) -> list[list[str]]:
 
 
 def test_routing_keys_from_files(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
-    """A rule with its own key pages its own service; a file that is exchanged meanwhile counts from the next page."""
+    """A rule with its own key pages its own service; a replaced file applies from the next page."""
     default, own, renewed = KEY, "S" * 32, "T" * 32
     known = {default, own}
     mounted = tmp_path / "mounted"
@@ -199,7 +199,7 @@ def test_routing_keys_from_files(rabbitmq_url: str, start: Start, tmp_path: Path
 
 
 def mount_secret(directory: Path, version: str, **values: str) -> None:
-    """Write files as Kubernetes does: into a directory of their own, to which a link is swapped."""
+    """Write files like Kubernetes: into a new directory, to which a link is switched."""
     (directory / version).mkdir()
     for name, value in values.items():
         (directory / version / name).write_text(f"{value}\n")

@@ -1,4 +1,4 @@
-"""The daily mail, by the daemon as users run it: against an SMTP server with STARTTLS and AUTH, on a real RabbitMQ."""
+"""The daily mail of a real daemon: with an SMTP server with STARTTLS and AUTH, on a real RabbitMQ."""
 
 import datetime as dt
 import json
@@ -53,7 +53,7 @@ _FORMS = ("text", "html", "json")
 
 @pytest.fixture
 def server(certificate: Certificate) -> MailServer:
-    """A server with STARTTLS that wants a login; it does not run yet."""
+    """A server with STARTTLS that requires a login, not started."""
     return MailServer(certificate, "starttls", login=True)
 
 
@@ -66,7 +66,7 @@ def mail(server: MailServer) -> Iterator[MailServer]:
 
 @dataclass(frozen=True)
 class Evening:
-    """What a daemon has left that counted a recorded fleet on DATE, and was stopped in the evening."""
+    """The files of a daemon that counted a recorded fleet on DATE and was stopped in the evening."""
 
     directory: Path
     url: str
@@ -75,7 +75,7 @@ class Evening:
     def next_morning(
         self, directory: Path, server: MailServer, clock: WallClock, url: str | None = None, **settings: dict[str, Any]
     ) -> MailingDaemon:
-        """A daemon on a copy of the store, in another vhost or in the same; it is not started yet."""
+        """A daemon on a copy of the store, in another vhost or in the same; not started."""
         shutil.copytree(self.directory, directory)
         daemon = MailingDaemon(directory, url or self.url, server, ZONE, settings)
         daemon.clock = clock
@@ -100,13 +100,13 @@ def evening(
 
 
 def identities(mail: MailServer) -> Counter[str]:
-    """The date that each mail is about, and how often it was taken."""
+    """The date of each mail, and how often it was accepted."""
     found = (str(mail.message(index)["Message-ID"]) for index in range(len(mail.mails)))
     return Counter(identity.removeprefix("<report-")[:10] for identity in found)
 
 
 def die_at(daemon: MailingDaemon, mail: MailServer, stage: str, within: float | None = None) -> None:
-    """Start the daemon, and kill -9 it when its conversation comes to ``stage``, or ``within`` so many seconds."""
+    """Start the daemon, and kill -9 it when its session reaches ``stage``, or ``within`` this many seconds."""
     over = threading.Event()
 
     def fatal(reached: str) -> None:
@@ -131,9 +131,9 @@ def die_at(daemon: MailingDaemon, mail: MailServer, stage: str, within: float | 
 def test_kills_around_the_time_of_sending(
     *, kills: int, evening: Evening, rabbitmq_url: str, mail: MailServer, start: Start, tmp_path: Path
 ) -> None:
-    """Kill -9 at random moments from before it is due, and in the middle of SMTP: one mail, and one the day after.
+    """Kill -9 at random moments before it is due and during SMTP: one mail, and one the next day.
 
-    A server that has all of a mail may deliver it. This one does not, and gets it again half an hour later.
+    A server that has the whole mail may deliver it. This one does not, and gets it again half an hour later.
     """
     dice = seeded()
     daemon = evening.next_morning(tmp_path / "daemon", mail, WallClock(DUE - 2.0 * kills / 5), rabbitmq_url)
@@ -161,7 +161,7 @@ def test_kills_around_the_time_of_sending(
 
 
 def shuffled(dice: random.Random, kills: int) -> list[str]:
-    """Stages of the conversation, "" for a random moment before it."""
+    """Stages of the session, "" for a random moment before it."""
     stages = ["", "DATA", "RCPT", "", "MAIL", *islice(cycle(["", "RCPT", "MAIL"]), kills - 5)]
     dice.shuffle(stages)
     return stages
@@ -170,7 +170,7 @@ def shuffled(dice: random.Random, kills: int) -> list[str]:
 def test_a_kill_between_the_answer_and_its_record(
     evening: Evening, rabbitmq_url: str, mail: MailServer, start: Start, tmp_path: Path
 ) -> None:
-    """The daemon never hears that the server has it: the very same mail goes again, byte for byte, and not at once."""
+    """The daemon never reads the answer: the same mail is sent again, byte for byte, and not immediately."""
     daemon = evening.next_morning(tmp_path / "daemon", mail, WallClock(DUE + 60.0), rabbitmq_url)
     die_at(daemon, mail, "DATA")
     wait_until(lambda: mail.mails, what="the mail")
@@ -183,7 +183,7 @@ def test_a_kill_between_the_answer_and_its_record(
 
 
 def wait_half_an_hour(daemon: MailingDaemon) -> None:
-    """Start the daemon, kill it when it has found that nobody knows what became of the mail, and wait."""
+    """Start the daemon, kill it when it has found the unknown outcome, and wait."""
     daemon.launch()
     daemon.until_ready()
     wait_until(lambda: "unknown whether" in (waiting(daemon)["error"] or ""), 60, what="a poll of the outbox")
@@ -193,7 +193,7 @@ def wait_half_an_hour(daemon: MailingDaemon) -> None:
 
 
 def waiting(daemon: MailingDaemon) -> dict[str, Any]:
-    """The report's row in the outbox, as the API shows it; empty when there is none."""
+    """The report's row in the outbox according to the API; empty if there is none."""
     items: list[dict[str, Any]] = daemon.api("/api/v1/outbox")["items"]
     return items[0] if items else {}
 
@@ -230,7 +230,7 @@ def test_an_hour_without_the_server_and_then_its_refusals(
 def test_what_waited_in_the_queue_is_in_the_mail(
     evening: Evening, mail: MailServer, start: Start, tmp_path: Path
 ) -> None:
-    """After a night's downtime the mail waits until all that the broker kept is counted, however long it takes."""
+    """After a night's downtime, the mail waits until all events in the broker are counted, however long it takes."""
     late = [Failing("shop.late", END - 6000.0 + number / 10, uuid=f"late-{number}") for number in range(10_000)]
     publish(evening.url, late, rate=1e6)
     slow = {"prefetch": 100}
@@ -241,7 +241,7 @@ def test_what_waited_in_the_queue_is_in_the_mail(
 
 
 def yesterday_somewhere() -> tuple[str, dt.date]:
-    """A zone where midnight is hours away by the machine's clock, and its last complete day."""
+    """A zone in which midnight is hours away, and its last complete day."""
     for zone in ("Asia/Kathmandu", "America/Los_Angeles"):
         now = dt.datetime.now(ZoneInfo(zone))
         if 1 <= now.hour < 23:
@@ -250,7 +250,7 @@ def yesterday_somewhere() -> tuple[str, dt.date]:
 
 
 def counted(daemon: MailingDaemon) -> Counts:
-    """Task → kind → events, of /metrics."""
+    """Task → kind → events, from /metrics."""
     found: dict[str, Counter[str]] = {}
     samples = daemon.metrics()
     for kind in ("succeeded", "failed", "retried"):
@@ -260,7 +260,7 @@ def counted(daemon: MailingDaemon) -> Counts:
 
 
 def grown(before: Counts, after: Counts) -> Counts:
-    """What was counted between two scrapes."""
+    """The counts between two scrapes."""
     return {name: Counter(numbers) - Counter(before.get(name, {})) for name, numbers in after.items()}
 
 
@@ -270,7 +270,7 @@ def grown(before: Counts, after: Counts) -> Counts:
 def test_all_ways_to_a_days_numbers_agree(
     clock: str, rabbitmq_url: str, mail: MailServer, start: Start, tmp_path: Path
 ) -> None:
-    """Mail, page, API, Prometheus and the commands tell the same of a replayed day, and it is what was recorded."""
+    """Mail, page, API, Prometheus and commands agree about a replayed day, and with the recording."""
     zone, date = yesterday_somewhere() if clock == "the machine's" else (ZONE, DATE)
     begin, end = day_bounds(date, ZoneInfo(zone))
     # The first start is that of a new monitor, which reports nothing from before its time.
@@ -318,7 +318,7 @@ def test_all_ways_to_a_days_numbers_agree(
 
 
 def assert_wrong_days_are_refused(daemon: MailingDaemon) -> None:
-    """Days that are to come, that the calendar does not know, that are none: the page and the API say what is wrong."""
+    """Future and invalid days: the page and the API report the problem."""
     for path in ("/reports", "/api/v1/reports"):
         for wrong in ("2999-01-01", "1999-12-31", "2026-02-30", "x"):
             status, answer = daemon.get(f"{path}/{wrong}")
@@ -327,7 +327,7 @@ def assert_wrong_days_are_refused(daemon: MailingDaemon) -> None:
 
 
 def test_the_test_mail(mail: MailServer, tmp_path: Path) -> None:
-    """It goes where the daily mail goes and says what the server said; an authority that is not trusted is named."""
+    """It is sent to the recipients of the daily mail and prints the answer; an untrusted authority is named."""
     daemon = MailingDaemon(tmp_path, "memory://", mail, ZONE)
     done = daemon.beside("notify", "test", "email")
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""What a million tasks under way cost."""
+"""The memory of a million active tasks."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ _GROWTH = 1.15
 
 @pytest.mark.campaign
 def test_a_million_tasks_under_way(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
-    """They stay under 400 MB resident, also when three million events have replaced all of them."""
+    """They stay under 400 MB resident, also after three million events have replaced all of them."""
     tasks = 1_000_000
     daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url, {"tracking": {"max_tasks": tasks}}))
 

@@ -1,4 +1,4 @@
-"""PagerDuty in every kind of trouble: every page arrives, once, and the counting is not slower."""
+"""PagerDuty with every kind of problem: every page arrives once, and counting is not slower."""
 
 import statistics
 import subprocess
@@ -49,7 +49,7 @@ LONG = (
 
 @pytest.fixture
 def server() -> Iterator[PagerDutyServer]:
-    """A PagerDuty that knows the routes' keys."""
+    """A simulated PagerDuty that knows the routes' keys."""
     with PagerDutyServer(keys=set(ROUTES.values())) as running:
         yield running
 
@@ -69,7 +69,7 @@ def daemon(rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: P
 
 
 def test_short_trouble(rabbitmq_url: str, server: PagerDutyServer, daemon: Daemon) -> None:
-    """Each kind of trouble once, within seconds."""
+    """Each kind of problem once, within seconds."""
     with load(rabbitmq_url, rate=1000):
         calm = lags(daemon, after(2.5))
         server.script(*MIXED)
@@ -98,7 +98,7 @@ def test_long_trouble(rabbitmq_url: str, server: PagerDutyServer, daemon: Daemon
 
 
 def failing_in_turn(url: str, number: int, first: int = 0) -> list[Failing]:
-    """Failures of tasks that have not failed yet, on each route in turn; published."""
+    """Publish failures of new tasks, alternating between the routes."""
     names = list(ROUTES)
     failures = [
         Failing(f"{names[index % len(names)]}.task{index:03}", time.time()) for index in range(first, first + number)
@@ -129,13 +129,13 @@ def lags(daemon: Daemon, ended: Callable[[], bool]) -> list[float]:
 
 
 def after(seconds: float) -> Callable[[], bool]:
-    """True when so many seconds have gone by."""
+    """True when this many seconds have passed."""
     end = time.monotonic() + seconds
     return lambda: time.monotonic() > end
 
 
 def assert_same_lag(calm: Sequence[float], trouble: Sequence[float]) -> None:
-    """The pump is as prompt as before. The margin is for a busy machine: one request in trouble takes longer."""
+    """The pump is as prompt as before. The margin is for a busy machine."""
     for name, found in (("calm", calm), ("trouble", trouble)):
         print(  # noqa: T201 - the measurement
             f"lag in {name}: median {statistics.median(found):.3f} s, max {max(found):.3f} s, {len(found)} samples"
@@ -145,7 +145,7 @@ def assert_same_lag(calm: Sequence[float], trouble: Sequence[float]) -> None:
 
 @contextmanager
 def load(url: str, rate: float) -> Iterator[None]:
-    """Events of other tasks, from a process of their own, until the block's end."""
+    """Events of other tasks from a separate process, until the end of the block."""
     arguments = ["--broker", url, "--rate", str(rate), "--tasks", "10000000"]
     with subprocess.Popen([sys.executable, "-m", "bench.publish", *arguments], cwd=_ROOT) as publisher:
         try:

@@ -1,4 +1,4 @@
-"""One incident per failing task and hour, and never a lost one: the daemon, a real broker, a PagerDuty that checks."""
+"""One incident per failing task and hour, and none lost: the daemon, a real broker, a PagerDuty server that checks."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -32,13 +32,13 @@ from tests.servers.waiting import wait_until
 
 @pytest.fixture
 def server() -> Iterator[PagerDutyServer]:
-    """A PagerDuty that knows one key."""
+    """A simulated PagerDuty that knows one key."""
     with PagerDutyServer(keys={KEY}) as running:
         yield running
 
 
 def test_ten_thousand_failures(rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path) -> None:
-    """Of 3 tasks over 2 hours of event time: 6 incidents that tell of all of them, within contract and rate limit."""
+    """Of 3 tasks over 2 hours: 6 incidents that include all failures, within the contract and the rate limit."""
     daemon = start(
         pager(
             tmp_path,
@@ -62,7 +62,7 @@ def test_ten_thousand_failures(rabbitmq_url: str, server: PagerDutyServer, start
 
 
 def test_a_real_fleet(rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path) -> None:
-    """A worker's task that fails five times: one incident, with all that is needed to act."""
+    """A worker's task that fails five times: one incident with everything needed to act."""
     daemon = start(
         pager(
             tmp_path / "daemon",
@@ -115,7 +115,7 @@ def test_a_real_fleet(rabbitmq_url: str, server: PagerDutyServer, start: Start, 
 def test_every_outcome_of_a_real_fleet(
     rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path
 ) -> None:
-    """What failed for good pages, in words where the exception says little; what succeeds in the end does not."""
+    """Final failures page, with an explanation if the exception says little; tasks that succeed in the end do not."""
     daemon = start(pager(tmp_path / "daemon", rabbitmq_url, server))
     daemon.until_ready()
     start(CeleryWorker(tmp_path / "worker", rabbitmq_url, concurrency=4))
@@ -147,7 +147,7 @@ KILLS = pytest.mark.parametrize("kills", [5, pytest.param(30, marks=pytest.mark.
 
 @KILLS
 def test_killed_daemon(kills: int, rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
-    """Kill -9 at random moments, some between POST and record: each incident is opened exactly once, none missing."""
+    """Kill -9 at random moments, some between POST and record: each incident is opened exactly once."""
     randomly = seeded()
     began = whole_hours(1) + HOUR / 2
     tasks, number = kills * 10, kills * 100

@@ -1,4 +1,4 @@
-"""Side by side with celery-exporter on one fleet: equal counts, but for what docs/migration.md says."""
+"""Compared with celery-exporter on one fleet: equal counts, except for those in docs/migration.md."""
 
 from collections import Counter
 from pathlib import Path
@@ -22,7 +22,7 @@ UNSENT = "celery"
 
 
 def translated(peer: Series) -> Series:
-    """What is there, as it must be here."""
+    """The peer's counts, as expected here."""
     found: Counter[tuple[str, ...]] = Counter()
     for (event, name, queue, *exception), number in peer.items():
         classes = [CLASSES.get((name, one), one) for one in exception]
@@ -32,7 +32,7 @@ def translated(peer: Series) -> Series:
 
 
 def differences(daemon: Daemon, peer: CeleryExporter) -> list[str]:
-    """A line for each number that is not the same."""
+    """A line for each number that differs."""
     ours, theirs = counts(daemon.get("/metrics")[1]), translated(peer.counts())
     keys = sorted({*ours, *theirs})
     return [f"{key}: {ours.get(key, 0)} here, {theirs.get(key, 0)} there" for key in keys
@@ -41,7 +41,7 @@ def differences(daemon: Daemon, peer: CeleryExporter) -> list[str]:
 
 @pytest.mark.campaign
 def test_equal_counts(broker_url: str, start: Start, tmp_path: Path) -> None:
-    """Each event of every way to end is the same number under the same labels, with task-sent and without."""
+    """Events of every outcome have the same counts and labels, with and without task-sent."""
     daemon = start(Daemon(tmp_path / "daemon", broker_url, {"metrics": {"poll_interval": "1s"}}))
     daemon.until_ready()
     peer = start(CeleryExporter(tmp_path / "peer", broker_url))

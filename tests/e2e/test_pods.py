@@ -1,4 +1,4 @@
-"""Thousands of worker pods come and go: they leave nothing behind."""
+"""Thousands of worker pods come and go and leave nothing behind."""
 
 import re
 import sqlite3
@@ -21,7 +21,7 @@ _HOST = re.compile(r'hostname="([^"]+)"')
 
 
 def come_and_go(to: Publisher, daemon: Daemon, first: int, number: int) -> None:
-    """Pods with names of their own live, work, are shown, and are heard no more; return when nothing shows them."""
+    """New pods start, work, are shown, and disappear; returns when nothing shows them."""
     pods = [Pod(f"pod-{index}") for index in range(first, first + number)]
     say(to, pods, "worker-online")
     for pod in pods:
@@ -37,12 +37,12 @@ def come_and_go(to: Publisher, daemon: Daemon, first: int, number: int) -> None:
 
 
 def hosts(daemon: Daemon) -> int:
-    """Hosts in any series. Searched for, because parsing half a million lines takes a minute."""
+    """Hosts in any series, found by search because parsing half a million lines takes a minute."""
     return len(set(_HOST.findall(daemon.get("/metrics")[1])))
 
 
 def rows(daemon: Daemon, table: str) -> int:
-    """In the store."""
+    """The number of rows in the store."""
     with closing(sqlite3.connect(f"file:{daemon.store}?mode=ro", uri=True, timeout=20)) as connection:
         (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
     return int(count)

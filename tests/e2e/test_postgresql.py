@@ -1,4 +1,4 @@
-"""The daemon with its store in PostgreSQL, which is killed and frozen: exact counts, and each page once."""
+"""The daemon with a store in PostgreSQL that is killed and suspended: exact counts, and each page once."""
 
 import json
 import re
@@ -19,7 +19,7 @@ FAILURES = 2_000
 
 @pytest.fixture
 def server() -> Iterator[PagerDutyServer]:
-    """A PagerDuty that knows one key."""
+    """A simulated PagerDuty that knows one key."""
     with PagerDutyServer(keys={KEY}) as running:
         yield running
 
@@ -38,7 +38,7 @@ def database(empty_cluster: Path) -> Iterator[PostgreSQL]:
 def test_a_database_in_trouble(
     rabbitmq_url: str, server: PagerDutyServer, database: PostgreSQL, start: Start, tmp_path: Path
 ) -> None:
-    """Killed in mid flush and back, then frozen: what pages goes out from memory, and no failure is lost or doubled."""
+    """Killed during a flush, restarted, suspended: pages are sent from memory, and the counts are exact."""
     daemon = start(
         pager(tmp_path, rabbitmq_url, server, {"store": {"url": database.new_database(), "directory": str(tmp_path)}})
     )

@@ -1,4 +1,4 @@
-"""A real Prometheus beside the daemon and a real fleet: what users of celery-exporter ask has an answer."""
+"""A real Prometheus with the daemon and a real fleet: the queries of celery-exporter's users have answers."""
 
 import math
 import signal
@@ -41,7 +41,7 @@ def on_brokers(short: object, long: object) -> pytest.MarkDecorator:
 
 @contextmanager
 def meanwhile(do: Callable[[], object], every: float = 0.3) -> Iterator[None]:
-    """Do something again and again, in the background."""
+    """Call something repeatedly in the background."""
     ended = threading.Event()
 
     def go_on() -> None:
@@ -58,7 +58,7 @@ def meanwhile(do: Callable[[], object], every: float = 0.3) -> Iterator[None]:
 
 
 def check_with_promtool(daemon: Daemon) -> str:
-    """What promtool has to say of a scrape."""
+    """Promtool's output for a scrape."""
     _, text = daemon.get("/metrics")
     told = subprocess.run([require("promtool"), "check", "metrics"], input=text, capture_output=True, text=True,
                           check=False)  # fmt: skip
@@ -66,7 +66,7 @@ def check_with_promtool(daemon: Daemon) -> str:
 
 
 def rounds(app: Celery, prometheus: Prometheus, seconds: float) -> None:
-    """Two rounds of every outcome or more, so that each counter is seen before and after it has grown."""
+    """Two or more rounds of every outcome, so that each counter is seen before and after an increase."""
     send_outcomes(app)
     prometheus.wait_for('celery_task_failed_total{exception="TimeLimitExceeded"} == 1', 60)
     until = time.monotonic() + seconds
@@ -113,7 +113,7 @@ def test_what_the_peers_users_ask(size: int, broker_url: str, start: Start, tmp_
 
 
 def falling(prometheus: Prometheus) -> list[str]:
-    """Counters that Prometheus has seen falling, but for those that count since the process's start."""
+    """Counters that Prometheus has seen decreasing, except those since the process's start."""
     names = [name for name in prometheus.api("label/__name__/values") if name.startswith("celery_")]
     counters = [name for name in names if name.endswith(("_total", "_bucket", "_sum", "_count"))]
     assert len(counters) > 20
@@ -123,7 +123,7 @@ def falling(prometheus: Prometheus) -> list[str]:
 
 @on_brokers(Size(tasks=6_000, faults=3, rate=4_000), Size(tasks=120_000, faults=20, rate=4_000))
 def test_restarts_are_no_resets(size: Size, broker_url: str, start: Start, tmp_path: Path) -> None:
-    """SIGTERM and kill -9 under load: no counter goes down, and the failures since are what increase() tells."""
+    """SIGTERM and kill -9 under load: no counter decreases, and increase() equals the failures since."""
     daemon = start(Daemon(tmp_path / "daemon", broker_url))
     daemon.until_ready()
     prometheus = start(Prometheus(tmp_path / "prometheus", {JOB: [f"127.0.0.1:{daemon.port}"]}, interval="100ms"))
@@ -154,7 +154,7 @@ def test_restarts_are_no_resets(size: Size, broker_url: str, start: Start, tmp_p
 
 
 def test_what_was_shown_is_not_taken_back(redis_url: str, start: Start, tmp_path: Path) -> None:
-    """A number that was scraped outlives kill -9, also where the broker gives nothing twice."""
+    """A scraped number survives kill -9, even if the broker does not redeliver."""
     daemon = start(Daemon(tmp_path / "daemon", redis_url, {"store": {"flush_interval": "2s"}}))
     daemon.until_ready()
     load = Load(1_000, lag=20)
@@ -172,7 +172,7 @@ def test_what_was_shown_is_not_taken_back(redis_url: str, start: Start, tmp_path
 
 
 def counters(daemon: Daemon) -> dict[tuple[str, str], float]:
-    """All that must not fall, by name and labels."""
+    """All counters that must not decrease, by name and labels."""
     return {
         (name, str(labels)): value
         for name, samples in daemon.metrics().items()

@@ -1,4 +1,4 @@
-"""Queues whose workers have died, as Prometheus is told of them."""
+"""Queues whose workers have died, in the metrics."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ WAITING = 5
 
 
 def test_a_restart_while_all_workers_are_dead(broker_url: str, start: Start, tmp_path: Path) -> None:
-    """The length of a queue that nobody is left to name is told again: it was counted before."""
+    """The length of a queue without workers is exported again, because it was counted before."""
     daemon = start(Daemon(tmp_path / "daemon", broker_url, {"metrics": {"poll_interval": "1s"}}))
     daemon.until_ready()
     worker = start(CeleryWorker(tmp_path / "worker", broker_url, concurrency=1, settings={"FLEET_QUEUE": "pay"}))

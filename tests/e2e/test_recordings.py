@@ -1,4 +1,4 @@
-"""The recordings of two fleets, sent through real brokers as the fleets sent them."""
+"""The recordings of two fleets, sent through real brokers like the original messages."""
 
 import json
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ WORKER_EVENTS = {"4.4.7": 26, "5.7.0": 22}
 
 
 def replay(version: str, broker_url: str) -> None:
-    """Publish a recording by kombu, each message with its own routing key, headers and body."""
+    """Publish a recording with kombu, each message with its routing key, headers and body."""
     lines = (_DATA / f"events-celery-{version}-rabbitmq.jsonl").read_text().splitlines()
     with Connection(broker_url) as connection, connection.channel() as channel:
         producer = Producer(channel, get_exchange(connection))
@@ -76,7 +76,7 @@ def replay(version: str, broker_url: str) -> None:
 
 
 def total(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """Sum over all tasks."""
+    """The sum over all tasks."""
     found: dict[str, int] = {}
     for numbers in counts.values():
         for kind, number in numbers.items():
@@ -86,7 +86,7 @@ def total(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 
 @pytest.mark.parametrize("version", ["4.4.7", "5.7.0"])
 def test_a_recorded_fleet_is_counted_exactly(version: str, broker_url: str, start: Start, tmp_path: Path) -> None:
-    """Every event of the recording is counted under its task, with its exception's class; the twin is one failure."""
+    """Every event is counted under its task, with its exception's class; the duplicate is one failure."""
     daemon = start(Daemon(tmp_path / "daemon", broker_url))
     daemon.until_ready()
 

@@ -1,4 +1,4 @@
-"""Two daemons with one store in PostgreSQL: whichever ends, nothing is lost, nothing comes twice."""
+"""Two daemons with one store in PostgreSQL: whichever ends, nothing is lost or doubled."""
 
 import itertools
 import json
@@ -27,7 +27,7 @@ End = Callable[[Daemon], object]
 
 @pytest.fixture
 def server() -> Iterator[PagerDutyServer]:
-    """A PagerDuty that knows one key."""
+    """A simulated PagerDuty that knows one key."""
     with PagerDutyServer(keys={KEY}) as running:
         yield running
 
@@ -58,18 +58,18 @@ def failing(number: int) -> list[Failing]:
 
 
 def counted(failures: list[Failing]) -> Counts:
-    """What has to be counted of them."""
+    """The expected counts."""
     numbers = {task: len(list(group)) for task, group in itertools.groupby(sorted(one.task for one in failures))}
     return {task: {"received": number, "failed": number} for task, number in numbers.items()}
 
 
 def leads(daemon: Daemon) -> bool:
-    """Whether it says so."""
+    """Whether it reports that it leads."""
     return daemon.metric("monitor_leader") == 1
 
 
 def until_subscribed(standby: Daemon) -> None:
-    """Wait until it could take over without missing anything."""
+    """Wait until it could take over without a gap."""
     standby.until_ready()
     assert not leads(standby)
     wait_until(lambda: standby.get("/api/v1/workers")[0] == 200, 60)
@@ -79,7 +79,7 @@ def until_subscribed(standby: Daemon) -> None:
 
 
 def end_while_tasks_fail(broker_url: str, server: PagerDutyServer, pair: tuple[Daemon, Daemon], end: End) -> Daemon:
-    """Ends the leader while tasks fail; returns the one that has gone on, when all is counted and told."""
+    """End the leader while tasks fail; returns the new leader, once all failures are counted and paged."""
     wait_until(lambda: any(map(leads, pair)), 60)
     leader, standby = pair if leads(pair[0]) else pair[::-1]
     leader.until_ready()
@@ -97,7 +97,7 @@ def end_while_tasks_fail(broker_url: str, server: PagerDutyServer, pair: tuple[D
 
 
 def test_the_other_replica_goes_on(broker_url: str, replica: Replica, server: PagerDutyServer) -> None:
-    """While tasks fail the leader ends; the other one counts what it had not committed, and tells each incident."""
+    """The leader ends while tasks fail; the other one counts its uncommitted messages, and pages each incident."""
     pair = replica("first"), replica("second")
     end: End = Daemon.kill if broker_url.startswith("amqp") else Daemon.stop
     end_while_tasks_fail(broker_url, server, pair, end)
@@ -105,7 +105,7 @@ def test_the_other_replica_goes_on(broker_url: str, replica: Replica, server: Pa
 
 @pytest.mark.campaign
 def test_the_other_replica_goes_on_in_the_other_way(broker_url: str, replica: Replica, server: PagerDutyServer) -> None:
-    """As above: killed on Redis, terminated on RabbitMQ."""
+    """The same: killed on Redis, terminated on RabbitMQ."""
     pair = replica("first"), replica("second")
     end: End = Daemon.stop if broker_url.startswith("amqp") else Daemon.kill
     end_while_tasks_fail(broker_url, server, pair, end)
@@ -113,7 +113,7 @@ def test_the_other_replica_goes_on_in_the_other_way(broker_url: str, replica: Re
 
 @pytest.mark.campaign
 def test_a_frozen_leader_steps_down(broker_url: str, replica: Replica, server: PagerDutyServer) -> None:
-    """Stopped for longer than its lease, a leader goes on as the standby: what it had not committed is refused."""
+    """Suspended for longer than its lease, a leader becomes the standby, and its uncommitted changes are refused."""
     pair = replica("first"), replica("second")
     leader = end_while_tasks_fail(broker_url, server, pair, Daemon.pause)
     zombie = next(one for one in pair if one is not leader)
@@ -134,7 +134,7 @@ def running(task: str) -> list[dict[str, Any]]:
 
 
 def take_over(leader: Daemon, standby: Daemon, end: End) -> tuple[Daemon, Daemon]:
-    """End the leader. The new leader, and the former one as a standby."""
+    """End the leader. Returns the new leader, and the former one as a standby."""
     until_subscribed(standby)
     end(leader)
     wait_until(lambda: leads(standby), 60, every=0.05)
@@ -193,7 +193,7 @@ def test_what_people_asked_for_is_taken_over(
 
 @pytest.mark.campaign
 def test_a_leader_that_is_killed_while_it_mails(rabbitmq_url: str, postgresql: PostgreSQL, tmp_path: Path) -> None:
-    """At the mail's end: nobody can know whether it arrived, so it comes again later, with the same Message-ID."""
+    """At the mail's end: the outcome is unknown, so it is sent again later with the same Message-ID."""
     database = postgresql.new_database()
     with pair(rabbitmq_url, database, tmp_path / "rabbitmq", report_in=60) as both:
         leader, standby = both.until_complete()

@@ -49,13 +49,13 @@ class Beat(ServerProcess):
 
 @pytest.fixture
 def server() -> Iterator[PagerDutyServer]:
-    """A PagerDuty that knows one key."""
+    """A simulated PagerDuty that knows one key."""
     with PagerDutyServer(keys={KEY}) as running:
         yield running
 
 
 def incidents(daemon: Daemon) -> list[tuple[str, str]]:
-    """Subject and state of each incident of a schedule, the oldest first."""
+    """Subject and state of each incident of a schedule, oldest first."""
     status, text = daemon.get("/api/v1/incidents?condition=missed")
     assert status == 200, text
     found: list[dict[str, Any]] = json.loads(text)["items"]
@@ -63,7 +63,7 @@ def incidents(daemon: Daemon) -> list[tuple[str, str]]:
 
 
 def runs(daemon: Daemon) -> list[int]:
-    """How many runs of each schedule are known."""
+    """The number of known runs of each schedule."""
     return [len(one["runs"]) for one in json.loads(daemon.get("/api/v1/schedules")[1])["items"]]
 
 
@@ -105,7 +105,7 @@ def test_beat_is_stopped_and_an_entry_is_removed(
 def test_a_silence_ends_while_the_condition_holds(
     rabbitmq_url: str, server: PagerDutyServer, start: Start, tmp_path: Path
 ) -> None:
-    """It pages then, once, also over a kill of the daemon; what has recovered does not."""
+    """It pages then, once, also across a kill of the daemon; a task that has recovered does not."""
     daemon = start(pager(tmp_path, rabbitmq_url, server, {"broker": {"probe_interval": "1s"}}))
     daemon.until_ready()
     added = command(daemon, "silence", "add", "shop.*", "--for", "1h", "--reason", "deploy 4711")

@@ -1,4 +1,4 @@
-"""Scrapes are answered at once, whatever the broker, the store and other clients do."""
+"""Scrapes are answered promptly, whatever the broker, the store and other clients do."""
 
 import socket
 import sqlite3
@@ -21,7 +21,7 @@ _AT_ONCE = 2.0
 
 
 class Scraper(threading.Thread):
-    """Scrapes again and again, as Prometheus does, on a thread of its own."""
+    """Scrapes repeatedly, like Prometheus, in a separate thread."""
 
     def __init__(self, daemon: Daemon) -> None:
         super().__init__(daemon=True)
@@ -45,7 +45,7 @@ class Scraper(threading.Thread):
                     self.failures.append(str(status))
 
     def end(self) -> None:
-        """Stop it, and look at what it has seen."""
+        """Stop it, and check its results."""
         wait_until(lambda: self.number >= 5 or self.failures, 60, what="some scrapes")
         self._ended.set()
         self.join()
@@ -55,7 +55,7 @@ class Scraper(threading.Thread):
 
 @contextmanager
 def scraped(daemon: Daemon) -> Iterator[None]:
-    """Everything in the block happens under scrapes; none of them fails or is slow."""
+    """Scrapes run during the block; none of them fails or is slow."""
     scraper = Scraper(daemon)
     scraper.start()
     yield
@@ -64,7 +64,7 @@ def scraped(daemon: Daemon) -> Iterator[None]:
 
 @contextmanager
 def locked(store: Path) -> Iterator[None]:
-    """Somebody else holds the store."""
+    """Another process holds the store's lock."""
     holder = sqlite3.connect(store, timeout=60, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     try:
@@ -74,7 +74,7 @@ def locked(store: Path) -> Iterator[None]:
 
 
 def test_a_start_in_the_worst_of_times(start: Start, tmp_path: Path) -> None:
-    """Neither store nor broker: scrapes are answered, without a word of the fleet, until there are both."""
+    """Without store and broker, scrapes are answered without fleet metrics, until both are available."""
     broker = Redis(tmp_path / "redis")
     daemon = Daemon(tmp_path / "daemon", broker.url())
     daemon.directory.mkdir()
@@ -92,7 +92,7 @@ def test_a_start_in_the_worst_of_times(start: Start, tmp_path: Path) -> None:
 
 
 def test_scrapes_in_operation(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
-    """The store is held by somebody, many clients are silent, slow or hostile, events come: scrapes are served."""
+    """The store is locked, many clients are silent, slow or hostile, events arrive: scrapes are served."""
     daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url))
     daemon.until_ready()
     load = Load(3_000)
@@ -115,7 +115,7 @@ def test_scrapes_in_operation(rabbitmq_url: str, start: Start, tmp_path: Path) -
 
 
 def test_the_broker_goes(start: Start, tmp_path: Path) -> None:
-    """Without it scrapes go on to tell what was counted, and that the stream is down."""
+    """Without it, scrapes still have the counts, and report that the stream is down."""
     broker = start(Redis(tmp_path / "redis"))
     daemon = start(Daemon(tmp_path / "daemon", broker.url()))
     daemon.until_ready()

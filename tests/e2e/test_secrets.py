@@ -25,7 +25,7 @@ from tests.servers.waiting import wait_until
 def evidence(
     rabbitmq: RabbitMQ, certificate: Certificate, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Evidence]:
-    """The whole story, told once."""
+    """The whole story, run once."""
     with ExitStack() as stack:
         story = Story(tmp_path_factory.mktemp("secrets"), rabbitmq, certificate, stack)
         receivers_that_repeat(story)
@@ -36,7 +36,7 @@ def evidence(
 
 
 def receivers_that_repeat(story: Story) -> None:
-    """PagerDuty refuses events and keys, the mail server the password, and both say the secrets back."""
+    """PagerDuty refuses events and keys, the mail server the password, and both repeat the secrets."""
     keys = SECRETS["routing key"], SECRETS["rule's routing key"]
     story.pagerduty.behave(Behaviour.status(413, echo(*keys)))  # 400 may be a key that a person repairs
     story.daemon.start()
@@ -86,7 +86,7 @@ def good_day(story: Story) -> None:
 
 
 def refused_and_untrusted(story: Story) -> None:
-    """The broker refuses the password; nobody's certificate is trusted. The log is for people now."""
+    """The broker refuses the password; no certificate is trusted. The log has the console format."""
     story.configure(
         log={"format": "console"},
         broker={"url": story.broker_url("wrong broker password")},
@@ -103,7 +103,7 @@ def refused_and_untrusted(story: Story) -> None:
 
 
 def down(story: Story) -> None:
-    """The broker does not speak TLS, and the others are not there."""
+    """The broker does not speak TLS, and the others are unreachable."""
     closed = free_port()
     story.configure(
         broker={"url": story.broker_url("broker password", "amqps")},
@@ -123,7 +123,7 @@ def down(story: Story) -> None:
 
 
 def in_trouble(story: Story, label: str) -> None:
-    """Try every way out."""
+    """Use every channel."""
     read = story.daemon.log.stat().st_size
     story.enqueue()
     tried = [f"channel={channel}".encode() for channel in ("pagerduty", "email")]
@@ -134,13 +134,13 @@ def in_trouble(story: Story, label: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_secret_leaves_the_monitor(evidence: Evidence, kind: str) -> None:
-    """Nothing of this kind holds a secret, neither as it is nor encoded."""
+    """No output of this kind contains a secret, neither plain nor encoded."""
     assert evidence.found[kind]
     assert "\n".join(evidence.leaks(kind)) == ""
 
 
 def test_what_was_searched_tells_of_the_failures(evidence: Evidence) -> None:
-    """The search is worth something: what stands in the secrets' places is there."""
+    """The search covers the right output: the placeholders of the secrets are there."""
     expected: dict[str, Iterable[str]] = {
         "command": [
             "[redacted]",
@@ -164,7 +164,7 @@ def test_what_was_searched_tells_of_the_failures(evidence: Evidence) -> None:
 
 @pytest.mark.parametrize("form", [form for form, _ in forms("some+secret/&text")])
 def test_the_search_finds_every_form(form: str) -> None:
-    """Each secret, written in each way, is found."""
+    """Each secret is found in each encoding."""
     for name, secret in SECRETS.items():
         for known, text in forms(secret):
             if known == form:

@@ -1,4 +1,4 @@
-"""A start under bad conditions: the daemon stays, says what to do, and goes on when it was done."""
+"""A start under bad conditions: the daemon keeps running, gives a remedy, and continues once it is repaired."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ _SECRET = "correct-horse"
 
 
 def repaired(daemon: Daemon, url: str, trouble: tuple[str, ...], repair: Callable[[], object]) -> None:
-    """The daemon tells of the trouble, serves what it has, and counts after the repair."""
+    """The daemon reports the problem, serves what it has, and counts after the repair."""
     daemon.until_trouble(*trouble)
     assert daemon.get("/livez")[0] == 200
     assert daemon.metric("monitor_broker_connected") == 0
@@ -34,21 +34,21 @@ def repaired(daemon: Daemon, url: str, trouble: tuple[str, ...], repair: Callabl
 
 
 def test_rabbitmq_is_down(start: Start, tmp_path: Path) -> None:
-    """RabbitMQ comes later than the daemon."""
+    """RabbitMQ starts after the daemon."""
     broker = RabbitMQ(tmp_path / "rabbitmq")
     daemon = start(Daemon(tmp_path / "daemon", broker.url()))
     repaired(daemon, broker.url(), ("refused",), lambda: start(broker))
 
 
 def test_redis_is_down(start: Start, tmp_path: Path) -> None:
-    """Redis comes later than the daemon."""
+    """Redis starts after the daemon."""
     broker = Redis(tmp_path / "redis")
     daemon = start(Daemon(tmp_path / "daemon", broker.url()))
     repaired(daemon, broker.url(), ("refused",), lambda: start(broker))
 
 
 def test_rabbitmq_refuses_the_credentials(rabbitmq: RabbitMQ, rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
-    """The user of broker.url is unknown, until somebody makes it."""
+    """The user of broker.url is unknown until it is created."""
     name = vhost(rabbitmq_url)
     user = f"late-{name}"
     url = rabbitmq_url.replace("guest:guest", f"{user}:{_SECRET}")
@@ -61,7 +61,7 @@ def test_rabbitmq_refuses_the_credentials(rabbitmq: RabbitMQ, rabbitmq_url: str,
 
 
 def test_redis_refuses_the_password(start: Start, tmp_path: Path) -> None:
-    """The server's password is another one than that of broker.url."""
+    """The server's password differs from that of broker.url."""
     broker = start(Redis(tmp_path / "redis", password="another"))
     url = broker.url().replace("another", _SECRET)
     daemon = start(Daemon(tmp_path / "daemon", url))
@@ -76,7 +76,7 @@ def test_redis_refuses_the_password(start: Start, tmp_path: Path) -> None:
 def test_the_queue_was_declared_differently(
     rabbitmq: RabbitMQ, rabbitmq_url: str, start: Start, tmp_path: Path
 ) -> None:
-    """An earlier version left a queue with other arguments; it is told how to delete it."""
+    """An earlier version left a queue with other arguments; the error says how to delete it."""
     name = vhost(rabbitmq_url)
     with amqp.Connection(f"127.0.0.1:{rabbitmq.port}", virtual_host=name) as connection:
         connection.channel().queue_declare(QUEUE, durable=True, auto_delete=False, arguments={"x-max-length": 10})
@@ -86,7 +86,7 @@ def test_the_queue_was_declared_differently(
 
 
 def test_the_disk_is_full(rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
-    """There is no room for a store: the daemon waits for it, and serves its metrics."""
+    """There is no space for a store: the daemon waits, and serves its metrics."""
     with small_disk(tmp_path / "disk") as disk:
         ballast = fill(disk)
         daemon = start(Daemon(tmp_path / "daemon", rabbitmq_url, store_directory=disk))

@@ -1,4 +1,4 @@
-"""Events that are read before anything names their task, through real brokers and a kill."""
+"""Events that are read before anything names their task, with real brokers and a kill."""
 
 import sqlite3
 import time
@@ -21,7 +21,7 @@ from tests.servers.pagerduty import PagerDutyServer
 
 
 def publish(broker_url: str, *events: dict[str, Any]) -> None:
-    """As a worker or a client does."""
+    """Publish like a worker or a client."""
     with Connection(broker_url) as connection, connection.channel() as channel:
         producer = Producer(channel, get_exchange(connection), serializer="json")
         for event in events:
@@ -30,13 +30,13 @@ def publish(broker_url: str, *events: dict[str, Any]) -> None:
 
 
 def waiting(daemon: Daemon) -> int:
-    """How many events wait for a name, as committed."""
+    """The number of events that wait for a name, according to the store."""
     with closing(sqlite3.connect(f"file:{daemon.store}?mode=ro", uri=True, timeout=20)) as connection:
         return int(connection.execute("SELECT count(*) FROM unnamed").fetchone()[0])
 
 
 def test_an_event_that_waits_for_its_name_survives_a_kill(broker_url: str, start: Start, tmp_path: Path) -> None:
-    """A failure and a revocation are read before the client's task-sent: nobody is paged for ``unknown``."""
+    """A failure and a revocation are read before task-sent: nobody is paged for ``unknown``."""
     daemon = start(Daemon(tmp_path / "daemon", broker_url, {"tracking": {"name_wait": "2m"}}))
     daemon.until_ready()
     worker, client = {"hostname": "celery@box"}, {"hostname": "gen1@web", "queue": "mail"}
@@ -62,7 +62,7 @@ def test_an_event_that_waits_for_its_name_survives_a_kill(broker_url: str, start
 
 @contextmanager
 def questions(broker_url: str) -> Iterator[Callable[[], list[str]]]:
-    """What the workers are asked from now on, in order."""
+    """The remote control commands from now on, in order."""
     asked: list[str] = []
     with Connection(broker_url) as connection, connection.channel() as channel:
         queue = Queue("witness", Exchange("celery.pidbox", "fanout", durable=False), exclusive=True, auto_delete=True)
@@ -78,7 +78,7 @@ def questions(broker_url: str) -> Iterator[Callable[[], list[str]]]:
 
 
 def running_tasks(directory: Path, broker_url: str, number: int) -> set[str]:
-    """Start so many, which fail once ``directory`` has a file ``release``; their ids, when all of them run."""
+    """Start tasks that fail once ``directory`` has a file ``release``; returns their IDs when all run."""
     directory.mkdir()
     for _ in range(number):
         client(broker_url).send_task("fleet.fail_later", (str(directory),))
@@ -87,7 +87,7 @@ def running_tasks(directory: Path, broker_url: str, number: int) -> set[str]:
 
 
 def until_first_questions(daemon: Daemon, broker_url: str) -> None:
-    """Start the daemon; what it asks first is what the workers hold."""
+    """Start the daemon; its first command asks for the workers' tasks."""
     with questions(broker_url) as asked:
         daemon.start()
         wait_until(lambda: len(asked()) >= 4, 60, what="the first questions")
@@ -95,12 +95,12 @@ def until_first_questions(daemon: Daemon, broker_url: str) -> None:
 
 
 def until_failed(daemon: Daemon, number: int) -> None:
-    """So many in all."""
+    """Wait for this many failures in total."""
     wait_until(lambda: daemon.counts().get("fleet.fail_later", {}).get("failed") == number, 90, what="the failures")
 
 
 def until_named(daemon: Daemon, uuids: set[str]) -> None:
-    """On RabbitMQ the events tell their names, on Redis the answers of the workers alone."""
+    """On RabbitMQ the events contain the names, on Redis only the workers' answers."""
     wait_until(lambda: daemon.tracked(uuids) == uuids, 60, what="the names of the tasks")
 
 
