@@ -5,6 +5,7 @@ reason if the server then closes the connection. It recognises the names of mech
 """
 
 import smtplib
+import ssl
 from typing import Final
 
 from celery_monitor.adapters.channels.email.text import shorten
@@ -13,8 +14,11 @@ from celery_monitor.errors import RetryableError
 AFTER_LOGIN: Final = 300.0
 """Seconds before another login attempt with refused credentials: providers lock accounts after too many attempts."""
 
-_MECHANISMS: Final = ("CRAM-MD5", "PLAIN", "LOGIN")
-"""In the order in which they are tried, as in smtplib."""
+_IN_CLEAR: Final = ("CRAM-MD5", "PLAIN", "LOGIN")
+"""Mechanisms in the order in which they are tried without TLS, as in smtplib: CRAM-MD5 does not send the password."""
+_ENCRYPTED: Final = ("PLAIN", "LOGIN", "CRAM-MD5")
+"""The same with TLS. Servers that store only hashes of passwords may offer CRAM-MD5, refuse it each time, and block a
+client with many refused logins."""
 _SYNTAX: Final = 501
 _LOGGED_IN: Final = frozenset({235, 503})
 
@@ -47,7 +51,8 @@ def log_in(session: smtplib.SMTP, username: str, password: str, *, server: str) 
 
 def _mechanisms(session: smtplib.SMTP, server: str) -> list[str]:
     offered = session.esmtp_features.get("auth", "").upper().split()
-    mechanisms: list[str] = [mechanism for mechanism in _MECHANISMS if mechanism in offered]
+    order = _ENCRYPTED if isinstance(session.sock, ssl.SSLSocket) else _IN_CLEAR
+    mechanisms: list[str] = [mechanism for mechanism in order if mechanism in offered]
     if mechanisms:
         return mechanisms
     if offered:

@@ -1,6 +1,9 @@
 """Servers that offer various ways to log in, and what is told when none of them works."""
 
 import base64
+import socket
+import ssl
+import threading
 
 import pytest
 
@@ -9,6 +12,7 @@ from celery_monitor.adapters.channels.email.smtp import deliver
 from celery_monitor.errors import RetryableError
 from tests.adapters.channels.email.mail_server import PASSWORD, USER
 from tests.adapters.channels.email.test_recipients import Talk
+from tests.servers.certificate import Certificate
 from tests.servers.scripted import misbehaving
 
 PLAIN = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode()).decode()
@@ -40,6 +44,30 @@ def test_each_way_to_log_in_with_a_password(offered: str, answers: dict[str, byt
     talk = Talk(answers, offered)
     send(talk)
     assert len(talk.mails) == 1
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_cram_md5_is_first_only_where_others_send_the_password_in_clear(
+    certificate: Certificate, *, encrypted: bool
+) -> None:
+    """A server that offers it and has no passwords for it counts a refused login each time, and may block us."""
+    answers = {"AUTH CRAM": b"535 5.7.8 bad\r\n", f"AUTH PLAIN {PLAIN}": b"235 OK\r\n"}
+    talk = Talk(answers, "AUTH CRAM-MD5 LOGIN PLAIN")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.certificate, certificate.key)
+
+    def speak(connection: socket.socket, over: threading.Event) -> None:
+        with context.wrap_socket(connection, server_side=True) as secure:
+            talk.speak(secure, over)
+
+    with misbehaving(speak if encrypted else talk.speak) as port:
+        trusted = ssl.create_default_context(cafile=certificate.certificate)
+        server = SmtpServer(
+            "127.0.0.1", port, "tls" if encrypted else "none", USER, lambda: PASSWORD, trusted if encrypted else None
+        )
+        deliver(server, "m@shop.example", ["ann@shop.example"], lambda _: b"Subject: a\r\n\r\nb\r\n", deadline=30.0)
+    tried = [line.split()[1] for line in talk.lines if line.startswith("AUTH")]
+    assert tried == (["PLAIN"] if encrypted else ["CRAM-MD5", "PLAIN"])
 
 
 @pytest.mark.parametrize(
