@@ -345,7 +345,7 @@ def test_a_query_that_the_server_ends_is_no_damage(store: SqlStore, monkeypatch:
         store._database.end_abandoned(1.0)
 
 
-@pytest.mark.parametrize("before", ["starts", "migrates"])
+@pytest.mark.parametrize("before", ["use_for_start", "use_for_migration"])
 def test_how_long_a_standby_waits_for_answers(postgresql: PostgreSQL, opened: Opened, before: str) -> None:
     """As usual, also after an attempt to start that met a migration by another replica, which may take long."""
     store = opened(postgresql.new_database())
