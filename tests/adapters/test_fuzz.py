@@ -29,7 +29,7 @@ HOSTILE: list[Any] = [
 
 
 def mutations(chance: random.Random) -> list[Callable[[bytes], bytes]]:
-    """What is done to a body."""
+    """Mutations of a body."""
 
     def flip(body: bytes) -> bytes:
         changed = bytearray(body)
@@ -62,7 +62,7 @@ def mutations(chance: random.Random) -> list[Callable[[bytes], bytes]]:
 
 
 def bodies(number: int, seed: int) -> Iterator[bytes]:
-    """Mutated bodies, and now and then one of 10 MB."""
+    """Mutated bodies, and occasionally one of 10 MB."""
     chance = random.Random(seed)
     originals = [delivery.body for version in ("4.4.7", "5.7.0") for delivery in recorded(version)]
     ways = mutations(chance)

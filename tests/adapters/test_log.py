@@ -1,4 +1,4 @@
-"""The log: what repeats is left out and counted; nothing else is."""
+"""The log: only repeated lines are omitted, and they are counted."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from celery_monitor.adapters.log import MAX_KINDS, MAX_NEWS, MAX_REPEATS, REPEAT
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time: its last entry."""
+    """The time: the last entry of the list."""
     times = [1.0]
     monkeypatch.setattr(Repeats.__init__, "__defaults__", (lambda: times[-1],))
     return times
@@ -23,7 +23,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def lines(clock: list[float]) -> Iterator[io.StringIO]:
-    """What is logged, as JSON."""
+    """The log output as JSON."""
     root = logging.getLogger()
     before, level = root.handlers, root.level
     stream = io.StringIO()
@@ -34,12 +34,12 @@ def lines(clock: list[float]) -> Iterator[io.StringIO]:
 
 
 def events(stream: io.StringIO) -> list[dict[str, object]]:
-    """Lines so far."""
+    """The lines so far."""
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
 def test_what_repeats_is_left_out(lines: io.StringIO, clock: list[float]) -> None:
-    """The first of a minute are written; the next one says how many were left out. Another kind is written at once."""
+    """The first ones in a minute are written; the next one has the number of omitted lines. Other kinds are written."""
     logger = structlog.get_logger()
     for number in range(10_000):
         logger.warning("The disk is full", number=number)
@@ -52,7 +52,7 @@ def test_what_repeats_is_left_out(lines: io.StringIO, clock: list[float]) -> Non
 
 
 def test_a_place_that_takes_nothing(lines: io.StringIO) -> None:
-    """A full disk, or a pipe whose reader is gone, costs the lines, and no thread its life."""
+    """A full disk or a closed pipe loses lines, and ends no thread."""
     reader, gone = os.pipe()
     os.close(reader)
     for place in (os.open("/dev/full", os.O_WRONLY), gone):
@@ -68,7 +68,7 @@ def test_a_place_that_takes_nothing(lines: io.StringIO) -> None:
 
 
 def test_what_is_told_has_more_room(lines: io.StringIO) -> None:
-    """Incidents without a receiver are told by the log alone; the last words before the end are always written."""
+    """Incidents without a channel are reported only in the log; the last lines before the end are always written."""
     logger = structlog.get_logger()
     for number in range(MAX_NEWS * 2):
         logger.info("A task failed", incident=number)
@@ -78,7 +78,7 @@ def test_what_is_told_has_more_room(lines: io.StringIO) -> None:
 
 
 def test_other_libraries(lines: io.StringIO) -> None:
-    """Theirs are limited by their name, however different their texts are."""
+    """Their lines are limited by logger name, however different their texts are."""
     for number in range(1_000):
         logging.getLogger("asyncio").error("socket.accept() out of system resource %s", number)
     logging.getLogger("another").error("once")
@@ -86,7 +86,7 @@ def test_other_libraries(lines: io.StringIO) -> None:
 
 
 def test_the_kinds_are_bounded() -> None:
-    """Also where each text is another one."""
+    """Even if each text is different."""
     made = Repeats(lambda: 1.0)
     for number in range(MAX_KINDS * 2):
         assert made.left_out(number) == 0

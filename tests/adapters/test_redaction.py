@@ -1,4 +1,4 @@
-"""The operator's patterns on anybody's texts: what a text costs is bounded, and no text slips through."""
+"""The configured patterns on hostile texts: the cost is bounded, and no text passes unredacted."""
 
 import threading
 
@@ -16,7 +16,7 @@ EVIL = "a" * 60 + "!"
 
 @pytest.fixture
 def minute(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The clock: its last entry."""
+    """The clock: the last entry of the list."""
     times = [0.0]
     monkeypatch.setattr(redaction, "monotonic", lambda: times[-1])
     return times
@@ -34,7 +34,7 @@ def minute(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     ],
 )
 def test_patterns_mean_what_they_mean_in_python(pattern: str, text: str, expected: str) -> None:
-    """Lookbehind, backreferences and flags are there, as in ``re``."""
+    """Lookbehind, backreferences and flags work as in ``re``."""
     assert redacted(text, Redaction([pattern]).patterns) == expected
 
 
@@ -47,7 +47,7 @@ def test_patterns_mean_what_they_mean_in_python(pattern: str, text: str, expecte
     ],
 )
 def test_a_text_that_takes_too_long_is_replaced_as_a_whole(pattern: str, text: str) -> None:
-    """Nothing of it is let through, and it is counted; the next one is read as ever."""
+    """Nothing of it passes, and it is counted; the next one is processed normally."""
     made = Redaction(["secret", pattern])
     assert redacted(f"secret {text}", made.patterns) == UNREAD
     assert made.timeouts == 1
@@ -55,7 +55,7 @@ def test_a_text_that_takes_too_long_is_replaced_as_a_whole(pattern: str, text: s
 
 
 def test_other_threads_run_meanwhile() -> None:
-    """The engine leaves the interpreter's lock to them: a scrape, a probe, SIGTERM."""
+    """The engine releases the interpreter lock for a scrape, a probe, or SIGTERM."""
     turns = 0
     over = threading.Event()
 
@@ -74,7 +74,7 @@ def test_other_threads_run_meanwhile() -> None:
 
 
 def test_a_flood_of_such_texts_costs_little(minute: list[float]) -> None:
-    """What they cost in a minute is bounded; harmless texts are read as long as may be, and again after the minute."""
+    """Their cost per minute is bounded; harmless texts are processed as long as possible, and after the minute."""
     made = Redaction([ENDLESS])
     allowed = []
     for _ in range(2_000):
@@ -99,7 +99,7 @@ def test_a_short_limit_reads_what_is_harmless(minute: list[float]) -> None:
 
 
 def test_a_failure_keeps_its_class() -> None:
-    """Though nothing of its texts is kept."""
+    """Even if none of its texts are kept."""
     what = classify(
         f"ValueError('{EVIL}')", f"Traceback\n  x\nValueError: {EVIL}", Redaction([ENDLESS + "|x{9}"]).patterns
     )

@@ -64,7 +64,7 @@ def succeeding(task: str, at: float) -> list[dict[str, Any]]:
 
 
 def publish(url: str, failures: Sequence[Failing], *, rate: float = 4000.0, per_message: int = 1) -> None:
-    """Publish failures at ``rate`` events a second, so many in each message; return when the broker has them."""
+    """Publish failures at ``rate`` events per second in messages of ``per_message``, and wait for the broker."""
     with publishing(url, failures, rate=rate, per_message=per_message):
         pass
 

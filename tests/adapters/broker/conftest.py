@@ -28,13 +28,13 @@ class Probing(Protocol):
 
 
 def settings(url: str, **fields: Any) -> BrokerSettings:
-    """Checked as those of a file."""
+    """Validated like those of a file."""
     return BrokerSettings.model_validate({"url": url, **fields})
 
 
 @pytest.fixture
 def listening() -> Iterator[Listening]:
-    """Makes connected sources."""
+    """Creates connected sources."""
     sources: list[BrokerSource] = []
 
     def listen(url: str, **fields: Any) -> BrokerSource:
@@ -50,7 +50,7 @@ def listening() -> Iterator[Listening]:
 
 @pytest.fixture
 def probing() -> Iterator[Probing]:
-    """Makes probes."""
+    """Creates probes."""
     probes: list[BrokerProbe] = []
 
     def probe(url: str, **fields: Any) -> BrokerProbe:
@@ -63,7 +63,7 @@ def probing() -> Iterator[Probing]:
 
 
 def collect(source: BrokerSource, count: int, *, ack: bool = True, timeout: float = 120) -> list[Delivery]:
-    """Poll until ``count`` messages came."""
+    """Poll until ``count`` messages have arrived."""
     found: list[Delivery] = []
 
     def poll() -> bool:
@@ -79,14 +79,14 @@ def collect(source: BrokerSource, count: int, *, ack: bool = True, timeout: floa
 
 
 def poll_for(source: BrokerSource, seconds: float = 60) -> None:
-    """Poll so long, unless the stream is lost before."""
+    """Poll for this long, unless the stream is lost before."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         source.poll(0.2)
 
 
 def connects(source: BrokerSource) -> bool:
-    """Whether it does now: a broker that was just started or thawed may not be done with what was before."""
+    """Whether it connects now: a broker that was just started or resumed may not be ready."""
     try:
         source.connect()
     except SourceLostError:

@@ -1,4 +1,4 @@
-"""Publishes as a fleet does: kombu, the event exchange as Celery declares it."""
+"""Publishes like a fleet: with kombu, on the event exchange as Celery declares it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -25,5 +25,5 @@ def publish(
 
 
 def numbered(count: int, first: int = 0) -> list[bytes]:
-    """Bodies that tell their place."""
+    """Bodies that contain their number."""
     return [b'{"type": "test", "n": %d}' % number for number in range(first, first + count)]

@@ -1,4 +1,4 @@
-"""Which of several broker URLs is tried when."""
+"""The order in which several broker URLs are tried."""
 
 import socket
 from pathlib import Path
@@ -16,7 +16,7 @@ THREE = ["a", "b", "c"]
 
 
 def test_each_is_tried_once_before_one_is_tried_again() -> None:
-    """Round and round while none works."""
+    """In turn, while none works."""
     rotation = Rotation(KnownAddress())
     assert "".join(rotation.next(THREE) for _ in range(7)) == "abcabca"
 
@@ -41,7 +41,7 @@ def test_one_that_takes_connections_and_says_nothing_is_no_dead_end() -> None:
 
 
 def test_others_begin_with_the_one_that_was_opened() -> None:
-    """Even those that have tried another one in vain meanwhile."""
+    """Even those that have failed with another one meanwhile."""
     known = KnownAddress()
     first, second = Rotation(known), Rotation(known)
     assert second.next(THREE) == "a"
@@ -61,7 +61,7 @@ def test_a_shorter_list_has_an_address_too() -> None:
 
 @pytest.mark.parametrize("kind", ["amqp", "redis"])
 def test_a_dead_address_is_waited_for_once(kind: str, request: pytest.FixtureRequest) -> None:
-    """The probe does not wait for it when the stream has; nor does the stream when it is opened again."""
+    """Neither the probe nor a reopened stream waits for it again after the stream has."""
     url = request.getfixturevalue("rabbitmq_url" if kind == "amqp" else "redis_url")
     known = KnownAddress()
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -97,7 +97,7 @@ def test_a_redis_that_has_become_a_replica(start: Start, tmp_path: Path) -> None
 
 
 def test_both_go_to_the_redis_that_the_stream_reads(start: Start, tmp_path: Path) -> None:
-    """Though the first one is there again: a probe that went there would not come back."""
+    """Even if the first one is back: a probe sent there would not return."""
     first, second = Redis(tmp_path / "first"), start(Redis(tmp_path / "second"))
     both, known = settings(f"{first.url()};{second.url()}"), KnownAddress()
     source, probe = BrokerSource(both, known), BrokerProbe(both, known)

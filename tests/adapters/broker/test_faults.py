@@ -1,4 +1,4 @@
-"""What stands between the monitor and its broker is told with what to do about it."""
+"""Problems between the monitor and its broker are reported with a remedy."""
 
 import socket
 import threading
@@ -25,7 +25,7 @@ SCHEMES = ["amqp", "redis"]
 
 
 def refusal(url: str, what: type[BrokerDiagnostics | BrokerSource | Listener] = BrokerDiagnostics) -> SourceLostError:
-    """What connecting to the broker says."""
+    """The error of connecting to the broker."""
     with closing(what(BrokerSettings.model_validate({"url": url}))) as party, pytest.raises(SourceLostError) as caught:
         party.connect()
     return caught.value
@@ -33,7 +33,7 @@ def refusal(url: str, what: type[BrokerDiagnostics | BrokerSource | Listener] = 
 
 @contextmanager
 def answering(said: bytes) -> Iterator[int]:
-    """A port where whoever connects and speaks gets this answer and an end."""
+    """A port that answers this to each client that sends something, and closes."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
 
         def answer() -> None:
@@ -51,7 +51,7 @@ def answering(said: bytes) -> Iterator[int]:
 @pytest.mark.parametrize("what", [BrokerDiagnostics, BrokerSource, Listener])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_nothing_listens(scheme: str, what: type[BrokerDiagnostics | BrokerSource | Listener]) -> None:
-    """A refused connection has a hint for whoever asks, and is no reason to try more rarely: it may pass by itself."""
+    """A refused connection has a hint, and is retried at the usual rate, because it may be temporary."""
     error = refusal(f"{scheme}://127.0.0.1:{free_port()}/", what)
     assert "Connection refused: nothing is listening there, or a firewall rejects the connection" in str(error)
     assert "host and port in broker.url" in str(error)
@@ -61,7 +61,7 @@ def test_nothing_listens(scheme: str, what: type[BrokerDiagnostics | BrokerSourc
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_unknown_host(scheme: str) -> None:
-    """A name that no name server knows is for a person to correct."""
+    """Somebody has to correct a name that cannot be resolved."""
     assert "cannot be resolved: check host and port in broker.url" in (
         refusal(f"{scheme}://nohost.invalid/").remedy or ""
     )
@@ -70,14 +70,14 @@ def test_unknown_host(scheme: str) -> None:
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"220 mail.example.com ESMTP\r\n"])
 def test_something_else_listens(scheme: str, said: bytes) -> None:
-    """A port that speaks another protocol, or hangs up, brings the protocols to mind."""
+    """For a port that speaks another protocol or closes, the error names the protocols."""
     with answering(said) as port:
         assert PROTOCOL in str(refusal(f"{scheme}://127.0.0.1:{port}/"))
 
 
 @pytest.mark.parametrize("scheme", ["rediss", "amqp", "amqps"])
 def test_another_kind_of_broker(scheme: str, start: Start, tmp_path: Path) -> None:
-    """Redis without TLS, spoken to within TLS or in RabbitMQ's language, waits for more: the hint says of what kind."""
+    """Redis without TLS, reached with TLS or AMQP, waits for more: the hint names the protocols."""
     server = start(Redis(tmp_path / "redis"))
     error = refusal(f"{scheme}://127.0.0.1:{server.port}/")
     assert "the broker does not answer: the server hangs, a firewall drops packets, or the port uses another" in str(
@@ -90,7 +90,7 @@ def test_another_kind_of_broker(scheme: str, start: Start, tmp_path: Path) -> No
     "raised", [zlib.error("x"), MemoryError(), StopIteration(), RuntimeError("amqp://u:pw@host"), LookupError()]
 )
 def test_whatever_is_raised(raised: Exception) -> None:
-    """Any exception of a library becomes the one that callers know, with its cause and without its text."""
+    """Any exception of a library becomes the documented one, with its cause and without its text."""
     with (
         pytest.raises(SourceLostError, match=r"^reading: [A-Za-z]+$") as caught,
         Boundary(partial(lost, doing="reading")),
@@ -102,7 +102,7 @@ def test_whatever_is_raised(raised: Exception) -> None:
 
 @pytest.mark.parametrize("raised", [SourceLostError("ours"), KeyboardInterrupt(), SystemExit()])
 def test_what_passes(raised: BaseException) -> None:
-    """This program's own errors pass the boundary as they are, and so does what ends a process."""
+    """This program's own errors pass the boundary unchanged, and so do those that end a process."""
     with pytest.raises(type(raised)) as caught, Boundary(partial(lost, doing="reading")):
         raise raised
     assert caught.value is raised

@@ -1,4 +1,4 @@
-"""A look at the stream beside the monitor."""
+"""A temporary reader of the stream beside the monitor."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.servers import RabbitMQ, Stopwatch, wait_until
 
 
 def test_the_end_beside_a_frozen_broker(breakable_rabbitmq: RabbitMQ, listening: Listening) -> None:
-    """A connection that could not be closed is cut; none is opened for that."""
+    """A connection that cannot be closed is cut; no other one is opened for that."""
     server = breakable_rabbitmq
     listening(server.url())  # declares the exchange
     listener = Listener(settings(server.url()))
@@ -27,7 +27,7 @@ def test_the_end_beside_a_frozen_broker(breakable_rabbitmq: RabbitMQ, listening:
 
 @pytest.mark.parametrize("kind", ["rabbitmq", "redis"])
 def test_it_survives_every_message(kind: str, listening: Listening, request: pytest.FixtureRequest) -> None:
-    """What cannot be read is told as such, whatever its headers say, and what comes after it is shown."""
+    """Unreadable messages are reported as such, whatever their headers contain, and later ones are shown."""
     url = request.getfixturevalue(f"{kind}_url")
     listening(url)  # declares the exchange
     listener = Listener(settings(url, max_message_bytes="64KiB"))

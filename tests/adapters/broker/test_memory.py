@@ -18,7 +18,7 @@ def nothing() -> None:
 
 
 def test_celery_in_one_process(listening: Listening) -> None:
-    """Events of a Celery worker in a thread of this process are seen."""
+    """Events of a Celery worker in a thread of this process are received."""
     app = Celery(broker="memory://", backend="cache+memory://")
     app.conf.update(task_send_sent_event=True, broker_transport_options={"polling_interval": 0.01})
 
@@ -41,7 +41,7 @@ def test_celery_in_one_process(listening: Listening) -> None:
 
 
 def test_connecting_again(listening: Listening, probing: Probing) -> None:
-    """Sources that were abandoned leave one queue at most, and what it collected meanwhile is not given away."""
+    """Abandoned sources leave at most one queue, and its events are not delivered."""
     from kombu.transport.memory import Channel
 
     source, probe = listening("memory://"), probing("memory://")
@@ -57,7 +57,7 @@ def test_connecting_again(listening: Listening, probing: Probing) -> None:
 @pytest.mark.parametrize("url", ["memory://", "redis://", "rediss://", "sentinel://", "amqp://", "amqps://"])
 @pytest.mark.parametrize("name", ["celeryev", "shop.events"])
 def test_the_exchange_is_celerys(url: str, name: str) -> None:
-    """What the monitor describes to kombu without Celery is what Celery describes to it."""
+    """The exchange that the monitor describes to kombu equals Celery's."""
     connection = Connection(url)
     assert event_exchange(connection, name) == get_exchange(connection, name)
     assert event_exchange(connection, name).as_dict() == get_exchange(connection, name).as_dict()

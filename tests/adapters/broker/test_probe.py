@@ -20,7 +20,7 @@ WAIT_SECONDS = 20.0
 
 @pytest.mark.parametrize("kind", ["rabbitmq", "redis", "memory"])
 def test_round_trip(kind: str, listening: Listening, probing: Probing, request: pytest.FixtureRequest) -> None:
-    """What a probe sends comes back on the stream, as JSON."""
+    """A sent probe returns on the stream, as JSON."""
     url = "memory://" if kind == "memory" else request.getfixturevalue(f"{kind}_url")
     source, probe = listening(url), probing(url)
     for number in range(3):
@@ -31,7 +31,7 @@ def test_round_trip(kind: str, listening: Listening, probing: Probing, request: 
 
 
 def test_paused_broker(breakable_broker: RabbitMQ | Redis, listening: Listening, probing: Probing) -> None:
-    """With a frozen broker a probe fails within its timeout, with and without a connection, and closing is quick."""
+    """With a suspended broker, a probe fails within its timeout, with and without a connection, and closes quickly."""
     server = breakable_broker
     listening(server.url()).close()
     probe = probing(server.url())
@@ -51,7 +51,7 @@ def test_paused_broker(breakable_broker: RabbitMQ | Redis, listening: Listening,
 
 
 def test_killed_broker(breakable_broker: RabbitMQ | Redis, listening: Listening, probing: Probing) -> None:
-    """After a restart of the broker the next probe connects by itself."""
+    """After a restart of the broker, the next probe reconnects."""
     server = breakable_broker
     listening(server.url()).close()
     probe = probing(server.url())
@@ -74,7 +74,7 @@ def _sent(probe: BrokerProbe, timeout: float) -> bool:
 def test_no_permission_to_publish(
     rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening, probing: Probing
 ) -> None:
-    """A user that may not publish is told, with the permission to grant."""
+    """The error names the permission to grant."""
     listening(rabbitmq_url)
     vhost = urlsplit(rabbitmq_url).path.removeprefix("/")
     url = rabbitmq.add_user("silent", "pw", vhost, configure=".*", write="^celery-monitor$", read=".*")
@@ -85,7 +85,7 @@ def test_no_permission_to_publish(
 
 
 def test_alarm(breakable_rabbitmq: RabbitMQ, listening: Listening, probing: Probing) -> None:
-    """A broker that takes no messages because of an alarm is told as that, with what to do."""
+    """A broker that blocks publishing because of an alarm is reported with a remedy."""
     server = breakable_rabbitmq
     listening(server.url()).close()
     probe = probing(server.url())
@@ -108,7 +108,7 @@ def test_alarm(breakable_rabbitmq: RabbitMQ, listening: Listening, probing: Prob
 
 
 def test_a_full_queue_of_somebody_else(rabbitmq_url: str, listening: Listening, probing: Probing) -> None:
-    """A queue that refuses what it has no room for makes RabbitMQ refuse the probe, which comes back all the same."""
+    """A queue that rejects messages makes RabbitMQ refuse the probe, which still returns."""
     source, probe = listening(rabbitmq_url), probing(rabbitmq_url)
     with Connection(rabbitmq_url, transport_options={"confirm_publish": True}) as connection:
         channel = connection.default_channel
@@ -126,7 +126,7 @@ def test_a_full_queue_of_somebody_else(rabbitmq_url: str, listening: Listening, 
 
 
 def test_another_redis_behind_the_same_name(probing: Probing, start: Start, tmp_path: Path) -> None:
-    """After a failover a connection to what is a replica now is given up: the name leads elsewhere."""
+    """After a failover, the connection to the new replica is closed, because the name resolves to another server."""
     former, master = start(Redis(tmp_path / "former")), start(Redis(tmp_path / "master"))
     with TcpProxy(former.port) as name:
         probe = probing(former.url().replace(str(former.port), str(name.port)))
@@ -139,7 +139,7 @@ def test_another_redis_behind_the_same_name(probing: Probing, start: Start, tmp_
 
 
 def test_a_redis_that_takes_no_tasks(probing: Probing, start: Start, tmp_path: Path) -> None:
-    """A full one, and a replica, still publish events; that the fleet cannot send is told, until it can again."""
+    """A full Redis and a replica still publish events; that the fleet cannot send tasks is reported."""
     server = start(Redis(tmp_path / "redis"))
     probe = probing(server.url())
     probe.send(b"{}", 5)

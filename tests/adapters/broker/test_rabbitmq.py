@@ -32,7 +32,7 @@ def _refusal(url: str, **fields: object) -> SourceLostError:
 
 
 def test_unacknowledged_come_again(rabbitmq_url: str, listening: Listening) -> None:
-    """What was not acknowledged comes again after a lost connection, flagged; what was, does not."""
+    """Unacknowledged messages are redelivered with the flag after a lost connection; acknowledged ones are not."""
     source = listening(rabbitmq_url)
     assert source.acknowledges
     publish(rabbitmq_url, numbered(10))
@@ -47,7 +47,7 @@ def test_unacknowledged_come_again(rabbitmq_url: str, listening: Listening) -> N
 
 
 def test_closing_gives_back(rabbitmq_url: str, listening: Listening) -> None:
-    """A polite end gives back what is unacknowledged, and keeps what was acknowledged just before."""
+    """An orderly close returns unacknowledged messages, and keeps acknowledgements from just before."""
     source = listening(rabbitmq_url)
     publish(rabbitmq_url, numbered(5))
     collect(source, 5, ack=False)
@@ -58,7 +58,7 @@ def test_closing_gives_back(rabbitmq_url: str, listening: Listening) -> None:
 
 
 def test_prefetch_bounds_what_is_unacknowledged(rabbitmq_url: str, listening: Listening) -> None:
-    """Without acknowledgements no more than the prefetch is delivered."""
+    """Without acknowledgements, no more than the prefetch is delivered."""
     source = listening(rabbitmq_url, prefetch=100)
     publish(rabbitmq_url, numbered(300))
     assert len(collect(source, 100, ack=False)) == 100
@@ -68,7 +68,7 @@ def test_prefetch_bounds_what_is_unacknowledged(rabbitmq_url: str, listening: Li
 
 
 def test_absence_loses_nothing(rabbitmq_url: str, listening: Listening) -> None:
-    """Events that are sent while the monitor is away wait in its queue."""
+    """Events sent while the monitor is down wait in its queue."""
     source = listening(rabbitmq_url)
     source.close()
     publish(rabbitmq_url, numbered(100))
@@ -77,7 +77,7 @@ def test_absence_loses_nothing(rabbitmq_url: str, listening: Listening) -> None:
 
 
 def test_the_queue_is_bounded(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening) -> None:
-    """While nobody reads, the oldest events make room for new ones."""
+    """While nobody reads, new events replace the oldest."""
     source = listening(rabbitmq_url, queue={"max_bytes": "100KiB"})
     source.close()
     publish(rabbitmq_url, [b"%05d" % number + b"x" * 995 for number in range(300)])
@@ -90,13 +90,13 @@ def test_the_queue_is_bounded(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: 
 
 
 def test_the_queue_expires(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening) -> None:
-    """A monitor that was taken away leaves no queue behind."""
+    """A monitor that was removed leaves no queue behind."""
     listening(rabbitmq_url, queue={"expires": "3s"}).close()
     wait_until(lambda: QUEUE not in rabbitmq.queues(_vhost(rabbitmq_url)), 60)
 
 
 def test_heartbeats_on_a_busy_stream(rabbitmq_url: str, listening: Listening) -> None:
-    """A stream that is never silent for as long as a poll still sends heartbeats: the broker does not hang up."""
+    """On a busy stream heartbeats are still sent: the broker does not close the connection."""
     source = listening(rabbitmq_url, heartbeat="2s")
     until = time.monotonic() + 10
 
@@ -120,7 +120,7 @@ def test_heartbeats_on_a_busy_stream(rabbitmq_url: str, listening: Listening) ->
 
 
 def test_quorum_queue_survives_the_broker(breakable_rabbitmq: RabbitMQ, listening: Listening) -> None:
-    """With a quorum queue events outlive a kill -9 of the broker, also those that were delivered."""
+    """In a quorum queue, events survive a kill -9 of the broker, including delivered ones."""
     server = breakable_rabbitmq
     source = listening(server.url(), queue={"type": "quorum"})
     # Confirmed: what a broker has not written yet need not outlive it.
@@ -137,7 +137,7 @@ def test_quorum_queue_survives_the_broker(breakable_rabbitmq: RabbitMQ, listenin
 
 
 def test_quorum_queue_delivers_again_without_limit(rabbitmq_url: str, listening: Listening) -> None:
-    """A message that came back many times is still delivered."""
+    """A message that was returned many times is still delivered."""
     source = listening(rabbitmq_url, queue={"type": "quorum"})
     publish(rabbitmq_url, numbered(1))
     for _ in range(25):
@@ -148,7 +148,7 @@ def test_quorum_queue_delivers_again_without_limit(rabbitmq_url: str, listening:
 
 
 def test_durable_queue_survives_a_restart(breakable_rabbitmq: RabbitMQ, listening: Listening) -> None:
-    """The classic queue and its binding are there again after a restart of the broker."""
+    """The classic queue and its binding exist after a restart of the broker."""
     server = breakable_rabbitmq
     listening(server.url()).close()
     server.restart()
@@ -158,7 +158,7 @@ def test_durable_queue_survives_a_restart(breakable_rabbitmq: RabbitMQ, listenin
 
 
 def test_deleted_queue(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening) -> None:
-    """A queue that is deleted under the consumer ends the stream; connecting makes it anew."""
+    """Deleting a queue in use ends the stream; connecting creates it again."""
     source = listening(rabbitmq_url)
     rabbitmq.delete_queue(QUEUE, _vhost(rabbitmq_url))
     with pytest.raises(SourceLostError, match="queue deleted"):
@@ -169,7 +169,7 @@ def test_deleted_queue(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listeni
 
 
 def test_a_new_queue_is_reported(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening) -> None:
-    """At the first connection, and after the queue was deleted or has expired; not when the queue existed."""
+    """At the first connection, and after the queue was deleted or has expired; not if the queue existed."""
     source = listening(rabbitmq_url)
     created = [source.queue_created]
     source.connect()
@@ -183,7 +183,7 @@ def test_a_new_queue_is_reported(rabbitmq: RabbitMQ, rabbitmq_url: str, listenin
 
 
 def test_connecting_is_bounded_in_all(rabbitmq: RabbitMQ, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broker that sends heartbeats and no answer does not keep connect waiting."""
+    """A broker that sends heartbeats but no answer does not block connect."""
     monkeypatch.setattr("amqp.Channel.basic_consume", lambda channel, *_, **__: channel.wait((60, 21)))
     source = BrokerSource(settings(rabbitmq_url, heartbeat="4s"))
     with Stopwatch() as watch, pytest.raises(SourceLostError, match="does not answer"):
@@ -192,7 +192,7 @@ def test_connecting_is_bounded_in_all(rabbitmq: RabbitMQ, rabbitmq_url: str, mon
 
 
 def test_connection_closed_by_the_broker(breakable_rabbitmq: RabbitMQ, listening: Listening) -> None:
-    """The broker's reason for closing the connection is told."""
+    """The broker's reason is reported."""
     server = breakable_rabbitmq
     source = listening(server.url())
     wait_until(server.close_connections)
@@ -205,21 +205,21 @@ def test_connection_closed_by_the_broker(breakable_rabbitmq: RabbitMQ, listening
 
 
 def test_wrong_password(rabbitmq: RabbitMQ) -> None:
-    """A refused log-in points at user and password."""
+    """For a refused login, the error names user and password."""
     error = _refusal(rabbitmq.url().replace("guest:guest", "guest:wrong"))
     assert "ACCESS_REFUSED" in str(error)
     assert "user and password" in (error.remedy or "")
 
 
 def test_unknown_vhost(rabbitmq: RabbitMQ) -> None:
-    """A missing virtual host is told, with how to make it."""
+    """A missing virtual host is reported, with how to create it."""
     error = _refusal(rabbitmq.url("nowhere"))
     assert "nowhere" in str(error)
     assert "add_vhost" in (error.remedy or "")
 
 
 def test_forbidden_vhost(rabbitmq: RabbitMQ, rabbitmq_url: str) -> None:
-    """A virtual host without access for the user is told, with how to give it."""
+    """A virtual host without access is reported, with how to grant it."""
     stranger = rabbitmq.add_user("stranger", "pw", "/", configure=".*", write=".*", read=".*")
     error = _refusal(f"{stranger.rstrip('/')}/{_vhost(rabbitmq_url)}")
     assert "set_permissions" in (error.remedy or "")
@@ -227,7 +227,7 @@ def test_forbidden_vhost(rabbitmq: RabbitMQ, rabbitmq_url: str) -> None:
 
 @pytest.mark.parametrize("limit", ["max-connections", "max-queues"])
 def test_limit_of_the_vhost(rabbitmq: RabbitMQ, rabbitmq_url: str, limit: str) -> None:
-    """A limit that is reached may pass: a hint that speaks of limits, and not of another queue or of permissions."""
+    """A reached limit may be temporary: the hint names limits, and not another queue or permissions."""
     rabbitmq.limit(rabbitmq_url, limit, 0)
     error = _refusal(rabbitmq_url)
     assert "is reached" in str(error)
@@ -241,7 +241,7 @@ def test_limit_of_the_vhost(rabbitmq: RabbitMQ, rabbitmq_url: str, limit: str) -
 
 
 def test_remedies_can_be_pasted(rabbitmq: RabbitMQ, listening: Listening) -> None:
-    """A virtual host with characters of the shell is quoted in the commands."""
+    """Shell characters in a virtual host are quoted in the commands."""
     url = rabbitmq.new_vhost("it's a/vhost")
     listening(url).close()
     reader = rabbitmq.add_user("reader", "pw", "it's a/vhost", configure="^$", write="^$", read=".*")
@@ -252,7 +252,7 @@ def test_remedies_can_be_pasted(rabbitmq: RabbitMQ, listening: Listening) -> Non
 
 
 def test_no_permission_to_declare(rabbitmq: RabbitMQ, rabbitmq_url: str) -> None:
-    """Without the permission to declare the queue, the remedy names the patterns; with them it works."""
+    """Without permission to declare the queue, the remedy names the patterns, which work."""
     vhost = _vhost(rabbitmq_url)
     publish(rabbitmq_url, numbered(1))
     url = rabbitmq.add_user("reader", "pw", vhost, configure="^$", write="^$", read=".*")
@@ -268,7 +268,7 @@ def test_no_permission_to_declare(rabbitmq: RabbitMQ, rabbitmq_url: str) -> None
 
 
 def test_exchange_cannot_be_declared(rabbitmq: RabbitMQ, rabbitmq_url: str) -> None:
-    """Where the fleet has not declared its exchange yet and the monitor may not, that is said."""
+    """The error says that the fleet has not declared its exchange, and that the monitor may not."""
     url = rabbitmq.add_user(
         "noexchange", "pw", _vhost(rabbitmq_url), configure="^celery-monitor$", write=".*", read=".*"
     )
@@ -276,7 +276,7 @@ def test_exchange_cannot_be_declared(rabbitmq: RabbitMQ, rabbitmq_url: str) -> N
 
 
 def test_queue_made_by_an_administrator(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening) -> None:
-    """A queue that exists needs no permission to declare."""
+    """An existing queue requires no permission to declare."""
     listening(rabbitmq_url).close()
     vhost = _vhost(rabbitmq_url)
     url = rabbitmq.add_user("bound", "pw", vhost, configure="^$", write="^celery-monitor$", read=".*")
@@ -289,7 +289,7 @@ def test_queue_made_by_an_administrator(rabbitmq: RabbitMQ, rabbitmq_url: str, l
 
 
 def test_queue_cannot_be_read(rabbitmq: RabbitMQ, rabbitmq_url: str) -> None:
-    """Without the permission to read, that is said."""
+    """The error names the missing permission to read."""
     publish(rabbitmq_url, numbered(1))
     url = rabbitmq.add_user("writer", "pw", _vhost(rabbitmq_url), configure=".*", write=".*", read="^celeryev$")
     assert "cannot consume" in str(_refusal(url))
@@ -297,7 +297,7 @@ def test_queue_cannot_be_read(rabbitmq: RabbitMQ, rabbitmq_url: str) -> None:
 
 @pytest.mark.parametrize("change", [{"max_bytes": "1MiB"}, {"type": "quorum"}, {"expires": "1h"}])
 def test_queue_declared_differently(rabbitmq_url: str, listening: Listening, change: dict[str, str]) -> None:
-    """A queue with other arguments is not touched; the remedy is to delete it or to take another name."""
+    """A queue with other arguments is unchanged; the remedy is to delete it or to use another name."""
     listening(rabbitmq_url).close()
     error = _refusal(rabbitmq_url, queue=change)
     assert "already exists with different arguments" in str(error)
@@ -306,7 +306,7 @@ def test_queue_declared_differently(rabbitmq_url: str, listening: Listening, cha
 
 
 def test_second_monitor_on_one_queue(rabbitmq_url: str, listening: Listening) -> None:
-    """A second monitor is refused: it would take half of the events from the first."""
+    """A second monitor is refused, because it would take half of the events."""
     first = listening(rabbitmq_url)
     error = _refusal(rabbitmq_url)
     assert "another monitor" in (error.remedy or "")
@@ -318,7 +318,7 @@ def test_second_monitor_on_one_queue(rabbitmq_url: str, listening: Listening) ->
 
 
 def test_second_monitor_on_a_quorum_queue(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening) -> None:
-    """It takes nothing and says why, and takes over, with what was unacknowledged, when the first one ends."""
+    """It receives nothing, gives the reason, and takes over with unacknowledged messages when the first one ends."""
     first = listening(rabbitmq_url, queue={"type": "quorum"})
     second = listening(rabbitmq_url, queue={"type": "quorum"})
     assert (first.standby, "another monitor" in str(second.standby)) == (None, True)
@@ -350,7 +350,7 @@ def test_second_monitor_on_a_quorum_queue(rabbitmq: RabbitMQ, rabbitmq_url: str,
 
 
 def test_exchange_of_the_fleet_is_taken_as_it_is(rabbitmq_url: str, listening: Listening) -> None:
-    """An exchange with other properties than Celery's is used, not fought over."""
+    """An exchange with other properties than Celery's is used unchanged."""
     with Connection(rabbitmq_url) as connection:
         connection.default_channel.exchange_declare("events", "fanout", durable=False, auto_delete=False)
         source = listening(rabbitmq_url, exchange="events")
@@ -360,7 +360,7 @@ def test_exchange_of_the_fleet_is_taken_as_it_is(rabbitmq_url: str, listening: L
 
 
 def test_not_amqp(redis_server: object, listening: Listening, request: pytest.FixtureRequest) -> None:
-    """A port that speaks another protocol is an error, in bounded time."""
+    """A port with another protocol is an error within a bounded time."""
     port = request.getfixturevalue("redis_server").port
     with Stopwatch() as watch:
         _refusal(f"amqp://guest:guest@127.0.0.1:{port}//")
@@ -371,7 +371,7 @@ def test_not_amqp(redis_server: object, listening: Listening, request: pytest.Fi
 
 
 def test_tls(start: Start, listening: Listening, tmp_path: Path, certificate: Certificate) -> None:
-    """TLS takes the names of constants that YAML has, checks the certificate, and says what is wrong with it."""
+    """TLS options accept the constants of YAML, the certificate is verified, and problems are reported."""
     server = start(RabbitMQ(tmp_path / "rabbitmq", certificate=certificate))
     options = {"ca_certs": str(certificate.certificate), "cert_reqs": "CERT_REQUIRED", "server_hostname": "localhost"}
     source = listening(server.tls_url(), use_ssl=options)

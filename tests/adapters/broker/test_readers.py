@@ -1,4 +1,4 @@
-"""The readers of the two protocols, without a server."""
+"""The parsers of the two protocols, without a server."""
 
 import binascii
 import contextlib
@@ -60,7 +60,7 @@ def _cut(stream: bytes, places: list[int]) -> list[bytes]:
 
 @given(_messages, st.lists(st.integers(min_value=0), max_size=12), st.integers(1, 20))
 def test_frames_cut_anywhere(messages: list[tuple[bytes, bool, bytes | None]], places: list[int], frame: int) -> None:
-    """However the bytes are cut, and with heartbeats between, every message comes once, whole and in order."""
+    """For any split of the bytes, also with heartbeats, every message is returned once, whole and in order."""
     stream = b"".join(
         _frame(8, b"", 0) + _delivery(body, tag, redelivered=again, content_type=kind, frame=frame)
         for tag, (body, again, kind) in enumerate(messages, 1)
@@ -73,7 +73,7 @@ def test_frames_cut_anywhere(messages: list[tuple[bytes, bool, bytes | None]], p
 
 
 def test_properties_that_differ() -> None:
-    """Each message is read by its own properties, and a sender who invents new ones each time takes no memory."""
+    """Each message is read with its own properties, and ever-changing properties do not use memory."""
     reader, found = FrameReader(MAX_MESSAGE_BYTES), list[Delivery]()
     types = [b"%d" % number + b"x" * 200 for number in range(4_000)]
     tracemalloc.start()
@@ -114,7 +114,7 @@ _PROPERTIES = (
     )
 )
 def test_frames_at_once_and_byte_by_byte(messages: list[tuple[tuple[int, bytes], int, int, bytes, bool]]) -> None:
-    """A message that is there as a whole is read in another way than one in parts, with the same result."""
+    """Complete and partial messages are read in different ways with the same result."""
     stream = b""
     for tag, ((flags, properties), size, frame, consumer, again) in enumerate(messages, 1):
         method = pack(">HH", 60, 60) + _short(consumer) + pack(">QB", tag, again) + _short(b"ex") + _short(b"key")
@@ -136,7 +136,7 @@ def test_frames_at_once_and_byte_by_byte(messages: list[tuple[tuple[int, bytes],
 
 
 def test_frames_limit() -> None:
-    """No more than the limit is given, and the tag is that of the last one given."""
+    """No more than the limit is returned, and the tag is that of the last one."""
     stream = b"".join(_delivery(b"%d" % n, n, redelivered=False, content_type=None, frame=9) for n in range(1, 6))
     reader = FrameReader(MAX_MESSAGE_BYTES)
     first: list[Delivery] = []
@@ -159,7 +159,7 @@ def test_frames_limit() -> None:
     ],
 )
 def test_frames_that_end_the_stream(frame: bytes, error: type[Exception]) -> None:
-    """What ends the stream raises, each time; what came before it is given once."""
+    """Frames that end the stream raise each time; earlier messages are returned once."""
     reader, found = FrameReader(MAX_MESSAGE_BYTES), list[Delivery]()
     message = _delivery(b"x", 1, redelivered=False, content_type=None, frame=9)
     with pytest.raises(error):
@@ -177,7 +177,7 @@ def _pmessage(data: bytes, push: bytes = b"*") -> bytes:
 
 @given(st.lists(st.binary(max_size=40), max_size=8), st.lists(st.integers(min_value=0), max_size=12), st.booleans())
 def test_resp_cut_anywhere(bodies: list[bytes], places: list[int], push: bool) -> None:  # noqa: FBT001
-    """However the bytes are cut, in both versions of the protocol, every message comes once and in order."""
+    """For any split of the bytes, in both versions of the protocol, every message is returned once and in order."""
     noise = b"*2\r\n$4\r\npong\r\n$0\r\n\r\n+PONG\r\n:1\r\n_\r\n$-1\r\n"
     stream = b"".join(noise + _pmessage(body, b">" if push else b"*") for body in bodies)
     reader, found = RespReader(MAX_MESSAGE_BYTES), list[Delivery]()
@@ -187,7 +187,7 @@ def test_resp_cut_anywhere(bodies: list[bytes], places: list[int], push: bool) -
 
 
 def test_resp_subscription() -> None:
-    """A confirmed subscription is known; what comes with it is not lost."""
+    """A confirmed subscription is recognised; messages that arrive with it are not lost."""
     reader, found = RespReader(MAX_MESSAGE_BYTES), list[Delivery]()
     before = reader.subscribed
     reader.feed(b"*3\r\n$10\r\npsubscribe\r\n$1\r\n*\r\n:1\r\n" + _pmessage(b"x"), 10, found)
@@ -211,7 +211,7 @@ def test_resp_subscription() -> None:
     ],
 )
 def test_resp_tags(envelope: bytes, tag: str | None) -> None:
-    """Each message has a short tag, the same for every subscriber, whatever its sender has written there."""
+    """Each message has a short tag, the same for every subscriber, whatever its sender wrote."""
     found: list[Delivery] = []
     for data in (envelope, envelope, envelope[::-1]):
         RespReader(MAX_MESSAGE_BYTES).feed(_pmessage(data), 10, found)
@@ -222,7 +222,7 @@ def test_resp_tags(envelope: bytes, tag: str | None) -> None:
 
 
 class _Flood:
-    """Overrides a Wire: there is always more, until the end."""
+    """A Wire with endless data."""
 
     drained = False
 
@@ -236,7 +236,7 @@ class _Flood:
 
 @pytest.mark.parametrize("kind", [AmqpLink, RedisLink])
 def test_a_poll_is_bounded_in_bytes(kind: type[AmqpLink] | type[RedisLink], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Long messages come in portions that fit into memory, and one that is longer than such a portion comes too."""
+    """Long messages are returned in portions that fit into memory, as are messages longer than a portion."""
     monkeypatch.setattr(f"{kind.__module__}.POLL_BYTES", 1 << 20)
     bodies = [bytes([65 + number]) * (3 << 20 if number == 30 else 100_000) for number in range(50)]
     link: Any = kind.__new__(kind)
@@ -266,7 +266,7 @@ def test_a_poll_is_bounded_in_bytes(kind: type[AmqpLink] | type[RedisLink], monk
 )
 @pytest.mark.parametrize("early", [0, 2])
 def test_messages_before_an_error_of_redis(end: bytes, error: type[Exception], early: int) -> None:
-    """They will not come again: they are given first, and the error meets the next call."""
+    """They are not redelivered: they are returned first, and the next call raises the error."""
     server, client = socket.socketpair()
     with server, client:
         server.sendall(b"".join(_pmessage(b"%d" % number) for number in range(early, 300)) + end)
@@ -286,7 +286,7 @@ def test_messages_before_an_error_of_redis(end: bytes, error: type[Exception], e
 
 @pytest.mark.parametrize("data", [b"-NOPERM no\r\n", b"-ERR no\r\n", b"HTTP/1.1 400\r\n"])
 def test_resp_errors(data: bytes) -> None:
-    """Errors of the server, and what is not RESP, raise."""
+    """Errors of the server, and invalid RESP, raise."""
     with pytest.raises(RedisError):
         RespReader(MAX_MESSAGE_BYTES).feed(data, 10, [])
 
@@ -304,7 +304,7 @@ _BASE64ISH = st.text("AQZgz9+/=-_ \né\ud800", max_size=9) | st.binary(max_size=
 
 @given(_BASE64ISH, st.sampled_from(("base64", "utf-8", None, 1)), st.booleans())
 def test_resp_bodies_as_the_standard_library_reads_them(body: str, encoding: object, escaped: bool) -> None:  # noqa: FBT001
-    """Base64 and what only looks like it, however the envelope writes its characters."""
+    """Base64 and text that resembles it, however the envelope encodes its characters."""
     data = json.dumps({"body": body, "properties": {"body_encoding": encoding}})
     if escaped:
         data = data.replace("A", "\\u0041").replace("=", "\\u003d")
@@ -318,7 +318,7 @@ def test_resp_bodies_as_the_standard_library_reads_them(body: str, encoding: obj
 
 
 def test_resp_heads() -> None:
-    """Messages that begin in different ways, also where one begins as another one does."""
+    """Messages with different beginnings, even if one is a prefix of another."""
     channels = b"/0.celeryev/x", b"/0.celeryev/xy", b"/0.celeryev/x", b"/0.celeryev/x"
     messages = [
         b"*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$%d\r\n%s\r\n$1\r\n%d\r\n" % (len(channel), channel, number)
@@ -331,7 +331,7 @@ def test_resp_heads() -> None:
 
 @given(st.lists(st.integers(0, 600), max_size=8), st.lists(st.integers(min_value=0), max_size=12), st.integers(1, 90))
 def test_frames_that_are_too_large(sizes: list[int], places: list[int], frame: int) -> None:
-    """A body beyond the limit is told by its head; what comes before and after it is whole, however it is cut."""
+    """A body beyond the limit is reported by its header; other messages are complete, for any split."""
     stream = b"".join(
         _delivery(b"x" * size, tag, redelivered=True, content_type=None, frame=frame)
         for tag, size in enumerate(sizes, 1)
@@ -348,7 +348,7 @@ def test_frames_that_are_too_large(sizes: list[int], places: list[int], frame: i
 
 @given(st.lists(st.integers(0, 600), max_size=8), st.lists(st.integers(min_value=0), max_size=12))
 def test_values_that_are_too_large(sizes: list[int], places: list[int]) -> None:
-    """The same on Redis; there it is the decoded body that counts."""
+    """The same on Redis, where the size of the decoded body counts."""
     stream = b"".join(_pmessage(_envelope(b"x" * size)) for size in sizes)
     reader, found = RespReader(300), list[Delivery]()
     for part in _cut(stream, places):
@@ -358,7 +358,7 @@ def test_values_that_are_too_large(sizes: list[int], places: list[int]) -> None:
 
 
 def test_lengths_that_are_announced_take_no_memory() -> None:
-    """Gigabytes that are announced are not kept room for, and those that come are dropped as they come."""
+    """No memory is reserved for declared gigabytes, and arriving ones are dropped."""
     frames, resp = FrameReader(MAX_MESSAGE_BYTES), RespReader(MAX_MESSAGE_BYTES)
     found: list[Delivery] = []
     header = _frame(2, pack(">HHQH", 60, 0, 2 << 30, 0x1000) + b"\x01")
@@ -387,20 +387,20 @@ def test_lengths_that_are_announced_take_no_memory() -> None:
     ids=lambda data: repr(data[:12]),
 )  # fmt: skip
 def test_resp_that_no_redis_sends(data: bytes) -> None:
-    """It is an error of the protocol, at once."""
+    """It is a protocol error immediately."""
     with pytest.raises(InvalidResponse):
         RespReader(MAX_MESSAGE_BYTES).feed(data, 10, [])
 
 
 def test_a_frame_that_is_longer_than_agreed() -> None:
-    """It is an error of the protocol, before it has come."""
+    """It is a protocol error before it has arrived."""
     with pytest.raises(AMQPError):
         FrameReader(MAX_MESSAGE_BYTES).feed(pack(">BHI", 3, 1, 2 << 30) + b"x", 10, [])
 
 
 @given(st.lists(st.binary(max_size=60), max_size=10))
 def test_garbage_of_any_kind(parts: list[bytes]) -> None:
-    """Whatever a peer sends, the readers raise an exception or go on."""
+    """For any input, the parsers raise an exception or continue."""
     for reader in (FrameReader(300), RespReader(300)):
         with contextlib.suppress(Exception):
             for part in parts:
@@ -412,7 +412,7 @@ def test_garbage_of_any_kind(parts: list[bytes]) -> None:
     b"*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n", b"$5\r\na\r\nbc\r\n", b"$900\r\n",
 ])))  # fmt: skip
 def test_resp_of_many_kinds(parts: list[bytes]) -> None:
-    """However bytes come, they mean the same: at once, or one by one."""
+    """The result is the same whether bytes arrive at once or one by one."""
     results = []
     for size in (1, 10_000):
         reader, found, stream = RespReader(300), list[Delivery](), b"".join(parts)
@@ -427,7 +427,7 @@ def test_resp_of_many_kinds(parts: list[bytes]) -> None:
 
 @pytest.mark.parametrize("compression", ["zlib", "bzip2", None, {"a": 1}])
 def test_compressed_messages(compression: Any) -> None:
-    """Celery compresses no events; what says that it is compressed is refused and not inflated."""
+    """Celery does not compress events; compressed messages are refused and not decompressed."""
     reader, found = RespReader(MAX_MESSAGE_BYTES), list[Delivery]()
     reader.feed(_pmessage(_envelope(b"abc", headers={"compression": compression, "hostname": "x"})), 10, found)
     assert [one.refused for one in found] == [None if compression is None else COMPRESSED]
@@ -440,7 +440,7 @@ def test_compressed_messages(compression: Any) -> None:
 
 
 def test_a_channel_with_a_line_end_in_its_name() -> None:
-    """Anybody may publish on such a channel; its message is its own, and so is the next one."""
+    """Anybody may publish on such a channel; its message and the next one are separate."""
     parts = (b"pmessage", b"/0.celeryev/*", b"/0.celeryev/x\r\n$1\r\ny", _envelope(b"a"))
     odd = b"*4\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
     reader, found = RespReader(MAX_MESSAGE_BYTES), list[Delivery]()

@@ -28,7 +28,7 @@ def _refusal(url: str, **fields: object) -> SourceLostError:
 
 
 def test_no_acknowledgements(redis_url: str, listening: Listening) -> None:
-    """Redis keeps no message: ack does nothing, and what was read does not come again."""
+    """Redis keeps no messages: ack does nothing, and messages are not redelivered."""
     source = listening(redis_url)
     assert not source.acknowledges
     publish(redis_url, numbered(2))
@@ -40,7 +40,7 @@ def test_no_acknowledgements(redis_url: str, listening: Listening) -> None:
 
 
 def test_nothing_is_left_behind(redis_server: Redis, redis_url: str, listening: Listening, probing: Probing) -> None:
-    """Neither source nor probe writes a key, also when they are killed."""
+    """Neither source nor probe writes a key, even if they are killed."""
     source, probe = listening(redis_url), probing(redis_url)
     probe.send(b"{}", 20)
     collect(source, 1)
@@ -53,7 +53,7 @@ def test_nothing_is_left_behind(redis_server: Redis, redis_url: str, listening: 
 def test_what_came_before_an_error_counts(
     redis_server: Redis, redis_url: str, listening: Listening, fault: str
 ) -> None:
-    """A connection that the server ends, or an error in its stream, loses nothing that came before; then it is lost."""
+    """If the server closes the connection or sends an error, earlier messages are returned first."""
     source = listening(redis_url)
     link: Any = source._link
     with Connection(redis_url) as connection:
@@ -79,7 +79,7 @@ def test_what_came_before_an_error_counts(
 
 
 def test_database_is_part_of_the_channel(redis_server: Redis, listening: Listening) -> None:
-    """Events of another database are not those of this fleet."""
+    """Events of another database do not belong to this fleet."""
     mine, other = redis_server.new_database(), redis_server.new_database()
     source = listening(mine)
     publish(other, numbered(1))
@@ -100,7 +100,7 @@ def test_database_is_part_of_the_channel(redis_server: Redis, listening: Listeni
     ],
 )
 def test_options_of_the_fleet(redis_url: str, listening: Listening, probing: Probing, options: dict[str, Any]) -> None:
-    """The options that change the channels' names mean what they mean to the fleet."""
+    """Options that change the channels' names have the same effect as in the fleet."""
     source = listening(redis_url, transport_options=options, exchange=f"events-{'-'.join(options)}")
     publish(redis_url, numbered(2), transport_options=options, exchange=f"events-{'-'.join(options)}")
     assert [delivery.body for delivery in collect(source, 2)] == numbered(2)
@@ -110,7 +110,7 @@ def test_options_of_the_fleet(redis_url: str, listening: Listening, probing: Pro
 
 @pytest.mark.parametrize("prefix", ["shop*", "sho?1", "shop[0-9]"])
 def test_names_are_no_patterns(redis_url: str, listening: Listening, prefix: str) -> None:
-    """Events of another fleet whose names match are not those of this fleet."""
+    """Events of another fleet with matching names do not belong to this fleet."""
     source = listening(redis_url, transport_options={"global_keyprefix": prefix})
     publish(redis_url, numbered(1), transport_options={"global_keyprefix": "shop1"})
     publish(redis_url, numbered(1, first=7), transport_options={"global_keyprefix": prefix})
@@ -130,7 +130,7 @@ def test_names_are_no_patterns(redis_url: str, listening: Listening, prefix: str
     ],
 )
 def test_what_is_no_envelope(redis_url: str, listening: Listening, data: bytes) -> None:
-    """Whatever is published on the channels is given away as it is, without a content type, and the stream goes on."""
+    """Any data on the channels is returned unchanged, without a content type, and the stream continues."""
     source = listening(redis_url)
     with Connection(redis_url) as connection:
         database = connection.virtual_host
@@ -142,7 +142,7 @@ def test_what_is_no_envelope(redis_url: str, listening: Listening, data: bytes) 
 
 
 def test_plain_text_body(redis_url: str, listening: Listening) -> None:
-    """A body that is not in base64 is taken as text."""
+    """A body that is not base64 is treated as text."""
     source = listening(redis_url)
     envelope = {"body": '{"ü": 1}', "content-type": "application/json", "properties": {}}
     with Connection(redis_url) as connection:
@@ -151,7 +151,7 @@ def test_plain_text_body(redis_url: str, listening: Listening) -> None:
 
 
 def test_reader_that_is_too_slow(listening: Listening, start: Start, tmp_path: Path) -> None:
-    """Redis cuts off who does not read; what it had sent until then is given away before the error is raised."""
+    """Redis disconnects a slow reader; the received messages are returned before the error is raised."""
     server = start(Redis(tmp_path / "redis", options=("--client-output-buffer-limit", "pubsub 1mb 0 0")))
     source = listening(server.url())
     bodies = [b"%06d" % number + b"x" * 2000 for number in range(10_000)]
@@ -174,7 +174,7 @@ def test_reader_that_is_too_slow(listening: Listening, start: Start, tmp_path: P
 
 
 def test_connection_closed_by_the_server(listening: Listening, start: Start, tmp_path: Path) -> None:
-    """A closed connection is noticed at once; redis-py's silent reconnecting is not in the way."""
+    """A closed connection is detected immediately, without redis-py's silent reconnection."""
     server = start(Redis(tmp_path / "redis"))
     source = listening(server.url())
     assert server.close_connections() >= 1
@@ -189,7 +189,7 @@ def test_connection_closed_by_the_server(listening: Listening, start: Start, tmp
 
 
 def test_password(listening: Listening, start: Start, tmp_path: Path) -> None:
-    """The right password works; a wrong one and none are told with a remedy."""
+    """The right password works; a wrong or missing one is reported with a remedy."""
     server = start(Redis(tmp_path / "redis", password="s3cret"))
     source = listening(server.url())
     publish(server.url(), numbered(1))
@@ -201,7 +201,7 @@ def test_password(listening: Listening, start: Start, tmp_path: Path) -> None:
 
 
 def test_user_without_permission(listening: Listening, start: Start, tmp_path: Path) -> None:
-    """A user that may not subscribe is told what to allow, and that is enough."""
+    """The error says what to allow, and that is enough."""
     server = start(Redis(tmp_path / "redis"))
     server.execute("ACL", "SETUSER", "events", "on", ">pw", "+ping", "+info")
     url = server.url().replace("redis://", "redis://events:pw@")
@@ -215,7 +215,7 @@ def test_user_without_permission(listening: Listening, start: Start, tmp_path: P
 
 
 def test_tls(listening: Listening, start: Start, tmp_path: Path, certificate: Certificate) -> None:
-    """TLS takes the names of constants that YAML has, checks the certificate, and says what is wrong with it."""
+    """TLS options accept the constants of YAML, the certificate is verified, and problems are reported."""
     server = start(Redis(tmp_path / "redis", password="s3cret", certificate=certificate))
     options = {"ssl_ca_certs": str(certificate.certificate), "ssl_cert_reqs": "CERT_REQUIRED"}
     source = listening(server.tls_url(), use_ssl=options)
@@ -257,7 +257,7 @@ def test_tls(listening: Listening, start: Start, tmp_path: Path, certificate: Ce
 @pytest.mark.parametrize("use_ssl", [None, True, False, {}, {"cert_reqs": "none"}])
 @pytest.mark.parametrize("scheme", ["rediss", "redis", "amqps", "amqp"])
 def test_no_password_in_clear_text_where_tls_is_asked_for(scheme: str, use_ssl: object) -> None:
-    """A server without TLS is sent the beginning of a handshake, and nothing else."""
+    """A server without TLS receives the start of a handshake, and nothing else."""
     heard: list[bytes] = []
 
     def hear(connection: socket.socket, _: threading.Event) -> None:
@@ -272,7 +272,7 @@ def test_no_password_in_clear_text_where_tls_is_asked_for(scheme: str, use_ssl: 
 
 
 def test_sentinel(listening: Listening, probing: Probing, start: Start, tmp_path: Path) -> None:
-    """The master is found by a Sentinel; an unknown name of the master is told with a remedy."""
+    """The master is found through a Sentinel; an unknown master name is reported with a remedy."""
     master = start(Redis(tmp_path / "redis"))
     sentinel = start(Sentinel(tmp_path / "sentinel", master))
     options = {"master_name": sentinel.service}
@@ -289,7 +289,7 @@ def test_sentinel(listening: Listening, probing: Probing, start: Start, tmp_path
 
 @pytest.mark.parametrize("own", [{}, {"sentinel_kwargs": {"client_name": "monitor"}}], ids=["", "with options"])
 def test_sentinels_that_do_not_answer(probing: Probing, own: dict[str, Any]) -> None:
-    """However many they are, each is asked once, and all of them within the time that there is."""
+    """Each is tried once, and all within the available time."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = ";".join([f"sentinel://127.0.0.1:{silent.getsockname()[1]}"] * 3)
         probe = probing(url, transport_options={"master_name": "main", **own})
@@ -299,7 +299,7 @@ def test_sentinels_that_do_not_answer(probing: Probing, own: dict[str, Any]) -> 
 
 
 def test_a_sentinel_that_does_not_answer(listening: Listening, probing: Probing, start: Start, tmp_path: Path) -> None:
-    """The next one is asked in time, by the stream and by the probe."""
+    """The stream and the probe try the next one in time."""
     master = start(Redis(tmp_path / "redis"))
     sentinel = start(Sentinel(tmp_path / "sentinel", master))
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -313,7 +313,7 @@ def test_a_sentinel_that_does_not_answer(listening: Listening, probing: Probing,
 
 
 def test_old_and_new_names_of_a_sentinel_fleet(listening: Listening, start: Start, tmp_path: Path) -> None:
-    """While a fleet changes from kombu before 5.4, each event comes once, whoever sent it."""
+    """While a fleet upgrades from kombu before 5.4, each event is received once, whoever sent it."""
     master = start(Redis(tmp_path / "redis"))
     sentinel = start(Sentinel(tmp_path / "sentinel", master))
     options = {"master_name": sentinel.service, "sentinel_fanout_compat": True}
@@ -336,7 +336,7 @@ def test_unix_socket(listening: Listening, start: Start, tmp_path: Path) -> None
 
 
 def test_unknown_database(redis_server: Redis) -> None:
-    """A database that does not exist is an error in bounded time."""
+    """A missing database is an error within a bounded time."""
     with Stopwatch() as watch:
         _refusal(redis_server.url(99_999))
     assert watch.seconds < 10

@@ -1,4 +1,4 @@
-"""What Redis and Sentinel refuse is told with what to do about it."""
+"""Refusals by Redis and Sentinel are reported with a remedy."""
 
 import socket
 from contextlib import ExitStack, closing
@@ -19,7 +19,7 @@ MAIN = {"master_name": "main"}
 
 
 def refusal(url: str, **fields: Any) -> SourceLostError:
-    """What opening the stream raises."""
+    """The error of opening the stream."""
     with closing(BrokerSource(settings(url, **fields))) as source, pytest.raises(SourceLostError) as caught:
         source.connect()
     assert "s3cret" not in str(caught.value)
@@ -27,14 +27,14 @@ def refusal(url: str, **fields: Any) -> SourceLostError:
 
 
 def question(url: str) -> SourceLostError:
-    """What asking the workers raises."""
+    """The error of querying the workers."""
     with closing(RemoteControl(settings(url))) as control, pytest.raises(SourceLostError) as caught:
         control.ask(("ping",), 0.1, lambda *_: None)
     return caught.value
 
 
 def test_password_of_the_sentinels(listening: Listening, start: Start, tmp_path: Path) -> None:
-    """They have one of their own, which Celery takes from sentinel_kwargs: without it, or with a wrong one."""
+    """They have their own password in sentinel_kwargs: it is missing or wrong."""
     master = start(Redis(tmp_path / "redis", password="s3cret"))
     sentinel = start(Sentinel(tmp_path / "sentinel", master, config=["requirepass s3cret-too"]))
     for own in ({}, {"password": "wrong"}):
@@ -48,7 +48,7 @@ def test_password_of_the_sentinels(listening: Listening, start: Start, tmp_path:
 
 
 def test_user_of_the_sentinels(listening: Listening, start: Start, tmp_path: Path) -> None:
-    """What the user of sentinel_kwargs may not do is told for the Sentinels, and that is enough."""
+    """Missing permissions of the user in sentinel_kwargs are reported for the Sentinels."""
     master = start(Redis(tmp_path / "redis"))
     sentinel = start(Sentinel(tmp_path / "sentinel", master, config=["user monitor on >pw allchannels -@all +ping"]))
     options = {**MAIN, "sentinel_kwargs": {"username": "monitor", "password": "pw"}}
@@ -62,7 +62,7 @@ def test_user_of_the_sentinels(listening: Listening, start: Start, tmp_path: Pat
 
 
 def test_sentinels_with_tls(listening: Listening, start: Start, tmp_path: Path, certificate: Certificate) -> None:
-    """broker.use_ssl is for the master: the error says where the options of the Sentinels are."""
+    """broker.use_ssl applies to the master: the error names the options of the Sentinels."""
     master = start(Redis(tmp_path / "redis"))
     sentinel = start(Sentinel(tmp_path / "sentinel", master, certificate=certificate))
     trusted = {"ssl": True, "ssl_ca_certs": str(certificate.certificate)}
@@ -90,7 +90,7 @@ def test_client_certificate(listening: Listening, start: Start, tmp_path: Path, 
 
 
 def test_an_old_version_of_tls(start: Start, tmp_path: Path, certificate: Certificate) -> None:
-    """The port does use TLS: the advice is not about that."""
+    """The port does use TLS: the advice does not say otherwise."""
     old = ("--tls-protocols", "TLSv1.1", "--tls-ciphers", "ALL:@SECLEVEL=0")
     server = start(Redis(tmp_path / "redis", certificate=certificate, options=old))
     error = refusal(server.tls_url(), use_ssl={"ssl_ca_certs": str(certificate.certificate)})
@@ -99,14 +99,14 @@ def test_an_old_version_of_tls(start: Start, tmp_path: Path, certificate: Certif
 
 
 def test_cluster_mode(start: Start, tmp_path: Path) -> None:
-    """A node of a Redis Cluster: Celery cannot use it, whatever it refuses first."""
+    """Celery cannot use a node of a Redis Cluster, whatever it refuses first."""
     server = start(Redis(tmp_path / "redis", options=("--cluster-enabled", "yes")))
     assert "Redis Cluster" in (refusal(server.url(1)).remedy or "")
     assert "Redis Cluster" in (question(server.url()).remedy or "")
 
 
 def test_too_many_clients(start: Start, tmp_path: Path) -> None:
-    """It may pass: a hint, and no remedy."""
+    """It may be temporary: a hint, and no remedy."""
     server = start(Redis(tmp_path / "redis"))
     server.execute("CONFIG", "SET", "maxclients", "2")
     with ExitStack() as held:
@@ -122,7 +122,7 @@ def test_too_many_clients(start: Start, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["PSUBSCRIBE", "EVAL"])
 def test_a_command_that_is_disabled(start: Start, tmp_path: Path, command: str) -> None:
-    """The error names the command, without what was sent with it."""
+    """The error names the command without its arguments."""
     server = start(Redis(tmp_path / "redis", options=("--rename-command", command, "")))
     error = refusal(server.url()) if command == "PSUBSCRIBE" else question(server.url())
     assert f"unknown command '{command}'" in str(error)
@@ -131,7 +131,7 @@ def test_a_command_that_is_disabled(start: Start, tmp_path: Path, command: str) 
 
 
 def test_a_user_whose_scripts_may_not_write(start: Start, tmp_path: Path) -> None:
-    """A refusal inside of a script is told as any other, and what it says is enough."""
+    """A refusal in a script is reported like any other, and the remedy is enough."""
     server = start(Redis(tmp_path / "redis"))
     server.execute("ACL", "SETUSER", "u", "on", ">pw", *["~*", "&*", "+@all", "-@write"])
     url = server.url().replace("redis://", "redis://u:pw@")

@@ -1,4 +1,4 @@
-"""What every transport of the event stream does."""
+"""The common behaviour of all transports of the event stream."""
 
 import json
 import threading
@@ -28,7 +28,7 @@ both = pytest.mark.parametrize("kind", ["rabbitmq", "redis"])
 
 
 def test_real_worker(broker_url: str, listening: Listening, start: Start, tmp_path: Path) -> None:
-    """Single events and lists of events of a real worker come as they were sent."""
+    """Single events and lists of events of a real worker are received as sent."""
     source = listening(broker_url)
     start(CeleryWorker(tmp_path / "worker", broker_url))
     app = Celery(broker=broker_url)
@@ -53,7 +53,7 @@ def test_real_worker(broker_url: str, listening: Listening, start: Start, tmp_pa
 
 
 def test_order_and_completeness(broker_url: str, listening: Listening) -> None:
-    """Ten thousand messages come once each, in the order they were sent."""
+    """Ten thousand messages are received once each, in order."""
     source = listening(broker_url, prefetch=1000)
     bodies = numbered(10_000)
     sender = threading.Thread(target=publish, args=(broker_url, bodies))
@@ -65,7 +65,7 @@ def test_order_and_completeness(broker_url: str, listening: Listening) -> None:
 
 
 def test_half_of_the_prefetch(broker_url: str, listening: Listening) -> None:
-    """One poll gives at most half of the prefetch."""
+    """One poll returns at most half of the prefetch."""
     source = listening(broker_url, prefetch=100)
     publish(broker_url, numbered(220))
     sizes: list[int] = []
@@ -78,7 +78,7 @@ def test_half_of_the_prefetch(broker_url: str, listening: Listening) -> None:
 
 
 def test_poll_waits_no_longer_than_told(broker_url: str, listening: Listening) -> None:
-    """A poll of a silent stream ends at its timeout, and at once when something is there."""
+    """A poll of a silent stream ends at its timeout, and immediately if there is a message."""
     source = listening(broker_url)
     began = time.monotonic()
     with Stopwatch() as watch:
@@ -95,7 +95,7 @@ def test_poll_waits_no_longer_than_told(broker_url: str, listening: Listening) -
     ("sent", "seen"), [(None, ""), ("application/x-python-serialize", "application/x-python-serialize")]
 )
 def test_content_types(broker_url: str, listening: Listening, sent: str | None, seen: str) -> None:
-    """The content type is given as it is, and "" where there is none."""
+    """The content type is returned unchanged, and "" if there is none."""
     source = listening(broker_url)
     if sent is None and broker_url.startswith("amqp"):
         _publish_bare_amqp(broker_url, b"bare")
@@ -117,7 +117,7 @@ def _publish_bare_amqp(url: str, body: bytes) -> None:
 
 
 def test_large_and_empty_bodies(broker_url: str, listening: Listening) -> None:
-    """Bodies of no bytes, of one frame exactly, and of many frames come whole."""
+    """Bodies of no bytes, of exactly one frame, and of many frames are complete."""
     source = listening(broker_url)
     bodies = [b"", b"x" * (131_072 - 8), b"y" * (131_072 - 7), b"z" * 3_000_001, b"end"]
     sender = threading.Thread(target=publish, args=(broker_url, bodies))
@@ -129,7 +129,7 @@ def test_large_and_empty_bodies(broker_url: str, listening: Listening) -> None:
 
 
 def test_abandon_from_another_thread(broker_url: str, listening: Listening) -> None:
-    """Abandoning wakes up a thread that waits in poll, at once."""
+    """Abandoning wakes up a thread in poll immediately."""
     source = listening(broker_url, heartbeat="10m")
     results: list[BaseException | None] = []
 
@@ -155,7 +155,7 @@ def test_abandon_from_another_thread(broker_url: str, listening: Listening) -> N
 
 
 def test_close_and_connect_again(broker_url: str, listening: Listening) -> None:
-    """A closed source can be connected again, and closing twice does nothing."""
+    """A closed source can be connected again, and closing twice has no effect."""
     source = listening(broker_url)
     source.close()
     source.close()
@@ -165,7 +165,7 @@ def test_close_and_connect_again(broker_url: str, listening: Listening) -> None:
 
 
 def test_paused_broker(breakable_broker: RabbitMQ | Redis, listening: Listening) -> None:
-    """With a frozen broker every call is bounded in time, the loss is noticed, and connecting works after it thaws."""
+    """With a suspended broker every call is bounded, the loss is detected, and connecting works afterwards."""
     server = breakable_broker
     source = listening(server.url(), heartbeat="2s")
     server.pause()
@@ -194,7 +194,7 @@ def test_paused_broker(breakable_broker: RabbitMQ | Redis, listening: Listening)
 
 
 def test_killed_broker(breakable_broker: RabbitMQ | Redis, listening: Listening) -> None:
-    """A killed broker is noticed at once, and the stream goes on when it is there again."""
+    """A killed broker is detected immediately, and the stream continues when it is back."""
     server = breakable_broker
     source = listening(server.url())
     server.kill()
@@ -210,7 +210,7 @@ def test_killed_broker(breakable_broker: RabbitMQ | Redis, listening: Listening)
 
 @both
 def test_half_open_connection(kind: str, listening: Listening, request: pytest.FixtureRequest) -> None:
-    """A network that swallows everything is noticed by the heartbeat."""
+    """A network that drops everything is detected by the heartbeat."""
     server: RabbitMQ | Redis = request.getfixturevalue("rabbitmq" if kind == "rabbitmq" else "redis_server")
     with TcpProxy(server.port) as proxy:
         url = server.url().replace(f":{server.port}/", f":{proxy.port}/")
@@ -224,7 +224,7 @@ def test_half_open_connection(kind: str, listening: Listening, request: pytest.F
 
 @both
 def test_a_stalled_reader_is_not_cut_by_itself(kind: str, listening: Listening, request: pytest.FixtureRequest) -> None:
-    """Who did not poll for long reads what came meanwhile before calling the connection dead."""
+    """After a long time without a poll, waiting messages are read before the connection counts as dead."""
     url: str = request.getfixturevalue(f"{kind}_url")
     source = listening(url, heartbeat="1s" if kind == "redis" else "5s")
     for _ in range(3):
@@ -236,7 +236,7 @@ def test_a_stalled_reader_is_not_cut_by_itself(kind: str, listening: Listening, 
 def test_a_machine_that_stood_still_loses_nothing(
     redis_server: Redis, listening: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Redis would not send it again: silence while nobody could read is not the broker's, however often it happens."""
+    """Redis does not resend: silence while the machine was suspended does not close the connection."""
     skipped = 0.0
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + skipped)
     monkeypatch.setattr(redis, "time", clock)
@@ -255,7 +255,7 @@ def test_a_machine_that_stood_still_loses_nothing(
 def test_a_machine_that_stands_still_at_a_take_over_loses_nothing(
     redis_server: Redis, listening: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the server has sent is not here yet when the standby, which waits a second for it, goes on."""
+    """Sent messages have not arrived when the standby, which waits a second for them, continues."""
     skipped = 0.0
     with TcpProxy(redis_server.port) as proxy:
 
@@ -279,7 +279,7 @@ def test_a_machine_that_stands_still_at_a_take_over_loses_nothing(
 
 
 def test_errors_never_tell_the_password(rabbitmq: RabbitMQ, redis_server: Redis) -> None:
-    """No error holds the password, whatever is wrong with the connection."""
+    """No error contains the password, whatever the problem."""
     for url in (
         f"amqp://guest:S3cret!@127.0.0.1:{rabbitmq.port}//",
         f"amqp://guest:S3cret!@127.0.0.1:{redis_server.port}//",
@@ -303,7 +303,7 @@ def test_errors_never_tell_the_password(rabbitmq: RabbitMQ, redis_server: Redis)
 
 
 def test_another_transport(rabbitmq_url: str, redis_url: str, tmp_path: Path) -> None:
-    """Each connection acknowledges as its own transport does, whichever the first one was."""
+    """Each connection acknowledges like its own transport, whichever the first one was."""
     file = tmp_path / "url"
     source = BrokerSource(_in_file(file, redis_url))
     for url, acknowledges in ((redis_url, False), (rabbitmq_url, True), (redis_url, False), (rabbitmq_url, True)):
@@ -318,7 +318,7 @@ def test_another_transport(rabbitmq_url: str, redis_url: str, tmp_path: Path) ->
 
 
 def test_probe_and_remote_control_follow(rabbitmq_url: str, redis_url: str, tmp_path: Path) -> None:
-    """Once the file holds the URL of another broker, probes and questions go there, though the old one still serves."""
+    """Once the file has the URL of another broker, probes and queries use it, even if the old one still works."""
     file = tmp_path / "url"
     fields = _in_file(file, redis_url)
     source, probe, fleet = BrokerSource(fields), BrokerProbe(fields), BrokerFleet(fields, ["missing"])
@@ -335,7 +335,7 @@ def test_probe_and_remote_control_follow(rabbitmq_url: str, redis_url: str, tmp_
 
 @pytest.mark.parametrize("url", ["sqs://", "confluentkafka://h", "zookeeper://h", "foo://h", "no url", "amqp://h:p//"])
 def test_a_url_that_cannot_be_used(url: str, tmp_path: Path) -> None:
-    """It is told with what would be right, to whoever connects; the next good one is taken."""
+    """It is reported with the valid form at each connection attempt; the next valid one is used."""
     file = tmp_path / "url"
     fields = _in_file(file, "redis://127.0.0.1:1/0")
     source, probe, fleet = BrokerSource(fields), BrokerProbe(fields), BrokerFleet(fields)

@@ -1,4 +1,4 @@
-"""A channel is named by its package and by one list."""
+"""Only a channel's package and one list refer to it."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ NAMELESS = ("core", "runtime", "adapters/store", "adapters/web", "adapters/prome
 
 @pytest.mark.parametrize("part", NAMELESS)
 def test_no_channel_is_named(part: str) -> None:
-    """No code, comment or template of it holds the name of a channel type; migrations tell of what was."""
+    """No code, comment or template contains the name of a channel type; migrations describe the past."""
     place = PACKAGE / part
     files = [place] if place.is_file() else [path for path in place.rglob("*") if path.suffix in {".py", ".html"}]
     assert files

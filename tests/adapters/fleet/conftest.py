@@ -14,17 +14,17 @@ class Controlling(Protocol):
     """The type of the ``controlling`` fixture."""
 
     def __call__(self, url: str, *queues: str, **settings: Any) -> BrokerFleet:
-        """A fleet control; ``queues`` are reported in any case."""
+        """A fleet control; ``queues`` are always reported."""
 
 
 def settings(url: str, **fields: Any) -> BrokerSettings:
-    """Checked as those of a file."""
+    """Validated like those of a file."""
     return BrokerSettings.model_validate({"url": url, **fields})
 
 
 @pytest.fixture(autouse=True)
 def patience() -> Iterator[pytest.MonkeyPatch]:
-    """A broker may answer late where the machine stalls. To be undone where the bounds themselves are looked at."""
+    """Long timeouts, as a broker may answer late on a slow machine. Tests of the timeouts undo them."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(control, "_SEND_TIMEOUT", 30.0)
         patched.setattr(fleet, "_LENGTHS_TIMEOUT", 30.0)
@@ -33,7 +33,7 @@ def patience() -> Iterator[pytest.MonkeyPatch]:
 
 @pytest.fixture
 def controlling() -> Iterator[Controlling]:
-    """Makes fleet controls and closes them after the test."""
+    """Creates fleet controls and closes them after the test."""
     made: list[BrokerFleet] = []
 
     def make(url: str, *queues: str, **fields: Any) -> BrokerFleet:

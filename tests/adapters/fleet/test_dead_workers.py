@@ -1,4 +1,4 @@
-"""What is told of queues when their workers do not answer, on real brokers with real workers."""
+"""The reported queues when their workers do not answer, on real brokers with real workers."""
 
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,14 +17,14 @@ NOW = 1000.0
 
 
 def polled(fleet: BrokerFleet, now: float = NOW, timeout: float = 0.1) -> dict[str, QueueStats]:
-    """By a round of questions."""
+    """The result of a round of queries."""
     return {one.name: one for one in fleet.queues(timeout, now)}
 
 
 def test_the_length_of_a_queue_whose_workers_died(
     broker_url: str, app: Celery, controlling: Controlling, start: Start, tmp_path: Path
 ) -> None:
-    """It is told on, with no workers and no processes."""
+    """It is still reported, with no workers and no processes."""
     worker = CeleryWorker(tmp_path / "worker", broker_url, options=("-Q", "fleet,other"))
     start(worker)
     fleet = controlling(broker_url)
@@ -67,7 +67,7 @@ def test_a_worker_that_does_not_answer_for_a_while(
 def test_a_queue_that_was_deleted(
     rabbitmq: RabbitMQ, rabbitmq_url: str, controlling: Controlling, start: Start, tmp_path: Path
 ) -> None:
-    """It is forgotten as soon as nobody consumes it; others are told on."""
+    """It is forgotten as soon as nobody consumes it; others are still reported."""
     worker = CeleryWorker(tmp_path / "worker", rabbitmq_url, options=("-Q", "fleet,other"))
     start(worker)
     fleet = controlling(rabbitmq_url)

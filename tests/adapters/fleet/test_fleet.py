@@ -1,4 +1,4 @@
-"""What the workers and the queues tell, on real brokers with real workers."""
+"""The answers of workers and the lengths of queues, on real brokers with real workers."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def _by_name(stats: list[QueueStats] | Any) -> dict[str, QueueStats]:
 
 
 def test_tasks(broker_url: str, app: Celery, controlling: Controlling, start: Start, tmp_path: Path) -> None:
-    """Active, reserved and scheduled tasks are told with name, queue and, if they run, their start."""
+    """Active, reserved and scheduled tasks are returned with name, queue and, if they run, their start."""
     worker = CeleryWorker(tmp_path / "worker", broker_url, concurrency=1, options=("--prefetch-multiplier", "4"))
     start(worker)
     fleet = controlling(broker_url)
@@ -63,7 +63,7 @@ def test_tasks(broker_url: str, app: Celery, controlling: Controlling, start: St
 
 
 def test_queues(broker_url: str, app: Celery, controlling: Controlling, start: Start, tmp_path: Path) -> None:
-    """Queues have their lengths, consumers, workers and processes; those of the settings are told in any case."""
+    """Queues have their lengths, consumers, workers and processes; configured queues are always reported."""
     start(CeleryWorker(tmp_path / "one", broker_url, hostname="one", concurrency=2, options=("-Q", "fleet,other")))
     start(CeleryWorker(tmp_path / "two", broker_url, hostname="two", pool="threads", concurrency=3))
     with Connection(broker_url) as connection:
@@ -93,7 +93,7 @@ def test_queues(broker_url: str, app: Celery, controlling: Controlling, start: S
 
 
 def test_registered(broker_url: str, controlling: Controlling, start: Start, tmp_path: Path) -> None:
-    """Those of the asked workers that answer tell the names of their tasks, without Celery's own."""
+    """The queried workers that answer return the names of their tasks, without Celery's own."""
     for hostname in ("one", "two"):
         start(CeleryWorker(tmp_path / hostname, broker_url, hostname=hostname, concurrency=1))
     fleet = controlling(broker_url)
@@ -105,7 +105,7 @@ def test_registered(broker_url: str, controlling: Controlling, start: Start, tmp
 
 
 def test_enable_events(broker_url: str, controlling: Controlling, start: Start, tmp_path: Path, app: Celery) -> None:
-    """Workers without -E send task events after they were asked to."""
+    """Workers without -E send task events after the request."""
     start(CeleryWorker(tmp_path / "worker", broker_url, events=False))
     fleet = controlling(broker_url)
     source = BrokerSource(settings(broker_url))
@@ -122,7 +122,7 @@ def test_enable_events(broker_url: str, controlling: Controlling, start: Start, 
 
 
 def test_nobody_answers(broker_url: str, controlling: Controlling) -> None:
-    """A fleet without workers has no tasks and no queues, which is no error."""
+    """A fleet without workers has no tasks and no queues, which is not an error."""
     fleet = controlling(broker_url)
     assert fleet.enable_events(0.1) == {}
     assert fleet.tasks(0.2) == []
@@ -133,7 +133,7 @@ def test_nobody_answers(broker_url: str, controlling: Controlling) -> None:
 def test_many_questions_leave_one_reply_queue(
     rabbitmq: RabbitMQ, rabbitmq_url: str, controlling: Controlling, start: Start, tmp_path: Path
 ) -> None:
-    """However often it asks, there is one reply queue; it is drained by the next question and ends with the monitor."""
+    """However many queries, there is one reply queue, drained by the next query and deleted with the monitor."""
     start(CeleryWorker(tmp_path / "worker", rabbitmq_url))
     vhost = urlsplit(rabbitmq_url).path.removeprefix("/")
     fleet = controlling(rabbitmq_url, "missing")
@@ -153,7 +153,7 @@ def test_many_questions_leave_one_reply_queue(
 def test_reply_queue_of_a_killed_monitor(
     rabbitmq: RabbitMQ, rabbitmq_url: str, controlling: Controlling, start: Start, tmp_path: Path
 ) -> None:
-    """A monitor that dies while it asks leaves no queue to the broker."""
+    """A monitor that dies during a query leaves no queue on the broker."""
     start(CeleryWorker(tmp_path / "worker", rabbitmq_url))
     vhost = urlsplit(rabbitmq_url).path.removeprefix("/")
     fleet = controlling(rabbitmq_url)
@@ -163,7 +163,7 @@ def test_reply_queue_of_a_killed_monitor(
 
 
 def test_unacknowledged_tasks_are_left_alone(redis_url: str, controlling: Controlling) -> None:
-    """Tasks that workers hold for longer than the default visibility timeout are not put back by the monitor."""
+    """The monitor does not restore tasks that workers hold longer than the default visibility timeout."""
     fleet = controlling(redis_url)
     with Connection(redis_url) as connection:
         client = connection.default_channel.client
@@ -178,7 +178,7 @@ def test_unacknowledged_tasks_are_left_alone(redis_url: str, controlling: Contro
 
 @pytest.mark.parametrize("prefix", ["", "shop:"])
 def test_priorities_on_redis(redis_url: str, controlling: Controlling, prefix: str) -> None:
-    """The length of a queue is that of all its priorities."""
+    """The length of a queue includes all its priorities."""
     options = {"priority_steps": list(range(10)), "global_keyprefix": prefix, "queue_order_strategy": "priority"}
     with Celery(broker=redis_url) as app:
         app.conf.update(task_default_queue="fleet", broker_transport_options=options)
@@ -189,7 +189,7 @@ def test_priorities_on_redis(redis_url: str, controlling: Controlling, prefix: s
 
 
 def test_sentinel(controlling: Controlling, start: Start, tmp_path: Path) -> None:
-    """Lengths are read by way of a Sentinel."""
+    """Lengths are read through a Sentinel."""
     master = start(Redis(tmp_path / "redis"))
     sentinel = start(Sentinel(tmp_path / "sentinel", master))
     master.execute("LPUSH", "fleet", "{}")
@@ -200,7 +200,7 @@ def test_sentinel(controlling: Controlling, start: Start, tmp_path: Path) -> Non
 def test_a_worker_whose_queue_is_full(
     rabbitmq_url: str, controlling: Controlling, start: Start, tmp_path: Path
 ) -> None:
-    """A question that RabbitMQ refuses, because one queue has no room for it, is answered by all other workers."""
+    """A query that RabbitMQ refuses because of one full queue is answered by all other workers."""
     start(CeleryWorker(tmp_path / "worker", rabbitmq_url))
     with Connection(rabbitmq_url) as connection:
         full = {"x-max-length": 0, "x-overflow": "reject-publish"}
@@ -215,7 +215,7 @@ def test_a_worker_whose_queue_is_full(
 
 
 def _replying(url: str, reply: Callable[[str], Any]) -> Any:
-    """A worker of the test's own: answers each question with ``reply(command)``, in the shape of kombu's pidbox."""
+    """A simulated worker: answers each query with ``reply(command)``, in the format of kombu's pidbox."""
     from kombu.pidbox import Mailbox
 
     connection = Connection(url)
@@ -251,7 +251,7 @@ _NONSENSE: list[Any] = [
 
 
 def test_nonsense_is_left_out(broker_url: str, controlling: Controlling) -> None:
-    """Whatever a worker answers, nothing breaks, and what makes no sense is left out."""
+    """Any answer of a worker is harmless, and invalid parts are omitted."""
     answers = [answer for answer in _NONSENSE for _ in range(6)]
     fleet = controlling(broker_url)
     fleet.tasks(0.01)
@@ -285,7 +285,7 @@ def test_nonsense_is_left_out(broker_url: str, controlling: Controlling) -> None
 def test_invented_queues_cost_the_broker_little(
     rabbitmq: RabbitMQ, rabbitmq_url: str, controlling: Controlling
 ) -> None:
-    """A reply names hundreds of queues that do not exist: RabbitMQ has to refuse twenty in a round, and none again."""
+    """A reply with hundreds of missing queues: RabbitMQ has to refuse twenty per round, and none again."""
     import threading
 
     with Connection(rabbitmq_url) as client:
@@ -330,7 +330,7 @@ def test_invented_queues_cost_the_broker_little(
 def test_paused_and_killed_broker(
     breakable_broker: RabbitMQ | Redis, patience: pytest.MonkeyPatch, controlling: Controlling
 ) -> None:
-    """Every call is bounded in time with a frozen broker, and the next one after it works again connects by itself."""
+    """Every call has a bounded duration with a suspended broker, and the next one reconnects."""
     patience.undo()
     server = breakable_broker
     fleet = controlling(server.url(), "fleet")
@@ -364,7 +364,7 @@ def _works(fleet: BrokerFleet) -> bool:
 
 
 def test_alarm(breakable_rabbitmq: RabbitMQ, controlling: Controlling) -> None:
-    """Questions that a broker takes no more because of an alarm: told as that."""
+    """Queries that a broker blocks because of an alarm are reported as that."""
     server = breakable_rabbitmq
     fleet = controlling(server.url())
     assert _works(fleet)
@@ -380,7 +380,7 @@ def test_alarm(breakable_rabbitmq: RabbitMQ, controlling: Controlling) -> None:
 
 
 def test_no_permission(rabbitmq: RabbitMQ, rabbitmq_url: str, controlling: Controlling) -> None:
-    """Without permissions the remedy names them; with them all works."""
+    """The remedy names the missing permissions, with which all works."""
     vhost = urlsplit(rabbitmq_url).path.removeprefix("/")
     url = rabbitmq.add_user("watcher", "pw", vhost, configure="^celery-monitor$", write=".*", read=".*")
     with pytest.raises(SourceLostError) as caught:
@@ -394,7 +394,7 @@ def test_no_permission(rabbitmq: RabbitMQ, rabbitmq_url: str, controlling: Contr
 
 
 def test_no_permission_on_redis(controlling: Controlling, start: Start, tmp_path: Path) -> None:
-    """Without permissions the remedy names them; with them all works."""
+    """The remedy names the missing permissions, with which all works."""
     server = start(Redis(tmp_path / "redis"))
     server.execute("ACL", "SETUSER", "watcher", "on", ">pw", "+ping")
     url = server.url().replace("redis://", "redis://watcher:pw@")
@@ -412,7 +412,7 @@ def test_no_permission_on_redis(controlling: Controlling, start: Start, tmp_path
 
 
 def test_in_memory_fleet(controlling: Controlling) -> None:
-    """A fleet of threads in this process answers too, and its queues have lengths."""
+    """A fleet of threads in this process also answers, and its queues have lengths."""
     from celery.contrib.testing.worker import start_worker
 
     app = Celery(broker="memory://", backend="cache+memory://")

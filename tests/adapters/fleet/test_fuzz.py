@@ -1,4 +1,4 @@
-"""Seeded garbage in place of workers' replies, by way of real brokers: nobody but the reply itself is harmed."""
+"""Random garbage in workers' replies, through real brokers: only the reply itself is affected."""
 
 import json
 import random
@@ -56,7 +56,7 @@ _TYPES = [
 
 
 def _mutated(value: Any, rng: random.Random) -> Any:
-    """A copy of JSON with something replaced, doubled, or missing."""
+    """A copy of JSON with something replaced, duplicated, or missing."""
     if rng.random() < 0.15:
         return rng.choice(_LEAVES)
     if isinstance(value, dict):
@@ -71,7 +71,7 @@ def _mutated(value: Any, rng: random.Random) -> Any:
 
 
 def _broken(data: bytes, rng: random.Random) -> bytes:
-    """The bytes with some of them changed, or cut."""
+    """The bytes with some of them changed or cut."""
     if rng.random() < 0.6 or not data:
         return data
     changed = bytearray(data)
@@ -81,7 +81,7 @@ def _broken(data: bytes, rng: random.Random) -> bytes:
 
 
 class _Stranger:
-    """Publishes to the mailbox of a fleet control, with tickets of its questions."""
+    """Publishes to the mailbox of a fleet control, with the tickets of its queries."""
 
     def __init__(self, url: str, fleet: BrokerFleet, seed: int) -> None:
         self._rng = random.Random(seed)
@@ -94,7 +94,7 @@ class _Stranger:
         self._connection.close()
 
     def publish(self, number: int) -> None:
-        """So many replies to what is asked now."""
+        """Publish this many replies to the current query."""
         for ticket, command in list(self._control_connection._tickets.items()):
             for _ in range(number):
                 self._publish(ticket, command)
@@ -123,7 +123,7 @@ class _Stranger:
 
 
 def _rounds(fleet: BrokerFleet) -> Iterator[object]:
-    """Every kind of question, for ever."""
+    """Every kind of query, endlessly."""
     now = 1.0
     while True:
         now += 4_000
@@ -159,7 +159,7 @@ def _fuzz(url: str, seed: int, seconds: float) -> None:
 
 
 def test_garbage_in_replies(broker_url: str) -> None:
-    """Whatever the replies to any question hold, the next question is asked on the same connection."""
+    """For any content of replies, the next query uses the same connection."""
     _fuzz(broker_url, 1, 1.5)
 
 

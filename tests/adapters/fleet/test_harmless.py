@@ -1,4 +1,4 @@
-"""What the monitor does to a fleet: nothing that any worker or client trips over, and nothing that stays."""
+"""The monitor's effect on a fleet: no worker or client fails, and nothing remains."""
 
 import json
 import os
@@ -52,7 +52,7 @@ while True:
 
 
 def killed(url: str, *each: dict[str, Any]) -> None:
-    """Monitors, one with each of these settings, ask their questions, and die in the middle of them."""
+    """Monitors with each of these settings, killed during their queries."""
     command = [sys.executable, "-c", _KILLED]
     with ExitStack() as running:
         processes = [
@@ -69,13 +69,13 @@ def killed(url: str, *each: dict[str, Any]) -> None:
 
 
 def trouble(directory: Path) -> list[str]:
-    """Lines of the workers' logs that somebody would be woken up for."""
+    """Lines of the workers' logs that would alarm somebody."""
     lines = [line for log in directory.rglob("*.log") for line in log.read_text().splitlines()]
     return [line for line in lines if any(word in line for word in ("ERROR", "CRITICAL", "Traceback"))]
 
 
 def worker(directory: Path, url: str, hostname: str, *, events: bool = True, **conf: Any) -> CeleryWorker:
-    """One with this configuration."""
+    """A worker with this configuration."""
     return CeleryWorker(
         directory / hostname,
         url,
@@ -87,7 +87,7 @@ def worker(directory: Path, url: str, hostname: str, *, events: bool = True, **c
 
 
 def pinged(url: str, options: dict[str, Any]) -> set[str]:
-    """Who answers ``celery inspect ping``."""
+    """The workers that answer ``celery inspect ping``."""
     with Celery(broker=url) as app:
         app.conf.update(broker_transport_options=options)
         return set(app.control.inspect(timeout=1.0).ping() or ())
@@ -95,7 +95,7 @@ def pinged(url: str, options: dict[str, Any]) -> set[str]:
 
 @pytest.mark.parametrize("theirs", _OPTIONS)
 def test_fleets_with_options_on_redis(redis_url: str, theirs: str, start: Start, tmp_path: Path) -> None:
-    """Monitors with the same options and with others leave remote control as it was, and nothing behind when killed."""
+    """Monitors with the same or other options do not affect remote control, and leave nothing behind when killed."""
     options = _OPTIONS[theirs]
     start(worker(tmp_path, redis_url, "one", broker_transport_options=options))
     wait_until(lambda: pinged(redis_url, options), 60)
@@ -114,7 +114,7 @@ def test_fleets_with_options_on_redis(redis_url: str, theirs: str, start: Start,
 
 
 def test_replies_after_the_end_do_not_stay_on_redis(redis_url: str) -> None:
-    """Whoever asks and leaves, as ``doctor`` does: what a busy worker answers later expires, as all that is there."""
+    """After a short-lived client like ``doctor``, late answers of a busy worker expire."""
     fleet = BrokerFleet(settings(redis_url))
     fleet.ping(0.01)
     with Connection(redis_url) as connection:
@@ -126,7 +126,7 @@ def test_replies_after_the_end_do_not_stay_on_redis(redis_url: str) -> None:
 
 
 def test_the_monitor_is_killed_on_rabbitmq(rabbitmq: RabbitMQ, rabbitmq_url: str, start: Start, tmp_path: Path) -> None:
-    """Its reply queue goes with it, and remote control is as it was."""
+    """Its reply queue is deleted, and remote control is not affected."""
     vhost = urlsplit(rabbitmq_url).path.removeprefix("/")
     start(worker(tmp_path, rabbitmq_url, "one"))
     wait_until(lambda: pinged(rabbitmq_url, {}), 60)
@@ -142,7 +142,7 @@ def test_the_monitor_is_killed_on_rabbitmq(rabbitmq: RabbitMQ, rabbitmq_url: str
 
 
 def test_workers_that_take_pickle_only(broker_url: str, start: Start, tmp_path: Path) -> None:
-    """Each question is an error in their log: one kind of question is asked, and soon hardly ever."""
+    """Each query is an error in their log: only one kind is sent, and soon rarely."""
     start(worker(tmp_path, broker_url, "one", accept_content=["pickle"], task_serializer="pickle"))
     clock = ManualClock(time=NOON)
     monitor = Monitor(Limits(), Restored(), NOON)
@@ -164,13 +164,13 @@ def test_workers_that_take_pickle_only(broker_url: str, start: Start, tmp_path: 
 
 
 def refused(directory: Path) -> list[str]:
-    """Questions that workers could not read."""
+    """Queries that workers could not read."""
     lines = [line for log in directory.rglob("*.log") for line in log.read_text().splitlines()]
     return [line for line in lines if ("ContentDisallowed" in line and "CRITICAL" in line) or "Can't decode" in line]
 
 
 def test_a_control_exchange_of_another_name(broker_url: str, start: Start, tmp_path: Path) -> None:
-    """Workers answer on the configured one only."""
+    """Workers answer only on the configured one."""
     start(worker(tmp_path, broker_url, "one", events=False, control_exchange="shop"))
     with closing(BrokerFleet(settings(broker_url, control_exchange="shop"))) as fleet:
         wait_until(lambda: fleet.enable_events(0.5) == {"celery@one": True}, 60)
@@ -179,7 +179,7 @@ def test_a_control_exchange_of_another_name(broker_url: str, start: Start, tmp_p
 
 
 def test_priorities_as_the_workers_have_them(redis_url: str, start: Start, tmp_path: Path) -> None:
-    """Waiting tasks of all priorities are counted with the workers' options, whatever the monitor's own are."""
+    """Waiting tasks of all priorities are counted with the workers' options, not with the monitor's."""
     options = _OPTIONS["priorities"]
     start(worker(tmp_path, redis_url, "one", broker_transport_options=options, task_default_queue="busy"))
     with Celery(broker=redis_url) as app:

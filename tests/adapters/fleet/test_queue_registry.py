@@ -1,4 +1,4 @@
-"""Which queues there are, over several rounds of questions."""
+"""The known queues over several rounds of queries."""
 
 from collections.abc import Container, Mapping
 
@@ -38,12 +38,12 @@ def rounds(
 
 
 def names(told: list[QueueStats]) -> list[str]:
-    """Of what was told."""
+    """The names of the reported queues."""
     return [one.name for one in told]
 
 
 def test_a_queue_outlives_its_workers() -> None:
-    """Its length is told with no workers and no processes: that is when its alert matters."""
+    """Its length is reported without workers and processes: then its alert matters."""
     of = QueueRegistry([])
     rounds(of, 1, {"a@box": ["pay"], "b@box": ["pay"]})
     assert rounds(of, MAX_MISSED_ROUNDS, sizes={"pay": (50, 0)}) == [QueueStats("pay", 50, 0, 0, 0)]
@@ -63,7 +63,7 @@ def test_a_late_answer_changes_nothing() -> None:
 
 
 def test_processes_that_are_told_late() -> None:
-    """A worker that answered one question of two keeps its processes."""
+    """A worker that answered one of two queries keeps its processes."""
     of = QueueRegistry([])
     rounds(of, 1, {"a@box": ["pay"]})
     of.record_answers({"a@box": ["pay", "mail"]}, {}, ())
@@ -71,7 +71,7 @@ def test_processes_that_are_told_late() -> None:
 
 
 def test_a_worker_that_said_goodbye() -> None:
-    """One that is known to be down counts until its silence, not for rounds more: a rollout doubles no number."""
+    """A worker that is down counts only until its silence, so that a rollout does not double a number."""
     of = QueueRegistry([])
     rounds(of, 1, {"old@box": ["pay"], "new@box": ["pay"]})
     assert rounds(of, 1, {"old@box": ["pay"]}, down={"old@box"}) == [QueueStats("pay", 0, 0, 2, 4)]
@@ -79,7 +79,7 @@ def test_a_worker_that_said_goodbye() -> None:
 
 
 def test_a_queue_that_the_broker_does_not_know() -> None:
-    """It is forgotten once nobody consumes it, unless the settings name it."""
+    """It is forgotten once nobody consumes it, unless it is configured."""
     of = QueueRegistry(["named"])
     rounds(of, 1, {"a@box": ["pay", "named"]})
     assert rounds(of, 1, {"a@box": ["pay", "named"]}, sizes={}) == [
@@ -90,7 +90,7 @@ def test_a_queue_that_the_broker_does_not_know() -> None:
 
 
 def test_a_queue_that_is_of_no_use() -> None:
-    """An hour after its last worker and its last task it is forgotten; what the broker does not tell is no task."""
+    """It is forgotten an hour after its last worker and task; an unknown length does not count as a task."""
     for idle in (EMPTY, (None, None)):
         of = QueueRegistry([])
         rounds(of, 1, {"a@box": ["pay"]})
@@ -106,14 +106,14 @@ def test_a_queue_that_is_of_no_use() -> None:
 
 
 def test_an_outage_of_the_broker_is_nobodys_idleness() -> None:
-    """A queue that was in use before it has its hour after it."""
+    """After an outage, a queue in use before it is kept for an hour."""
     of = QueueRegistry([])
     rounds(of, 1, {"a@box": ["pay"]})
     assert names(rounds(of, MAX_MISSED_ROUNDS, now=NOW + 10 * IDLE_RETENTION)) == ["pay"]
 
 
 def test_queues_of_one_worker_each_go_with_it() -> None:
-    """Pods with queues of their own do not pile up; one in which something is left stays."""
+    """Queues of single pods do not pile up; those that are not empty stay."""
     of = QueueRegistry([])
     for generation in range(100):
         hosts = [f"celery@pod-{generation}.{number}" for number in range(20)]
@@ -128,7 +128,7 @@ def test_queues_of_one_worker_each_go_with_it() -> None:
 
 
 def test_names_are_bounded() -> None:
-    """Those of the settings come first, then what is consumed, then what was in use last."""
+    """Configured queues come first, then consumed ones, then the last used."""
     of = QueueRegistry(["named"])
     rounds(of, 1, {"a@box": ["first"]})
     rounds(of, MAX_MISSED_ROUNDS, now=NOW + 1)
@@ -143,12 +143,12 @@ def test_names_are_bounded() -> None:
 
 
 def invented(number: int, prefix: str = "invented") -> list[str]:
-    """Names of queues that do not exist."""
+    """Names of missing queues."""
     return [f"{prefix}{each}" for each in range(number)]
 
 
 def test_queues_that_do_not_exist_are_asked_for_ever_more_rarely() -> None:
-    """After a minute, then two, and at last once an hour, for as long as a worker names them."""
+    """After a minute, then two, at last once an hour, as long as a worker names them."""
     of = QueueRegistry([])
     asked_at = []
     for now in range(0, 6 * 3600, 15):
@@ -163,7 +163,7 @@ def test_queues_that_do_not_exist_are_asked_for_ever_more_rarely() -> None:
 
 
 def test_a_queue_that_comes_late() -> None:
-    """One that did not exist at first is told like any other as soon as it is found, and when it is gone again."""
+    """A queue that did not exist at first is reported once it exists, and again after a deletion."""
     of = QueueRegistry([])
     rounds(of, 1, {"a@box": ["pay"]}, sizes={})
     assert of.unconfirmed(NOW + ABSENT_RETRY_BASE - 1) == []
@@ -175,7 +175,7 @@ def test_a_queue_that_comes_late() -> None:
 
 
 def test_queues_that_were_not_asked_for_come_first() -> None:
-    """Whom the bound of a round left out is next, before those that were refused already."""
+    """Queues skipped in a round come next, before those that were refused."""
     of = QueueRegistry([])
     of.record_answers({"a@box": invented(50)}, {}, ())
     of.measured(dict.fromkeys(of.unconfirmed(NOW)[:20]), NOW)
@@ -184,7 +184,7 @@ def test_queues_that_were_not_asked_for_come_first() -> None:
 
 
 def test_a_worker_that_names_thousands_keeps_out_nobody() -> None:
-    """The queues of the others are asked for and told, although it was heard first."""
+    """The queues of the others are still queried and reported."""
     of = QueueRegistry([])
     of.record_answers({"hostile@box": invented(3 * MAX_QUEUES), "a@box": ["pay", "mail"]}, {}, ())
     assert {"pay", "mail"} < {*of.unconfirmed(NOW)}
@@ -192,7 +192,7 @@ def test_a_worker_that_names_thousands_keeps_out_nobody() -> None:
 
 
 def test_queues_of_before_a_restart() -> None:
-    """They are told once something is in them, by turns; those that are gone are not asked for again."""
+    """They are reported if they are not empty, in turns; missing ones are not queried again."""
     past = [f"q{number}" for number in range(MAX_PAST_CHECKED)]
     of = QueueRegistry(["named"], [*past, "late"])
     assert of.names() == ["named", *past]
@@ -215,7 +215,7 @@ def test_queues_of_before_a_restart() -> None:
 
 
 def test_queues_of_before_a_restart_beside_many() -> None:
-    """However many are consumed, those of before are looked at."""
+    """However many queues are consumed, those from before are queried."""
     of = QueueRegistry([], ["past"])
     told = rounds(of, 1, {"a@box": [f"q{number}" for number in range(MAX_QUEUES)]})
     assert len(told) == MAX_QUEUES
@@ -223,7 +223,7 @@ def test_queues_of_before_a_restart_beside_many() -> None:
 
 
 def test_queues_of_a_broadcast_are_one() -> None:
-    """Each worker has one with a random name, and each restart a new one: the sum of what is there is told."""
+    """Each worker has one with a random name, new after each restart: their sum is reported."""
     uuids = [f"{number:08x}-1111-4222-8333-123456789abc" for number in range(6)]
     of = QueueRegistry([])
     answer = {f"w{number}@box": ["pay", f"bcast.{uuid}"] for number, uuid in enumerate(uuids)}

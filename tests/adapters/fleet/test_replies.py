@@ -1,4 +1,4 @@
-"""What workers' replies may hold: any JSON. Nothing that reads it, counts it or shows it may break."""
+"""Workers' replies may contain any JSON: reading, counting and showing it never fails."""
 
 import bz2
 import json
@@ -69,7 +69,7 @@ _replies: dict[str, st.SearchStrategy[Any]] = {
 
 
 class _Control:
-    """Overrides the connection: each worker's reply goes the way of the bytes."""
+    """A control without a connection: each worker's reply is passed as bytes."""
 
     def __init__(self, fleet: BrokerFleet, replies: dict[str, Any]) -> None:
         self.discarded: Counter[str] = Counter()
@@ -108,7 +108,7 @@ def _rendered(monitor: Monitor, queues: list[QueueStats]) -> bytes:
 
 
 def _use(replies: dict[str, Any]) -> tuple[BrokerFleet, bytes]:
-    """Ask, take in what was answered, let the task end, and show it all."""
+    """Query, apply the answers, end the task, and show everything."""
     fleet = BrokerFleet(BrokerSettings(), ["named"])
     _Control(fleet, replies)
     monitor = Monitor(Limits(), Restored(), NOW)
@@ -126,7 +126,7 @@ def _use(replies: dict[str, Any]) -> tuple[BrokerFleet, bytes]:
 
 @given(st.fixed_dictionaries(_replies))
 def test_any_reply(replies: dict[str, Any]) -> None:
-    """Whatever the workers answer, an event of theirs is counted after it and the metrics can be shown."""
+    """After any reply, a worker's event is counted and the metrics can be shown."""
     _, shown = _use(replies)
     assert b"task-succeeded" in shown or b"celery_task_succeeded" in shown
 
@@ -140,7 +140,7 @@ def _short(value: object) -> str:
 
 @pytest.mark.parametrize("start", [10**400, 2**63, 1e308, LATEST_TIMESTAMP + 1, -1, True, 5, NOW], ids=_short)
 def test_start_of_a_task(start: float) -> None:
-    """Only a time that a clock can show is when a task began."""
+    """Only a valid time is accepted as a task's start."""
     fleet, _ = _use(_EMPTY | {"active": [{"id": "u", "name": "a.b", "time_start": start}]})
     [task] = fleet.tasks(1)
     assert task.started_at == (start if start == NOW else None)
@@ -150,7 +150,7 @@ def test_start_of_a_task(start: float) -> None:
     ("limit", "processes"), [(10**400, 0), (MAX_INT + 1, 0), (MAX_INT, MAX_INT), (4, 4)], ids=_short
 )
 def test_processes_of_a_worker(limit: int, processes: int) -> None:
-    """A number of processes that nothing can count is none."""
+    """An invalid number of processes is ignored."""
     fleet, shown = _use(_EMPTY | {"active_queues": [{"name": "q"}], "stats": {"pool": {"max-concurrency": limit}}})
     [_, queue] = fleet.queues(1, 0.0)
     assert (queue.name, queue.processes) == ("q", processes)
@@ -225,7 +225,7 @@ _GOOD = {"body": "e30=", "headers": {"ticket": "t"}, "properties": {"body_encodi
     ids=str,
 )
 def test_envelopes(envelope: object, expected: Reply | bytes | str) -> None:
-    """Of an envelope only what is used is read, and what is none is told."""
+    """Only the used parts of an envelope are read, and an invalid one is reported."""
     found = unwrap(json.dumps(envelope).encode())
     assert (found.body if isinstance(found, Reply) and isinstance(expected, bytes) else found) == expected
     assert unwrap(b"[" * 100_000) == "malformed"
@@ -234,7 +234,7 @@ def test_envelopes(envelope: object, expected: Reply | bytes | str) -> None:
 
 
 def _publish_raw(url: str, routing_key: str, headers: bytes) -> None:
-    """A reply with these bytes as its table of headers."""
+    """A reply with these bytes as its header table."""
 
     def frame(kind: int, payload: bytes) -> bytes:
         return pack(">BHI", kind, 1, len(payload)) + payload + b"\xce"
@@ -250,7 +250,7 @@ def _publish_raw(url: str, routing_key: str, headers: bytes) -> None:
 
 
 def _raw_headers(url: str, address: str) -> None:
-    """A timestamp that no calendar holds, as the value of a header."""
+    """A timestamp outside of any calendar, as the value of a header."""
     _publish_raw(url, address, b"\x06ticketT" + pack(">Q", 2**64 - 1))
 
 
@@ -266,7 +266,7 @@ def _push(url: str, address: str, *data: bytes | str) -> None:
 
 
 def _garbage(url: str, address: str) -> None:
-    """Everything that can come to a mailbox."""
+    """Every kind of message that can arrive in a mailbox."""
     bomb = {"compression": "bzip2", "ticket": "t"}
     if url.startswith("amqp"):
         _publish(url, address, b"no zlib", headers={"compression": "zlib"})
@@ -282,7 +282,7 @@ def _garbage(url: str, address: str) -> None:
 
 
 def test_garbage_costs_nothing(broker_url: str, start: Start, tmp_path: Path) -> None:
-    """Whatever comes to the mailbox, the connection stays, and the answers among it are used."""
+    """Whatever arrives in the mailbox, the connection stays open, and valid answers are used."""
     start(CeleryWorker(tmp_path / "worker", broker_url))
     fleet = BrokerFleet(BrokerSettings(url=broker_url))
     wait_until(lambda: fleet.ping(0.5), 60)
@@ -324,11 +324,11 @@ def _resident() -> int:
     ],
 )
 def test_workers_that_cannot_answer_during_a_task(answer: object, solo: bool) -> None:  # noqa: FBT001  # a column
-    """They tell by the name of their pool, if they tell."""
+    """The name of their pool shows it, if they report it."""
     assert _is_solo(answer) == solo
 
 
 def test_a_worker_is_named_as_in_its_events() -> None:
-    """A name that cannot be shown is kept in one form, whether an event or a reply contains it."""
+    """A hostname that cannot be shown has one form, in events and replies."""
     reply = Reply("t", None, "application/json", json.dumps({"w\n1@box": {"ok": "pong"}}).encode())
     assert read(reply) == ("w\ufffd1@box", {"ok": "pong"})

@@ -1,4 +1,4 @@
-"""The per-task families by prometheus_client's own objects and renderers: slow, and what ours must be equal to."""
+"""The per-task families built and rendered by prometheus_client: slow, and the reference for ours."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ PREFIX = "celery_"
 
 
 class Reference:
-    """Series that share no labels, as a collector."""
+    """A collector of series that share no labels."""
 
     def __init__(self, series: Sequence[Series], static_labels: Mapping[str, str]) -> None:
         self.series = series
@@ -71,7 +71,7 @@ class Reference:
 
 
 def exemplar_of(one: Series) -> Exemplar | None:
-    """Of the last failure."""
+    """The exemplar of the last failure."""
     if one.exemplar is None:
         return None
     _, task_id, at = one.exemplar

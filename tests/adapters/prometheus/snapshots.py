@@ -24,7 +24,7 @@ def histogram(*counts: int, total: float = 0.0) -> Histogram:
 
 
 def series(name: str = "shop.charge", queue: str = "celery", host: str = "", **changes: object) -> Series:
-    """A series with all counts 0 but those that are given by their names (``failed=3``) or fields."""
+    """A series whose counts are 0 except for those given by name (``failed=3``)."""
     counts = tuple(int(str(changes.pop(count, 0))) for count in COUNTS)
     made = Series(SeriesKey(name, queue, host), counts, {}, histogram(), histogram())
     return structs.replace(made, **changes)
@@ -37,7 +37,7 @@ def worker(hostname: str = "celery@box", **changes: object) -> Worker:
 
 
 def snapshot(*rows: Series, **changes: object) -> Snapshot:
-    """Of a monitor that has seen these series."""
+    """The snapshot of a monitor with these series."""
     made = Snapshot(
         now=1_700_000_000.0,
         series=rows,
@@ -59,7 +59,7 @@ def exposition(
     stats: RuntimeStats | None = None,
     settings: MetricsSettings | None = None,
 ) -> Exposition:
-    """An exposition that always shows the same."""
+    """An exposition that always shows this snapshot."""
     return Exposition(
         settings or MetricsSettings(),
         ManualClock(),

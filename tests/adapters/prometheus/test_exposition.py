@@ -1,4 +1,4 @@
-"""The whole exposition: formats, what is in it, and what linters say."""
+"""The whole exposition: formats, contents, and linters."""
 
 import gzip
 import shutil
@@ -85,13 +85,13 @@ STATS = RuntimeStats(
 
 
 def value(text: str, sample: str) -> float:
-    """The number of the one line that begins with ``sample``."""
+    """The number in the only line that begins with ``sample``."""
     (line,) = [line for line in text.splitlines() if line.startswith(sample + " ")]
     return float(line.rpartition(" ")[2])
 
 
 def test_what_is_under_way() -> None:
-    """The age of the oldest run; losses, at 0 from when a task runs; ready and fetched tasks as one load."""
+    """The age of the oldest run; losses, at 0 once a task runs; ready and fetched tasks as one load."""
     text = rendered(FULL, queues=QUEUES)
     assert value(text, 'celery_task_oldest_started_seconds{name="shop.charge"}') == 90
     assert value(text, 'celery_task_lost_total{name="shop.charge"}') == 0
@@ -104,7 +104,7 @@ def test_what_is_under_way() -> None:
 
 @pytest.mark.parametrize("form", [Format(openmetrics=False, gzip=False), OPENMETRICS])
 def test_a_standby_shows_nothing_of_the_fleet(form: Format) -> None:
-    """Only what is its process's own, whatever it knows: a second value of a series would be one too many."""
+    """Only metrics of its own process: a series of the fleet must not have two values."""
     scrape = exposition(FULL, queues=QUEUES, stats=replace(STATS, leader=False)).render(form)
     lines = b"".join(scrape.body).decode().splitlines()
     names = {line.split()[2] for line in lines if line.startswith("# TYPE")}
@@ -117,7 +117,7 @@ def test_a_standby_shows_nothing_of_the_fleet(form: Format) -> None:
 @given(snapshots)
 @settings(max_examples=examples(30))
 def test_parses_whatever_the_fleet_sends(shown: Snapshot) -> None:
-    """Both formats parse, and say the same, whatever names, hosts and types a hostile fleet sends."""
+    """Both formats parse to the same values for any names, hosts and types."""
     text = {family.name: family for family in parsing.plain(rendered(shown))}
     strict = {family.name: family for family in parsing.openmetrics(rendered(shown, OPENMETRICS))}
     for name, family in strict.items():
@@ -131,7 +131,7 @@ def test_parses_whatever_the_fleet_sends(shown: Snapshot) -> None:
 
 @pytest.mark.parametrize("size", [1, 700, 5_000, 60_000, 1_000_000])
 def test_gzip_in_blocks_of_any_size(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks that are longer than a block, fill it exactly or share it with others are packed once and in order."""
+    """Chunks longer than a block, equal to one, or sharing one are compressed once and in order."""
     shown = snapshot(*(series(f"shop.task{number}", started=number) for number in range(300)))
     plain = rendered(shown, Format(openmetrics=True, gzip=False))
     monkeypatch.setattr("celery_monitor.adapters.prometheus.exposition._PACKED_AT_ONCE", size)
@@ -141,7 +141,7 @@ def test_gzip_in_blocks_of_any_size(size: int, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("form", [Format(openmetrics=False, gzip=True), Format(openmetrics=True, gzip=True)])
 def test_gzip_is_the_same_text(form: Format) -> None:
-    """What is compressed in portions decompresses to the plain text, by the standard library and by gzip itself."""
+    """Text compressed in portions decompresses to the plain text, with the standard library and gzip."""
     shown = snapshot(*[series(name=f"task{number}", failed=number) for number in range(1000)])
     (body,) = exposition(shown).render(form).body
     plain = rendered(shown, Format(openmetrics=form.openmetrics, gzip=False))
@@ -152,7 +152,7 @@ def test_gzip_is_the_same_text(form: Format) -> None:
 
 
 def test_a_scrape_is_packed_in_few_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each call releases the interpreter's lock, which is not given back for 5 ms while another thread computes."""
+    """Each call releases the interpreter lock, which another busy thread returns only after 5 ms."""
     calls: list[int] = []
 
     class CountingPacker:
@@ -172,7 +172,7 @@ def test_a_scrape_is_packed_in_few_calls(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_large_answer_is_kept_compressed() -> None:
-    """Also for a client without gzip, who may be slow: the text is the same, for each that it is sent to."""
+    """Also for a slow client without gzip: the text is the same each time it is sent."""
     shown = snapshot(*[series(name=f"task{number}", failed=number) for number in range(4000)])
     made, packed = (exposition(shown).render(Format(openmetrics=False, gzip=packed)) for packed in (False, True))
     assert "content-encoding" not in dict(made.headers)
@@ -208,7 +208,7 @@ def _without_process(text: str) -> list[str]:
     ],
 )
 def test_format_is_negotiated(accept: str, *, openmetrics: bool) -> None:
-    """OpenMetrics is for those who ask for it and do not prefer text; all others get text."""
+    """OpenMetrics for clients that request it and do not prefer text; otherwise text."""
     assert exposition(None).choose(accept, "").openmetrics is openmetrics
 
 
@@ -217,12 +217,12 @@ def test_format_is_negotiated(accept: str, *, openmetrics: bool) -> None:
     [("gzip", True), ("deflate, gzip;q=0.5", True), ("br", False), ("", False), ("gzip;q=0", False)],
 )
 def test_encoding_is_negotiated(encoding: str, *, compressed: bool) -> None:
-    """Gzip is for those who take it."""
+    """Gzip for clients that accept it."""
     assert exposition(None).choose("", encoding).gzip is compressed
 
 
 def test_headers_say_what_it_is() -> None:
-    """The content type carries the version of the format, and the encoding is named."""
+    """The content type has the version of the format, and the encoding is set."""
     headers = dict(exposition(None).render(Format(openmetrics=True, gzip=True)).headers)
     assert headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
     assert headers["content-encoding"] == "gzip"
@@ -232,7 +232,7 @@ def test_headers_say_what_it_is() -> None:
 
 
 def test_promtool_has_nothing_to_say() -> None:
-    """``promtool check metrics`` finds no fault with names, types, units and help texts."""
+    """``promtool check metrics`` reports nothing about names, types, units and help texts."""
     if shutil.which("promtool") is None:
         pytest.skip("promtool is not installed")
     text = rendered(FULL, queues=QUEUES, stats=STATS)
@@ -241,14 +241,14 @@ def test_promtool_has_nothing_to_say() -> None:
 
 
 def test_every_family_is_there() -> None:
-    """Each metric of the table is exported, with its type, and nothing that is not in the table."""
+    """Each metric of the table is exported with its type, and no other."""
     found = {family.name: family for family in parsing.openmetrics(rendered(FULL, OPENMETRICS, queues=QUEUES))}
     ours = {name: family.type for name, family in found.items() if not name.startswith("process_")}
     assert ours == {f"celery_{family.name}": family.kind for family in FAMILIES}
 
 
 def test_samples_have_the_labels_of_the_table() -> None:
-    """Each sample carries the labels that the table says, and the static ones."""
+    """Each sample has the labels of the table and the static ones."""
     chosen = MetricsSettings(static_labels={"env": "test"}, hostname_label=True)
     found = parsing.openmetrics(rendered(FULL, OPENMETRICS, queues=QUEUES, stats=STATS, settings=chosen))
     tables = {f"celery_{family.name}": {*family.labels, "env"} for family in FAMILIES}
@@ -259,7 +259,7 @@ def test_samples_have_the_labels_of_the_table() -> None:
 
 
 def test_schedules_and_silences() -> None:
-    """When each last ran, what it has missed, and what holds notifications back."""
+    """Last runs, missed starts, and active silences."""
     text, labels = rendered(FULL), '{name="shop.report",schedule="nightly"}'
     assert value(text, f"celery_schedule_last_run_timestamp_seconds{labels}") == 1_699_800_000.5
     assert value(text, f"celery_schedule_missing{labels}") == 2
@@ -271,7 +271,7 @@ def test_schedules_and_silences() -> None:
 
 
 def test_bounds() -> None:
-    """How much of each is used, and what it has cut; no number where none is known."""
+    """The usage of each limit, and how often it was exceeded; no value if there is none."""
     text = rendered(FULL)
     assert value(text, 'celery_monitor_limit{limit="series"}') == 10
     assert value(text, 'celery_monitor_limit_used{limit="series"}') == 7
@@ -281,7 +281,7 @@ def test_bounds() -> None:
 
 
 def test_nothing_of_the_fleet_before_the_store_was_read() -> None:
-    """While the monitor starts, no counter of the fleet shows a 0 that would look like a reset."""
+    """During the start, no counter of the fleet has a 0 that would look like a reset."""
     names = {family.name for family in parsing.plain(rendered(None))}
     assert "celery_monitor_broker_connected" in names
     assert "celery_monitor_build_info" in names
@@ -289,7 +289,7 @@ def test_nothing_of_the_fleet_before_the_store_was_read() -> None:
 
 
 def test_figures_of_the_runtime() -> None:
-    """The loops' figures appear under their names, and the age of the oldest notification is counted to now."""
+    """The loops' figures have their names, and the age of the oldest notification is current."""
     text = rendered(FULL, stats=STATS)
     assert value(text, "celery_monitor_broker_connected") == 1
     assert value(text, "celery_monitor_unacked_messages") == 11
@@ -308,7 +308,7 @@ def test_figures_of_the_runtime() -> None:
 
 
 def test_counters_of_the_snapshot() -> None:
-    """The monitor's own counters appear under their names; those that never counted are at 0."""
+    """The monitor's own counters have their names; unused ones are 0."""
     text = rendered(FULL)
     assert value(text, "celery_monitor_messages_total") == 7
     assert value(text, 'celery_monitor_events_total{type="task-failed"}') == 3
@@ -320,7 +320,7 @@ def test_counters_of_the_snapshot() -> None:
 
 
 def test_what_is_not_known_is_absent() -> None:
-    """A lag, a probe, a report or a queue's length that is not known has no sample rather than a 0."""
+    """An unknown lag, probe, report or queue length has no sample instead of 0."""
     text = rendered(snapshot(), queues=QUEUES)
     samples = {line.partition(" ")[0] for line in text.splitlines()}
     assert not samples & {
@@ -333,7 +333,7 @@ def test_what_is_not_known_is_absent() -> None:
 
 
 def test_workers_of_one_host_share_their_series() -> None:
-    """The label is what stands after the @: a host is up while any of its workers is, and their tasks add up."""
+    """The label is the part after the @: a host is up while any of its workers is, and tasks are summed."""
     workers = [worker("a@box", up=False, active=1, processed=10), worker("b@box", active=2, processed=5, unobserved=3)]
     text = rendered(snapshot(workers=workers))
     assert value(text, 'celery_worker_up{hostname="box"}') == 1

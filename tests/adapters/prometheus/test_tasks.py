@@ -1,4 +1,4 @@
-"""The per-task families, which are rendered column by column."""
+"""The per-task families, rendered column by column."""
 
 import math
 
@@ -34,7 +34,7 @@ def fleet(found: list[Metric]) -> list[Metric]:
 @given(series_lists, st.sampled_from([{}, STATIC]))
 @settings(max_examples=examples(30))
 def test_text_is_what_prometheus_client_writes(rows: list[Series], chosen: dict[str, str]) -> None:
-    """Whatever names hold, the text format parses to the same as prometheus_client's own rendering."""
+    """For any names, the text format parses to the same values as prometheus_client's."""
     text = rendered(snapshot(*rows), settings=MetricsSettings(static_labels=chosen))
     assert fleet(parsing.plain(text)) == parsing.plain(Reference(rows, chosen).text())
 
@@ -42,13 +42,13 @@ def test_text_is_what_prometheus_client_writes(rows: list[Series], chosen: dict[
 @given(series_lists, st.sampled_from([{}, STATIC]))
 @settings(max_examples=examples(30))
 def test_openmetrics_is_what_prometheus_client_writes(rows: list[Series], chosen: dict[str, str]) -> None:
-    """Whatever names hold, OpenMetrics passes the strict parser and equals prometheus_client's, with exemplars."""
+    """For any names, OpenMetrics passes the strict parser and equals prometheus_client's, with exemplars."""
     text = rendered(snapshot(*rows), OPENMETRICS, settings=MetricsSettings(static_labels=chosen))
     assert fleet(parsing.openmetrics(text)) == parsing.openmetrics(Reference(rows, chosen).openmetrics())
 
 
 def test_any_number_of_series() -> None:
-    """Beyond the size of a portion none is left out or moved."""
+    """Beyond the size of a portion, no series is missing or misplaced."""
     rows = [
         series(
             name=f"task{index}",
@@ -64,19 +64,19 @@ def test_any_number_of_series() -> None:
 
 
 def lines(text: str, start: str) -> list[str]:
-    """Those that begin with ``start``."""
+    """The lines that begin with ``start``."""
     return [line for line in text.splitlines() if line.startswith(start)]
 
 
 def test_failed_has_a_zero_without_exception() -> None:
-    """A task that never failed has a failed series with an empty exception at 0, as celery-exporter has."""
+    """A task that never failed has a series with an empty exception at 0, as in celery-exporter."""
     assert lines(rendered(snapshot(series())), "celery_task_failed_total{") == [
         'celery_task_failed_total{name="shop.charge",queue_name="celery",exception=""} 0'
     ]
 
 
 def test_failures_begin_at_zero() -> None:
-    """The failures of a task are at 0 from its first event on: increase() sees the first failure."""
+    """A task's failures are 0 from its first event on, so that increase() includes the first failure."""
     assert lines(rendered(snapshot(series(received=1))), "celery_monitor_task_failures_total{") == [
         'celery_monitor_task_failures_total{name="shop.charge",queue_name="celery"} 0'
     ]
@@ -84,7 +84,7 @@ def test_failures_begin_at_zero() -> None:
 
 @pytest.mark.parametrize("counter", ["monitor_task_failures", "task_succeeded"])
 def test_a_task_that_has_not_run(counter: str) -> None:
-    """A task that a worker knows has failures and successes at 0 once, so that a ratio of both sees the first ones."""
+    """A registered task has failures and successes at 0, so that their ratio includes the first ones."""
     row = series(failed=2, succeeded=2)
     shown = snapshot(row, registered=[("shop.charge", "celery"), ("shop.charge", "pay"), ('shop."new"', "pay")])
     assert lines(rendered(shown), f"celery_{counter}_total{{") == [
@@ -95,7 +95,7 @@ def test_a_task_that_has_not_run(counter: str) -> None:
 
 
 def test_nothing_else_is_shown_of_a_task_that_has_not_run() -> None:
-    """Two series, of which successes are only shown where they do not need a hostname to come."""
+    """Two series, of which successes are shown only without a hostname label."""
     shown = snapshot(registered=[("shop.new", "pay")])
     both = [line for line in rendered(shown).splitlines() if "shop.new" in line]
     with_hosts = rendered(shown, settings=MetricsSettings(hostname_label=True))
@@ -104,14 +104,14 @@ def test_nothing_else_is_shown_of_a_task_that_has_not_run() -> None:
 
 
 def test_successes_of_a_fleet_that_had_hostnames() -> None:
-    """After metrics.hostname_label was turned off those to come have no hostname, and begin at 0."""
+    """After metrics.hostname_label was turned off, new successes have no hostname and start at 0."""
     text = rendered(snapshot(series(host="a@box", succeeded=5), registered=[("shop.charge", "celery")]))
     assert [line.rpartition(" ")[2] for line in lines(text, "celery_task_succeeded_total{")] == ["5", "0"]
     assert len(lines(text, "celery_monitor_task_failures_total{")) == 1
 
 
 def test_tasks_that_share_their_labels_are_shown_once() -> None:
-    """A name that is too long and its own label are one line, whether either has run or not."""
+    """A name that is too long and its shortened label are one line."""
     long = "x" * 300
     pairs = [(long, "pay"), (labels.label_text(long), "pay"), (long, "mail"), (labels.label_text(long), "mail")]
     for rows in ([], [series(name=labels.label_text(long), queue="pay")], [series(name=long, queue="pay")]):
@@ -126,7 +126,7 @@ def test_tasks_that_share_their_labels_are_shown_once() -> None:
 @given(series_lists, st.lists(st.tuples(hostile, hostile), max_size=3))
 @settings(max_examples=examples(30))
 def test_no_sample_is_there_twice(rows: list[Series], pairs: list[tuple[str, str]]) -> None:
-    """Whatever workers say that they know, and whatever of it has run."""
+    """For any registered tasks, whether they ran or not."""
     known = [*pairs, *((one.key.name, one.key.queue) for one in rows)]
     known += [(labels.label_text(name), labels.label_text(queue)) for name, queue in known]
     found = fleet(parsing.plain(rendered(snapshot(*rows, registered=known))))
@@ -135,7 +135,7 @@ def test_no_sample_is_there_twice(rows: list[Series], pairs: list[tuple[str, str
 
 
 def test_failures_by_exception_keep_their_zero() -> None:
-    """After failures the series with an empty exception stays at 0 beside those of the exceptions."""
+    """After failures, the series with an empty exception stays at 0 beside the others."""
     row = series(failed=3, exceptions={"ValueError": 2, "KeyError": 1})
     assert lines(rendered(snapshot(row)), "celery_task_failed_total{") == [
         'celery_task_failed_total{name="shop.charge",queue_name="celery",exception=""} 0',
@@ -145,7 +145,7 @@ def test_failures_by_exception_keep_their_zero() -> None:
 
 
 def test_exemplars_are_for_openmetrics_only() -> None:
-    """The text format, which has no exemplars, shows none."""
+    """The text format has no exemplars."""
     row = series(failed=1, exceptions={"ValueError": 1}, exemplar=("ValueError", "some-task-id", 1.5))
     assert "some-task-id" not in rendered(snapshot(row))
     told = lines(rendered(snapshot(row), OPENMETRICS), "celery_monitor_task_failures_total{")
@@ -153,7 +153,7 @@ def test_exemplars_are_for_openmetrics_only() -> None:
 
 
 def test_hosts_that_share_a_label_are_added_up() -> None:
-    """Two workers of one host give one set of task series, with the sum of their numbers."""
+    """Two workers of one host have one set of task series with the sums."""
     rows = [
         series(host="a@box", failed=1, exceptions={"E": 1}, exemplar=("E", "first", 1.0)),
         series(host="b@box", failed=2, exceptions={"E": 1, "F": 1}, exemplar=("F", "second", 2.0)),
@@ -174,7 +174,7 @@ def test_hosts_that_share_a_label_are_added_up() -> None:
 
 
 def test_failures_of_hosts_that_are_gone() -> None:
-    """They stay in the failures of the task, which have no host, and in nothing else."""
+    """They stay in the task's failures, which have no host, and in nothing else."""
     gone = series(failed=3)
     live = series(host="a@box", failed=1, received=2, exceptions={"E": 1})
     text = rendered(snapshot(gone, live))
@@ -193,7 +193,7 @@ def test_long_names_stay_distinct() -> None:
 
 
 def test_buckets_are_cumulative() -> None:
-    """Each bucket holds what is less or equal, the last holds all, and the count is the same."""
+    """Each bucket contains values up to its bound, the last contains all, and equals the count."""
     row = series()
     row = Series(row.key, row.counts, {}, row.runtime.__class__(row.runtime.bounds, (1, 2, 0, 4, 8), 9.5), row.wait)
     told = [line.rpartition(" ")[2] for line in lines(rendered(snapshot(row)), "celery_task_runtime_")]
@@ -201,7 +201,7 @@ def test_buckets_are_cumulative() -> None:
 
 
 def test_prefix_is_on_every_metric() -> None:
-    """Another prefix renames every metric of the monitor."""
+    """Another prefix renames every metric."""
     text = rendered(snapshot(series()), settings=MetricsSettings(prefix="shop_"))
     names = {line.split()[2] for line in lines(text, "# TYPE")}
     assert {name for name in names if not name.startswith(("shop_", "process_"))} == set()
@@ -209,7 +209,7 @@ def test_prefix_is_on_every_metric() -> None:
 
 
 def test_many_series_are_all_there() -> None:
-    """More series than a portion holds are rendered once each, in every family."""
+    """More series than a portion are rendered once each, in every family."""
     rows = [series(name=f"task{number}") for number in range(4100)]
     found = fleet(parsing.plain(rendered(snapshot(*rows))))
     assert {len({sample.labels["name"] for sample in family.samples}) for family in found} == {4100}

@@ -11,7 +11,7 @@ HOSTS = ['a"b\\c', "x" * 300, "new\nline", "plain", "übel", "\ud800"]
 
 @pytest.mark.parametrize("openmetrics", [False, True])
 def test_every_worker_has_its_lines(*, openmetrics: bool) -> None:
-    """Any number of workers, with any names, is rendered as text that parsers read, with each worker's own numbers."""
+    """Any workers with any names are rendered as valid text with each worker's values."""
     known = [worker(f"celery@{name}{n}", active=n, sw_ver=name) for n, name in enumerate(HOSTS * 200)]
     text = b"".join(WorkerRenderer("celery_", {"fleet": 'a"b'}).render(known, openmetrics=openmetrics)).decode()
     found = list(parsing.openmetrics(text + "# EOF\n") if openmetrics else parsing.plain(text))
@@ -22,6 +22,6 @@ def test_every_worker_has_its_lines(*, openmetrics: bool) -> None:
 
 
 def test_no_worker() -> None:
-    """Without workers the families are there, without samples."""
+    """Without workers the families have no samples."""
     text = b"".join(WorkerRenderer("celery_", {}).render([], openmetrics=False)).decode()
     assert all(line.startswith("#") for line in text.splitlines())

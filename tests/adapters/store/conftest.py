@@ -1,4 +1,4 @@
-"""A store's file, and the way to open it."""
+"""A store's file, and fixtures that open it."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -14,19 +14,19 @@ Open = Callable[..., SqlStore]
 
 @pytest.fixture(autouse=True)
 def patient_writers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a slow disk several writers may keep one of them waiting for long: SQLite does not serve them in turn."""
+    """A long timeout, because SQLite does not serve writers in turn on a slow disk."""
     monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", 120.0)
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the store's file is to be."""
+    """The path of the store's file."""
     return tmp_path / "store.db"
 
 
 @pytest.fixture
 def opened(path: Path) -> Iterator[Open]:
-    """Makes stores on ``path``, not started, and stops them after the test."""
+    """Creates stores on ``path``, not started, and stops them after the test."""
     stores: list[SqlStore] = []
 
     def make(
@@ -55,7 +55,7 @@ def opened(path: Path) -> Iterator[Open]:
 
 @pytest.fixture
 def store(opened: Open) -> SqlStore:
-    """A store on ``path``, started."""
+    """A started store on ``path``."""
     started = opened()
     started.start()
     return started

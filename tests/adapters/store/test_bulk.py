@@ -1,4 +1,4 @@
-"""Many rows in few statements: none is left out, whatever their number is."""
+"""Many rows in few statements: none is omitted for any number."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ SIZES = (0, 1, 7, 8, 9, 63, 64, 72, 73, 511, 512, 513, 1231)
 
 
 def chunks(number: int) -> int:
-    """Statements that take several rows."""
+    """Statements with several rows."""
     found = 0
     for at_once in (512, 64, 8):
         found, number = found + number // at_once, number % at_once
@@ -23,7 +23,7 @@ def chunks(number: int) -> int:
 
 @pytest.mark.parametrize("number", SIZES)
 def test_any_number_of_rows(number: int, tmp_path: Path) -> None:
-    """All are inserted, replaced and deleted; a commit gives way meanwhile, and loses nothing by it."""
+    """All are inserted, replaced and deleted; a commit yields meanwhile without losing rows."""
     ways: list[int] = []
     url = f"sqlite:///{tmp_path}/store.db"
     store = open_store(url, retention=1e6, fingerprint_window=1, yield_point=lambda: ways.append(1))

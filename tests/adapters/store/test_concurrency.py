@@ -16,7 +16,7 @@ from tests.contracts.values import NOW, bucket, changes, failure, incident, seri
 
 
 def test_readers_see_whole_flushes(store: SqlStore) -> None:
-    """While flushes are written, each query sees one state; none is refused, and the writer is not either."""
+    """During flushes, each query sees one consistent state, and neither queries nor flushes are refused."""
     done = threading.Event()
     torn: list[tuple[int, int]] = []
     looks: list[int] = []
@@ -43,7 +43,7 @@ def test_readers_see_whole_flushes(store: SqlStore) -> None:
 
 
 def test_an_open_query_keeps_no_writer_waiting(store: SqlStore) -> None:
-    """A reader in the middle of its transaction does not delay a flush or the pruning, and sees what it saw."""
+    """An open read transaction does not delay a flush or the pruning, and sees its snapshot."""
     store.commit(changes(1, buckets=[bucket(sent=1)]))
     with store._database.read() as connection:
         seen = connection.exec_driver_sql("SELECT sum(sent) FROM buckets").scalar()
@@ -53,7 +53,7 @@ def test_an_open_query_keeps_no_writer_waiting(store: SqlStore) -> None:
 
 
 def test_couriers_and_the_command_line(opened: Open, store: SqlStore) -> None:
-    """Nothing is lost or doubled when the flush, a notifier and other processes' connections write at once."""
+    """Nothing is lost or doubled when the flush, a notifier and other processes write at once."""
     other = opened()
     other.attach()
     claims: list[bool] = []
@@ -88,7 +88,7 @@ def test_couriers_and_the_command_line(opened: Open, store: SqlStore) -> None:
 
 
 def test_locked_by_another_program(store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody's long transaction makes a flush fail after a bounded wait, with nothing applied; then it goes on."""
+    """A long foreign transaction makes a flush fail after a bounded wait without effect; then it succeeds."""
     monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", 0.1)
     store._database.stop()
     store.start()
@@ -105,7 +105,7 @@ def test_locked_by_another_program(store: SqlStore, path: Path, monkeypatch: pyt
 
 
 def test_a_failed_flush_costs_its_connection(store: SqlStore) -> None:
-    """What follows a failure begins on a fresh connection, whatever state the old one was left in."""
+    """After a failure a new connection is used, whatever the state of the old one."""
 
     def connection_in_use() -> object:
         with store._database.write() as connection:
@@ -119,7 +119,7 @@ def test_a_failed_flush_costs_its_connection(store: SqlStore) -> None:
 
 
 def test_errors_hold_no_values(store: SqlStore) -> None:
-    """Neither the text of an error nor what caused it shows what a task has said."""
+    """Neither an error's text nor its causes contain values of a task."""
     with store._database.write() as connection:
         connection.exec_driver_sql("DROP TABLE failures")
     with pytest.raises(StoreUnavailableError) as caught:

@@ -1,4 +1,4 @@
-"""What a commit promises when the process or the disk goes away under it."""
+"""The guarantees of a commit when the process or the disk fails."""
 
 import random
 import subprocess
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_killed(path: Path) -> None:
-    """Killed with -9 at any moment, what was committed is there, whole, and nothing else is."""
+    """Killed with -9 at any time, committed flushes are complete, and nothing else is there."""
     rng = random.Random(7)
     url = f"sqlite:///{path}"
     store = open_store(url, retention=1e9, fingerprint_window=FINGERPRINT_WINDOW)
@@ -41,7 +41,7 @@ def test_killed(path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MB; skips where mounting is not permitted."""
+    """A file system of 16 MB; skips if mounting is not permitted."""
     place = tmp_path / "small"
     place.mkdir()
     mounted = subprocess.run(
@@ -87,7 +87,7 @@ def test_disk_full(small_disk: Path, opened: Open) -> None:
 
 
 def commit_until_full(store: SqlStore, sequence: int) -> int:
-    """The number of the flush that there was no room for."""
+    """The number of the flush for which there was no space."""
     while True:
         try:
             store.commit(flush(sequence))
@@ -99,14 +99,14 @@ def commit_until_full(store: SqlStore, sequence: int) -> int:
 
 
 def fill_up(path: Path) -> None:
-    """Write until there is no room left."""
+    """Write until there is no space left."""
     with path.open("ab", buffering=0) as file:
         while True:
             file.write(b"x" * 4096)
 
 
 def test_disk_full_at_start(small_disk: Path, opened: Open) -> None:
-    """A start on a full disk is tried again later: nothing is wrong with the store."""
+    """A start on a full disk is retried later: the store is intact."""
     with pytest.raises(OSError, match="No space left"):
         fill_up(small_disk / "ballast")
     store = opened(f"sqlite:///{small_disk}/store.db")
@@ -117,7 +117,7 @@ def test_disk_full_at_start(small_disk: Path, opened: Open) -> None:
 
 
 def test_file_size_limit(tmp_path: Path) -> None:
-    """The same where the process itself may not write larger files: needs no permission to mount."""
+    """The same with a file size limit of the process, which needs no permission to mount."""
     script = (
         "import resource, sys\n"
         "from celery_monitor.adapters.store import open_store\n"

@@ -1,4 +1,4 @@
-"""The file that tells what the process died of."""
+"""The file that records which message the process died of."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def _started(path: Path) -> ApplyingFile:
 
 
 def test_deaths_are_counted_and_forgiven(tmp_path: Path) -> None:
-    """A mark that is left is a death; a message that was applied has none."""
+    """A remaining mark is a death; an applied message has none."""
     path = tmp_path / "store.db.applying"
     for deaths in (0, 1, 2):
         file = _started(path)
@@ -32,7 +32,7 @@ def test_deaths_are_counted_and_forgiven(tmp_path: Path) -> None:
 
 
 def test_a_clean_end_leaves_no_mark(tmp_path: Path) -> None:
-    """Nothing is held against anybody, and the file stays small."""
+    """Nothing remains, and the file stays small."""
     path = tmp_path / "store.db.applying"
     for number in range(300):
         file = _started(path)
@@ -46,7 +46,7 @@ def test_a_clean_end_leaves_no_mark(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"x", b"12345678", b"\xff" * 10_000, b"12345678abc"])
 def test_a_damaged_file(tmp_path: Path, content: bytes) -> None:
-    """It is made good, and costs nothing but what it held."""
+    """It is repaired, and only its contents are lost."""
     path = tmp_path / "store.db.applying"
     path.write_bytes(content)
     file = _started(path)
@@ -56,7 +56,7 @@ def test_a_damaged_file(tmp_path: Path, content: bytes) -> None:
 
 
 def test_without_a_file(tmp_path: Path) -> None:
-    """Where none can be made, everything else goes on."""
+    """If it cannot be created, everything else works."""
     file = _started(tmp_path / "nowhere" / "x")
     file.begin(ONE)
     file.end(ONE)

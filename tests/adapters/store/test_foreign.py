@@ -1,4 +1,4 @@
-"""Whatever a file holds that this program has not written, what uses the store gets errors of our own, or goes on."""
+"""For any foreign content of a file, users of the store get our errors or continue."""
 
 import contextlib
 import random
@@ -24,7 +24,7 @@ SCHEMA = {"sqlite_sequence", "celery_monitor_version"}
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with something in each table."""
+    """A store with a row in each table."""
     path = tmp_path_factory.mktemp("whole") / "store.db"
     store = open_store(f"sqlite:///{path}", retention=1e9, fingerprint_window=10)
     store.start()
@@ -50,7 +50,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copied(whole: Path, path: Path) -> Path:
-    """The database alone, in the place of a test's."""
+    """Only the database file, copied to a test's path."""
     for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}.sequence"):
         path.with_name(name).unlink(missing_ok=True)
     shutil.copy(whole, path)
@@ -68,7 +68,7 @@ def columns(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def use(store: SqlStore) -> None:
-    """As the daemon does: no other errors than ours, whatever is in the file."""
+    """Use the store like the daemon: only our errors are raised."""
     calls: list[Callable[[], object]] = [
         lambda: store.outbox.due(NOW, 9),
         lambda: store.outbox.items(dead=False, limit=9),
@@ -107,7 +107,7 @@ def start_and_use(opened: Open) -> bool:
 
 
 def mutate(opened: Open, path: Path, table: str, column: str, value: str) -> bool:
-    """One column of a table is something else."""
+    """Change one column of a table."""
     suppressed = contextlib.suppress(sqlite3.IntegrityError)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection, suppressed:
         connection.execute(f'UPDATE OR IGNORE "{table}" SET "{column}" = {value}')  # noqa: S608 - all of it is ours
@@ -115,7 +115,7 @@ def mutate(opened: Open, path: Path, table: str, column: str, value: str) -> boo
 
 
 def test_odd_values(opened: Open, whole: Path, path: Path) -> None:
-    """In any column of any table: a start that says what is wrong, or one that leaves out what it can do without."""
+    """In any column of any table: the start reports the problem or ignores optional data."""
     every = [(table, column, value) for table, column in columns(whole) for value in GARBAGE]
     started = [mutate(opened, copied(whole, path), *one) for one in random.Random(10).sample(every, SAMPLES)]
     assert True in started
@@ -149,13 +149,13 @@ def test_every_odd_value(opened: Open, whole: Path, path: Path) -> None:
 def test_what_can_be_done_without(
     opened: Open, whole: Path, path: Path, where: str, value: str, *, starts: bool
 ) -> None:
-    """Totals and the sequence cannot be guessed; a row of the rest costs itself."""
+    """Totals and the sequence are required; other bad rows are omitted."""
     table, _, column = where.partition(".")
     assert mutate(opened, copied(whole, path), table, column, value) is starts
 
 
 def test_a_row_that_cannot_be_sent_gives_its_route_free(opened: Open, whole: Path, path: Path) -> None:
-    """It is given up, and what is behind it goes."""
+    """It is given up, and later rows are sent."""
     with closing(sqlite3.connect(copied(whole, path), isolation_level=None)) as connection:
         connection.execute("UPDATE outbox SET route = '', attempts = CASE key WHEN 'k' THEN 'x' ELSE 0 END, due_at = 1")
         connection.execute("UPDATE outbox SET at = 9e9 WHERE key = 'k'")
@@ -167,7 +167,7 @@ def test_a_row_that_cannot_be_sent_gives_its_route_free(opened: Open, whole: Pat
 
 
 def test_damaged_bytes(opened: Open, whole: Path, path: Path) -> None:
-    """Flipped, cut or foreign: a clear error or a start, never anything else."""
+    """Flipped, cut or foreign bytes: a clear error or a start."""
     randomly, original = random.Random(11), whole.read_bytes()
     for _ in range(SAMPLES // 2):
         body = bytearray(original)

@@ -1,4 +1,4 @@
-"""Whatever a fleet sends, it cannot keep the daemon from committing."""
+"""No data from a fleet prevents the daemon from committing."""
 
 import math
 from typing import Any
@@ -28,7 +28,7 @@ TEXTS = {
 
 
 def everywhere(text: str, sequence: int = 1) -> Any:
-    """A flush with ``text`` in every place that comes from the fleet."""
+    """A flush with ``text`` in every field that a fleet controls."""
     return changes(
         sequence,
         series=[structs.replace(series(text, text, text), exceptions={text: 1})],
@@ -50,7 +50,7 @@ def everywhere(text: str, sequence: int = 1) -> Any:
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
 def test_texts_are_kept(store: SqlStore, text: str) -> None:
-    """Any text comes back as it was, from every place."""
+    """Any text is restored unchanged from every field."""
     flush = everywhere(text)
     store.commit(flush)
     reader = store.reader
@@ -75,7 +75,7 @@ def test_texts_are_kept(store: SqlStore, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["\ud800", "ok \udcff\0 ok"])
 def test_lone_surrogates(store: SqlStore, text: str) -> None:
-    """What has no encoding is written as an escape, and the flush is whole and counted once."""
+    """They are stored as an escape, and the flush is complete and counted once."""
     shown = text.encode(errors="backslashreplace").decode()
     flush = everywhere(text)
     store.commit(flush)
@@ -98,14 +98,14 @@ def test_lone_surrogates(store: SqlStore, text: str) -> None:
     ("number", "kept"), [(2**70, 2**63 - 1), (-(2**70), 1 - 2**63), (2**63 - 1, 2**63 - 1), (0, 0)]
 )
 def test_huge_integers(store: SqlStore, number: int, kept: int) -> None:
-    """Numbers beyond 64 bits are cut, not refused."""
+    """Numbers beyond 64 bits are limited, not refused."""
     store.commit(changes(1, workers=[worker(pid=number)], tracked=[("u", TaskRef(seen_minute=number))]))
     assert store.reader.workers() == [worker(pid=kept)]
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e308, 5e-324])
 def test_odd_floats(store: SqlStore, number: float) -> None:
-    """No float keeps a flush from being written, and the store starts with what was written."""
+    """Any float can be written, and the store starts with it."""
     flush = changes(
         1,
         failures=[failure(at=number)],
@@ -121,7 +121,7 @@ def test_odd_floats(store: SqlStore, number: float) -> None:
 
 
 def test_scrubbed_copies_all() -> None:
-    """What can be stored comes out of the cleaning as it went in."""
+    """Storable values are unchanged."""
     flush = everywhere("plain \u00e9💥")
     assert storable(flush) == flush
 

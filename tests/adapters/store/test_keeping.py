@@ -1,4 +1,4 @@
-"""How long things are kept: retention, fingerprints of ended connections, and the size of the file."""
+"""How long data is kept: retention, fingerprints of closed connections, and the size of the file."""
 
 import math
 import os
@@ -19,18 +19,18 @@ DAY = 86_400
 
 
 def restarted_fingerprints(store: SqlStore) -> dict[int, bytes]:
-    """By epoch."""
+    """The fingerprints by epoch."""
     store.stop()
     return dict(store.start().fingerprints)
 
 
 def blob(number: int, length: int = 1) -> bytes:
-    """Fingerprints that can be told apart."""
+    """Distinct fingerprints."""
     return b"".join((number * 1000 + i).to_bytes(8, "big") for i in range(length))
 
 
 def test_fingerprints_of_one_connection(opened: Open) -> None:
-    """At least as many as were asked for are kept whatever the sizes of the flushes, and not many more."""
+    """At least the required number is kept for any sizes of flushes, and not many more."""
     store = opened(fingerprint_window=10)
     store.start()
     sizes = [1, 9, 3, 25, 1, 1, 4, 10, 2, 7]
@@ -44,7 +44,7 @@ def test_fingerprints_of_one_connection(opened: Open) -> None:
 
 
 def test_fingerprints_of_many_connections(opened: Open) -> None:
-    """Each connection's last ones are kept for an hour after it was followed by another, however quiet it was."""
+    """Each connection's last ones are kept for an hour after the next connection started."""
     store = opened(fingerprint_window=2)
     store.start()
     for epoch in range(1, 6):
@@ -61,7 +61,7 @@ def test_fingerprints_of_many_connections(opened: Open) -> None:
 
 
 def test_epochs_go_on(opened: Open) -> None:
-    """The number of the last connection is remembered, also when flushes without messages follow."""
+    """The number of the last connection is stored, also if flushes without messages follow."""
     store = opened()
     store.start()
     store.commit(changes(1, epoch=7, fingerprints=blob(1)))
@@ -71,7 +71,7 @@ def test_epochs_go_on(opened: Open) -> None:
 
 
 def test_counters_that_stand_still(store: SqlStore) -> None:
-    """Only counters that have changed are written, one row for each quarter of an hour."""
+    """Only changed counters are written, one row for each 15 minutes."""
     for sequence in range(1, 41):
         moving = {"still": 7.0, "messages": float(sequence)}
         store.commit(changes(sequence, now=NOW + sequence * 60, counters=moving))
@@ -81,7 +81,7 @@ def test_counters_that_stand_still(store: SqlStore) -> None:
 
 
 def test_counters_of_a_clock_that_was_ahead(store: SqlStore) -> None:
-    """Each time's counters are those of that time by the right clock, once that has come."""
+    """Each time has the counters by the correct clock, once that time has come."""
     store.commit(changes(1, counters={"messages": 10.0, "starts": 1.0}))
     for step in range(8):
         ahead = {"messages": 15.0 + step, "starts": 1.0 + step / 10}
@@ -97,7 +97,7 @@ def test_counters_of_a_clock_that_was_ahead(store: SqlStore) -> None:
 
 
 def test_counters_of_a_clock_that_was_behind(store: SqlStore) -> None:
-    """A clock that begins at 1970 until it is set takes nothing from what is known of the days before."""
+    """A clock that starts at 1970 does not remove earlier counters."""
     for sequence in range(1, 49):
         store.commit(changes(sequence, now=NOW + sequence * 1800, counters={"messages": float(sequence)}))
     for minute in range(60):
@@ -109,7 +109,7 @@ def test_counters_of_a_clock_that_was_behind(store: SqlStore) -> None:
 
 
 def test_retention_of_counters_of_a_clock_that_was_ahead(opened: Open) -> None:
-    """What a wrong clock has written does not take the place of what is older and true."""
+    """Counters of a wrong clock do not replace older, correct ones."""
     store = opened(retention=10.0 * DAY)
     store.start()
     store.commit(changes(1, now=NOW + DAY, counters={"starts": 1.0}))
@@ -120,7 +120,7 @@ def test_retention_of_counters_of_a_clock_that_was_ahead(opened: Open) -> None:
 
 
 def test_retention(opened: Open) -> None:
-    """What is older than the retention goes, what is newer stays; totals and open incidents stay for ever."""
+    """Data older than the retention is deleted; newer data, totals and open incidents stay."""
     store = opened(retention=10.0 * DAY)
     store.start()
     states = [IncidentState.EXPIRED] * 3 + [IncidentState.OPEN]
@@ -188,7 +188,7 @@ def test_a_report_that_was_sent_is_remembered(opened: Open) -> None:
 
 
 def test_totals_over_the_retention(opened: Open) -> None:
-    """A task that goes on has the counts of its buckets that are left, exactly."""
+    """A task has the exact counts of its remaining buckets."""
     store = opened(retention=10.0 * DAY)
     store.start()
     for sequence, age in enumerate((20, 15, 9, 5, 0), 1):
@@ -203,7 +203,7 @@ def test_totals_over_the_retention(opened: Open) -> None:
 
 
 def test_prune_in_portions(opened: Open) -> None:
-    """One call deletes a bounded number of rows, so that a flush does not wait long; the next call goes on."""
+    """One call deletes a bounded number of rows, so that flushes do not wait; the next call continues."""
     store = opened(retention=1.0)
     store.start()
     rows = CHUNK_SIZE + 100
@@ -215,7 +215,7 @@ def test_prune_in_portions(opened: Open) -> None:
 
 
 def test_space_comes_back(opened: Open, path: Path) -> None:
-    """The log does not grow for ever, and the file shrinks when most of it is free."""
+    """The log does not grow forever, and the file shrinks when most of it is free."""
     store = opened(retention=1.0)
     store.start()
     for sequence in range(1, 31):
@@ -233,7 +233,7 @@ def test_space_comes_back(opened: Open, path: Path) -> None:
 
 @pytest.mark.parametrize("state", [IncidentState.SUPPRESSED, IncidentState.RESOLVED])
 def test_quiet_incidents_come_back_for_a_time(opened: Open, state: IncidentState) -> None:
-    """As long as failures may join them; a day with thousands of them is not read at each start."""
+    """As long as failures may join them; thousands of older ones are not read at each start."""
     store = opened(quiet_retention=48 * 3600.0)
     store.start()
     ages = (1, 47, 49)

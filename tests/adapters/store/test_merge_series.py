@@ -1,4 +1,4 @@
-"""A store that holds more series than there is memory for."""
+"""A store with more series than the memory limit."""
 
 import math
 from dataclasses import replace
@@ -17,7 +17,7 @@ MANY = 500
 
 
 def stored(number: int, host: str = "") -> Series:
-    """One of many, and the rank of its number."""
+    """One of many series, ranked by number."""
     histogram = Histogram((0.5, 1.0), (1, 0, 2), 1.5)
     counts = vector(succeeded=3, failed=2)
     key = SeriesKey(f"task{number:05}", "celery", host)
@@ -25,7 +25,7 @@ def stored(number: int, host: str = "") -> Series:
 
 
 def filled(path: Path, host: str = "", **more: Any) -> None:
-    """A store that was filled with no bound in the way."""
+    """A store that was filled without a limit."""
     store = open_store(f"sqlite:///{path}", retention=1e9, fingerprint_window=0, max_series=10**6)
     store.start()
     series = [stored(number, host) for number in range(MANY)]
@@ -35,7 +35,7 @@ def filled(path: Path, host: str = "", **more: Any) -> None:
 
 @pytest.mark.parametrize("host", ["", "box"])
 def test_the_least_are_folded_at_the_start(tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In portions; sums are exact, and another start changes nothing more."""
+    """In portions; sums are exact, and another start changes nothing."""
     monkeypatch.setattr(merge_series, "_MAX_MERGED", 64)
     filled(tmp_path / "store.db", host)
     for expected in (MANY - 100, 0):
@@ -60,7 +60,7 @@ def test_the_least_are_folded_at_the_start(tmp_path: Path, host: str, monkeypatc
 
 
 def test_what_is_in_other_already_is_added_to(tmp_path: Path) -> None:
-    """Its counters do not fall, whatever its rank, and it has no part in the number."""
+    """Its counters do not decrease, whatever its rank, and it does not count towards the limit."""
     filled(tmp_path / "store.db")
     store = open_store(f"sqlite:///{tmp_path}/store.db", retention=1e9, fingerprint_window=0, max_series=MANY)
     assert store.start().series_merged == 0
@@ -77,7 +77,7 @@ def test_what_is_in_other_already_is_added_to(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["", "box"])
 def test_the_last_hour_of_what_is_folded_stays(tmp_path: Path, host: str) -> None:
-    """Its times are shown by hour as before, also those of the hour that was not over."""
+    """Its hourly times are unchanged, including those of the unfinished hour."""
     hour = int(NOW) // 3600 * 3600
     cells = (0.5, 1), (1.0, 0), (math.inf, 0)
     begun = [Checkpoint(hour, SeriesKey(f"task{number:05}", "celery", host), cells, ()) for number in range(MANY)]

@@ -1,4 +1,4 @@
-"""What a start refuses, what it says then, and that it leaves alone what it refuses."""
+"""Errors at the start, and that refused files are unchanged."""
 
 import logging
 import os
@@ -24,14 +24,14 @@ from tests.e2e.disk import remount, small_disk
 
 
 def refused(store: SqlStore) -> str:
-    """The text of the refusal to start."""
+    """The error of the start."""
     with pytest.raises(StoreUnusableError) as caught:
         store.start()
     return str(caught.value)
 
 
 def fill(path: Path, flushes: int = 20) -> None:
-    """Make a store with something in it, all of it in the file itself."""
+    """Create a store with data, all of it in the database file."""
     store = open_store(f"sqlite:///{path}", retention=1e9, fingerprint_window=10)
     store.start()
     for sequence in range(1, flushes + 1):
@@ -41,13 +41,13 @@ def fill(path: Path, flushes: int = 20) -> None:
 
 
 def commit_ten(store: SqlStore, after: int) -> None:
-    """Flushes that look at most of the tables."""
+    """Flushes that read most of the tables."""
     for sequence in range(after + 1, after + 11):
         store.commit(changes(sequence, buckets=[bucket(name=f"n{sequence}")], failures=[failure()]))
 
 
 def test_new_file(store: SqlStore, path: Path) -> None:
-    """A new file is for its owner only, since it holds what tasks have said; a commit is on disk when it is over."""
+    """A new file is readable only by its owner, because it contains task data; a commit is on disk when it returns."""
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with store._database.write() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
@@ -58,14 +58,14 @@ def test_new_file(store: SqlStore, path: Path) -> None:
 
 
 def test_relative_path(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three slashes and a path are relative to the working directory; odd characters in it are no syntax."""
+    """Three slashes and a path are relative to the working directory; odd characters are not special."""
     monkeypatch.chdir(tmp_path)
     opened("sqlite:///odd #1 name.db").start()
     assert (tmp_path / "odd #1 name.db").stat().st_size > 0
 
 
 def test_temporary(opened: Open) -> None:
-    """``sqlite://`` is a store for one run, with all that a file can do."""
+    """``sqlite://`` is a store for one run with all functions."""
     store = opened("sqlite://")
     store.start()
     store.commit(changes(1, buckets=[bucket(sent=1)]))
@@ -82,7 +82,7 @@ def test_temporary(opened: Open) -> None:
     "url", ["mysql://user:secret@db/monitor", "mssql://x", "nonsense", "", "sqlite:///x.db?mode=ro"]
 )
 def test_other_urls(url: str) -> None:
-    """What is not supported is refused with what is, and without the secrets in it."""
+    """Unsupported URLs are refused with the supported ones, and without their secrets."""
     with pytest.raises(StoreUnusableError, match=r"store\.url") as caught:
         open_store(url, retention=1, fingerprint_window=1)
     assert "secret" not in str(caught.value)
@@ -98,7 +98,7 @@ def test_construction_does_nothing(opened: Open, path: Path) -> None:
 
 
 def test_quiet(opened: Open, capfd: pytest.CaptureFixture[str]) -> None:
-    """Creating and migrating prints nothing and leaves the program's logging as it is."""
+    """Creation and migration print nothing and do not change the logging."""
     before = (logging.root.level, list(logging.root.handlers), logging.getLogger("alembic").level)
     opened().start()
     assert (logging.root.level, list(logging.root.handlers), logging.getLogger("alembic").level) == before
@@ -114,14 +114,14 @@ def test_no_directory(opened: Open, tmp_path: Path) -> None:
 
 
 def test_a_directory(opened: Open, path: Path) -> None:
-    """A directory in the file's place is named."""
+    """A directory instead of the file is named."""
     path.mkdir()
     assert "it is a directory" in refused(opened())
 
 
 @pytest.mark.parametrize("kind", ["long", "loop", "file"])
 def test_a_path_that_cannot_be(opened: Open, path: Path, kind: str) -> None:
-    """A name that is too long, a link to itself, a file in a directory's place: named by the daemon and by commands."""
+    """A name that is too long, a link to itself, a file instead of a directory: named by daemon and commands."""
     path.symlink_to(path)
     place = {"long": path.with_name("x" * 300), "loop": path, "file": Path(__file__, "monitor.db")}[kind]
     assert "set store.url to the path of a file" in refused(opened(f"sqlite:///{place}"))
@@ -130,7 +130,7 @@ def test_a_path_that_cannot_be(opened: Open, path: Path, kind: str) -> None:
 
 
 def test_no_file_where_the_store_is(opened: Open, path: Path) -> None:
-    """A device, a pipe, a socket in place of the database or its log is refused, and not tried again for ever."""
+    """A device, a pipe or a socket instead of the database or its log is refused without retries."""
     os.mkfifo(path)
     assert f"{path} is not a regular file" in refused(opened())
     assert "/dev/null is not a regular file" in refused(opened("sqlite:////dev/null"))
@@ -144,7 +144,7 @@ def test_no_file_where_the_store_is(opened: Open, path: Path) -> None:
 
 
 def test_pipes_beside_the_store(opened: Open, path: Path) -> None:
-    """Pipes in the places of the files beside the database cost what these files are for, and keep nobody waiting."""
+    """Pipes instead of the auxiliary files only disable the functions of these files."""
     for end in ("lock", "sequence", "applying", "reserve"):
         os.mkfifo(f"{path}.{end}")
     store = opened()
@@ -155,7 +155,7 @@ def test_pipes_beside_the_store(opened: Open, path: Path) -> None:
 
 
 def start_as_nobody(path: Path) -> str:
-    """The text of the refusal to start, or nothing, for a user without privileges."""
+    """The error of the start, if any, for a user without privileges."""
     script = (
         "import os, sys\n"
         "from celery_monitor.adapters.store import open_store\n"
@@ -169,7 +169,7 @@ def start_as_nobody(path: Path) -> str:
 
 @pytest.mark.parametrize("kind", ["directory", "file", "entered"])
 def test_not_writable(kind: str) -> None:
-    """What the monitor's user may not write is named, with the user: a directory, or a file in one."""
+    """The error names the directory or file and the user."""
     # Not below tmp_path, which another user may not even enter.
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
@@ -188,7 +188,7 @@ def test_not_writable(kind: str) -> None:
 
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_read_only_file_system(opened: Open, tmp_path: Path, *, existing: bool) -> None:
-    """As of a container's root: permissions are not the cause, and no other owner helps."""
+    """Like a container's root: permissions are not the cause, and changing the owner does not help."""
     with small_disk(tmp_path / "disk", megabytes=1) as disk:
         if existing:
             (disk / "store.db").touch()
@@ -200,7 +200,7 @@ def test_a_read_only_file_system(opened: Open, tmp_path: Path, *, existing: bool
 
 
 def test_a_file_system_without_space(opened: Open, tmp_path: Path) -> None:
-    """A start that a full disk keeps from creating the file succeeds once there is space, and says so until then."""
+    """A start on a full disk succeeds once there is space, and gives the reason until then."""
     with small_disk(tmp_path / "disk", megabytes=8) as disk:
         remount(disk, "nr_inodes=1")
         store = opened(f"sqlite:///{disk}/store.db")
@@ -223,14 +223,14 @@ def test_a_file_in_place_of_a_directory(opened: Open, path: Path) -> None:
 
 
 def test_a_temporary_store_without_a_place(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine on which nothing is writable has no place for a temporary store, either."""
+    """If nothing is writable, a temporary store cannot be created either."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     assert "set TMPDIR to a directory" in refused(opened("sqlite://"))
 
 
 @pytest.mark.parametrize("content", [b"this is not a database at all\n" * 500, b"SQLite format 3\0" + b"\xff" * 4096])
 def test_not_a_database(opened: Open, path: Path, content: bytes) -> None:
-    """A file of another kind is refused and left as it is."""
+    """A file of another kind is refused and unchanged."""
     path.write_bytes(content)
     text = refused(opened())
     assert str(path) in text
@@ -240,7 +240,7 @@ def test_not_a_database(opened: Open, path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("damage", ["truncated", "overwritten"])
 def test_corrupt(opened: Open, path: Path, damage: str) -> None:
-    """A damaged store is refused and left as it is."""
+    """A damaged store is refused and unchanged."""
     fill(path)
     content = bytearray(path.read_bytes())
     if damage == "truncated":
@@ -253,7 +253,7 @@ def test_corrupt(opened: Open, path: Path, damage: str) -> None:
 
 
 def test_corrupt_while_running(opened: Open, path: Path) -> None:
-    """Damage that is found later ends the monitor, too, with the same text."""
+    """Damage that is found later also ends the monitor, with the same error."""
     fill(path)
     store = opened()
     restored = store.start()
@@ -266,7 +266,7 @@ def test_corrupt_while_running(opened: Open, path: Path) -> None:
 
 
 def test_newer_version(opened: Open, path: Path) -> None:
-    """A store of a newer version is refused with its revision, and left as it is."""
+    """A store of a newer version is refused with its revision, and unchanged."""
     fill(path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE celery_monitor_version SET version_num = '9999'")
@@ -281,7 +281,7 @@ def test_newer_version(opened: Open, path: Path) -> None:
 
 @pytest.mark.parametrize("table", ["users", "alembic_version"])
 def test_another_program(opened: Open, path: Path, table: str) -> None:
-    """Another program's database is refused and left as it is."""
+    """Another program's database is refused and unchanged."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"CREATE TABLE {table} (version_num TEXT)")
         connection.commit()
@@ -293,13 +293,13 @@ def test_another_program(opened: Open, path: Path, table: str) -> None:
 
 
 def test_empty_file(opened: Open, path: Path) -> None:
-    """An empty file is a place for a new store (a volume's file may have to exist before)."""
+    """An empty file is used for a new store (a volume's file may have to exist before)."""
     path.touch()
     assert opened().start().sequence == 0
 
 
 def test_a_large_file_opens_quickly(opened: Open, path: Path) -> None:
-    """Beyond CHECKED_SIZE a file is not read in full at start."""
+    """Files beyond CHECKED_SIZE are not read completely at the start."""
     fill(path, 1)
     with path.open("r+b") as file:
         file.truncate(CHECKED_SIZE + 4096)
@@ -307,7 +307,7 @@ def test_a_large_file_opens_quickly(opened: Open, path: Path) -> None:
 
 
 def test_second_daemon(opened: Open, store: SqlStore, path: Path) -> None:
-    """A second daemon on the same file is refused, and told who has it; the first one goes on."""
+    """A second daemon on the same file is refused, with the process that has it; the first one continues."""
     text = refused(opened())
     assert f"process {os.getpid()} on" in text
     assert "stop that one" in text
@@ -317,7 +317,7 @@ def test_second_daemon(opened: Open, store: SqlStore, path: Path) -> None:
 
 
 def test_fenced(opened: Open, store: SqlStore, path: Path) -> None:
-    """Where the lock does not hold, the last one that has started may commit, and the other one is told."""
+    """If the lock does not work, only the last started daemon can commit, and the other one gets an error."""
     store.commit(changes(1, counters={"messages": 1.0}))
     path.with_name("store.db.lock").unlink()
     second = opened()
@@ -332,7 +332,7 @@ def test_fenced(opened: Open, store: SqlStore, path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
 def test_taken_away(store: SqlStore, path: Path, how: str) -> None:
-    """A file that is removed under the daemon ends it, instead of taking commits that nobody will find."""
+    """If the file is removed, the daemon ends instead of committing to a deleted file."""
     store.commit(changes(1))
     path.unlink()
     if how == "replaced":
@@ -342,7 +342,7 @@ def test_taken_away(store: SqlStore, path: Path, how: str) -> None:
 
 
 def test_attach(opened: Open, store: SqlStore) -> None:
-    """The command line works on the file while the daemon runs, and the daemon goes on."""
+    """The command line uses the file while the daemon runs, which continues."""
     row = OutboxRequest("pagerduty", "k", Action.TRIGGER, "", NOW)
     store.commit(changes(1, outbox=[row], buckets=[bucket(sent=1)]))
     store.outbox.dead(store.outbox.due(NOW, 1)[0], NOW, "400")
@@ -358,7 +358,7 @@ def test_attach(opened: Open, store: SqlStore) -> None:
 
 
 def test_attach_to_nothing(opened: Open, path: Path) -> None:
-    """The command line does not make a store."""
+    """The command line does not create a store."""
     with pytest.raises(StoreUnusableError, match="No store found"):
         opened().attach()
     assert not path.exists()
@@ -369,7 +369,7 @@ def test_attach_to_nothing(opened: Open, path: Path) -> None:
 
 
 def test_edited_by_hand(opened: Open, path: Path) -> None:
-    """JSON that this program has not written is refused, not guessed at."""
+    """Foreign JSON is refused."""
     fill(path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE series SET runtime = '{}'")

@@ -1,4 +1,4 @@
-"""PostgreSQL: what it says when it cannot be used, and what it refuses that SQLite takes."""
+"""PostgreSQL: its errors, and values that only SQLite accepts."""
 
 import re
 import sys
@@ -40,7 +40,7 @@ Opened = Callable[..., SqlStore]
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Opened]:
-    """Makes stores, not started, and stops them after the test."""
+    """Creates stores, not started, and stops them after the test."""
     stores: list[SqlStore] = []
 
     def make(url: str, password: Path | None = None) -> SqlStore:
@@ -58,7 +58,7 @@ def opened(tmp_path: Path) -> Iterator[Opened]:
 
 @pytest.fixture
 def store(postgresql_url: str, opened: Opened) -> SqlStore:
-    """A store, started."""
+    """A started store."""
     started = opened(postgresql_url)
     started.start()
     return started
@@ -66,7 +66,7 @@ def store(postgresql_url: str, opened: Opened) -> SqlStore:
 
 @pytest.mark.parametrize("new", [True, False], ids=["new", "migrated"])
 def test_the_schema(postgresql: PostgreSQL, postgresql_url: str, opened: Opened, *, new: bool) -> None:
-    """The tables, columns and indexes of ``schema``, no more and no less; texts that are sorted, by code points."""
+    """Exactly the tables, columns and indexes of ``schema``; sorted texts have code point order."""
     url = postgresql.new_database() if new else postgresql_url
     opened(url).start()
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
@@ -101,7 +101,7 @@ def refused(store: SqlStore) -> MonitorError:
 
 
 def test_what_is_wrong_is_said(postgresql: PostgreSQL, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each says what to do, without the password; what may pass by itself is tried again."""
+    """Each error has a remedy and no password; temporary ones are retried."""
     guarded = postgresql.url("postgres", "guarded:s3cret")
     inaccessible, standby = postgresql.new_database(), postgresql.new_database()
     postgresql.execute("CREATE DATABASE latin OWNER monitor ENCODING 'LATIN1' TEMPLATE template0")
@@ -139,7 +139,7 @@ def test_what_is_wrong_is_said(postgresql: PostgreSQL, opened: Opened, monkeypat
 
 
 def test_a_password_is_read_again(postgresql: PostgreSQL, opened: Opened, tmp_path: Path) -> None:
-    """A password that was exchanged is used for the next connection, without a restart."""
+    """A changed password is used for the next connection, without a restart."""
     name = postgresql.new_database(owner="guarded").rpartition("/")[2]
     postgresql.execute("ALTER SCHEMA public OWNER TO guarded", database=name)
     file = tmp_path / "password"
@@ -152,7 +152,7 @@ def test_a_password_is_read_again(postgresql: PostgreSQL, opened: Opened, tmp_pa
 
 
 def test_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An installation without the extra has SQLite, and says how to get the rest."""
+    """Without the extra, SQLite works, and the error says how to install the driver."""
     for name in [*sys.modules]:
         if name.startswith("celery_monitor.adapters.store.dialects.postgresql") and not name.endswith("_sql"):
             monkeypatch.delitem(sys.modules, name)
@@ -163,7 +163,7 @@ def test_without_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_two_starts_at_once(postgresql: PostgreSQL, opened: Opened) -> None:
-    """One of them makes the tables and leads; the other one waits, with the same tables open."""
+    """One creates the tables and leads; the other one waits with the same tables."""
     url = postgresql.new_database()
     stores = {name: opened(url) for name in ("a", "b")}
     with ThreadPoolExecutor() as threads:
@@ -191,7 +191,7 @@ def test_any_number_of_rows(store: SqlStore, number: int) -> None:
 
 
 def test_a_key_that_comes_twice(store: SqlStore) -> None:
-    """A bucket comes once for each host of its task: they add up, whichever portion they are in."""
+    """A bucket occurs once for each host of its task: they add up, in any portion."""
     twice = [bucket(name=name, sent=number) for number in (1, 2) for name in ("a", "b", "a")]
     store.commit(changes(1, buckets=twice))
     assert {row.name: row.counts[0] for row in store.reader.buckets(0, NOW * 2)} == {"a": 6, "b": 3}
@@ -199,7 +199,7 @@ def test_a_key_that_comes_twice(store: SqlStore) -> None:
 
 @pytest.mark.parametrize("name", ["emoji", "nul", "quotes", "bidi", "newlines", "empty", "surrogate", "widest"])
 def test_texts(store: SqlStore, name: str) -> None:
-    """Any text comes back, NUL and what has no encoding as an escape, and is found by what it was."""
+    """Any text is restored, NUL and surrogates as an escape, and is found by its original value."""
     text = {**TEXTS, "surrogate": "\udcff\0", "widest": "é" * 255}[name]
     kept = text.encode(errors="backslashreplace").decode().replace("\0", r"\x00")
     store.commit(everywhere(text))
@@ -217,7 +217,7 @@ def test_texts(store: SqlStore, name: str) -> None:
 
 
 def test_numbers(store: SqlStore) -> None:
-    """What is beyond 64 bits is cut, what is no number is 0; a whole number may stand for a real one."""
+    """Numbers beyond 64 bits are limited, NaN is 0; an integer may replace a float."""
     store.commit(
         changes(
             1,
@@ -230,7 +230,7 @@ def test_numbers(store: SqlStore) -> None:
 
 
 def test_a_commit_of_unknown_outcome(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its connection breaks before the answer: whether it was done or not, it is done once when tried again."""
+    """Its connection breaks before the answer: whether applied or not, the retry applies it once."""
     done = BoundedConnection.commit
     lost = iter([True, None, False, None])
 
@@ -254,7 +254,7 @@ def test_a_commit_of_unknown_outcome(store: SqlStore, monkeypatch: pytest.Monkey
 
 
 def test_a_query_ends_at_its_deadline(store: SqlStore) -> None:
-    """In the database, too."""
+    """Also in the database."""
     with (
         answer_within(0.2),
         pytest.raises(QueryTimeoutError, match="timed out: narrow it"),
@@ -267,7 +267,7 @@ def test_a_query_ends_at_its_deadline(store: SqlStore) -> None:
 def test_a_writer_waits_for_another_one(
     postgresql_url: str, store: SqlStore, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For LOCK_TIMEOUT; then it is to be tried again."""
+    """For LOCK_TIMEOUT; then the error is retryable."""
     beside = opened(postgresql_url)
     beside.attach()
     monkeypatch.setattr(dialect, "LOCK_TIMEOUT", 0.2)
@@ -279,7 +279,7 @@ def test_a_writer_waits_for_another_one(
 def test_through_a_pooler(
     postgresql: PostgreSQL, postgresql_url: str, opened: Opened, start: Start, tmp_path: Path
 ) -> None:
-    """In transaction mode each transaction may have another connection: flushes and queries at once are right."""
+    """In transaction mode each transaction may use another connection: concurrent flushes and queries are correct."""
     pooler = start(PgBouncer(postgresql, tmp_path / "pgbouncer"))
     store = opened(pooler.url(postgresql_url.rpartition("/")[2]))
     store.start()
@@ -307,7 +307,7 @@ def test_through_a_pooler(
 
 
 def test_what_lies_beside_it(store: SqlStore, postgresql_url: str, opened: Opened) -> None:
-    """The message that was being applied, and a database that came back older, are known after a restart."""
+    """After a restart, the message being applied and a rolled-back database are detected."""
     for sequence in (1, 2, 3):
         store.commit(flush(sequence))
     store.applying.begin(b"poisoned")
@@ -333,7 +333,7 @@ def own(empty_cluster: Path) -> Iterator[PostgreSQL]:
 
 
 def test_a_query_that_the_server_ends_is_no_damage(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever meets the driver's own error (a statement_timeout of the role) may try again: what is stored is well."""
+    """The driver's own error (a statement_timeout of the role) is retryable: the store is intact."""
 
     def slow(connection: psycopg.Connection[Any], *_: object) -> int:
         connection.execute("SET LOCAL statement_timeout = 1")
@@ -347,7 +347,7 @@ def test_a_query_that_the_server_ends_is_no_damage(store: SqlStore, monkeypatch:
 
 @pytest.mark.parametrize("before", ["use_for_start", "use_for_migration"])
 def test_how_long_a_standby_waits_for_answers(postgresql: PostgreSQL, opened: Opened, before: str) -> None:
-    """As usual, also after an attempt to start that met a migration by another replica, which may take long."""
+    """As usual, also after a start attempt during another replica's long migration."""
     store = opened(postgresql.new_database())
     timeouts = store._database._dialect._timeouts  # type: ignore[attr-defined]
     getattr(timeouts, before)()
@@ -361,7 +361,7 @@ def test_how_long_a_standby_waits_for_answers(postgresql: PostgreSQL, opened: Op
 
 
 def test_leading_again_takes_no_more_descriptors(postgresql: PostgreSQL, opened: Opened) -> None:
-    """A replica may lead again and again, for months."""
+    """A replica may lead repeatedly for months."""
     store = opened(postgresql.new_database())
     numbers = []
     for _ in range(3):
@@ -372,7 +372,7 @@ def test_leading_again_takes_no_more_descriptors(postgresql: PostgreSQL, opened:
 
 
 def test_what_an_administrator_does_to_it(postgresql: PostgreSQL, opened: Opened) -> None:
-    """Each of it keeps the flush waiting, says what to do, and is over without a restart of the daemon."""
+    """Each action delays the flush, gives a remedy, and ends without a restart of the daemon."""
     url = postgresql.new_database()
     name = url.rpartition("/")[2]
     postgresql.execute(f"ALTER ROLE monitor IN DATABASE {name} SET statement_timeout = '1h'")
@@ -415,13 +415,13 @@ def test_what_an_administrator_does_to_it(postgresql: PostgreSQL, opened: Opened
 
 
 def is_continued(written: list[int]) -> None:
-    """Some more flushes have been committed."""
+    """Wait until further flushes are committed."""
     before = len(written)
     wait_until(lambda: len(written) > before + 3, what="flushes that are committed again")
 
 
 def test_the_server_dies(own: PostgreSQL, opened: Opened) -> None:
-    """Killed or shut down at once in the middle of flushes, frozen, and back: each flush is there once."""
+    """Killed or shut down during flushes, suspended, and restarted: each flush is applied once."""
     store = opened(own.new_database())
     store.start()
     patience = store._database._dialect._timeouts  # type: ignore[attr-defined]
@@ -466,7 +466,7 @@ def test_the_server_dies(own: PostgreSQL, opened: Opened) -> None:
 def test_what_pages_wait_for_ends_soon(
     postgresql: PostgreSQL, postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A renewal waits for a frozen server as long as the lease runs, and a notifier not much longer."""
+    """A renewal waits for a suspended server as long as the lease, and a notifier not much longer."""
     monkeypatch.setattr(outbox, "RESPONSE_TIMEOUT", 0.3)
     store = open_store(postgresql_url, directory=tmp_path, retention=1e9, fingerprint_window=FINGERPRINT_WINDOW)
     store.start()
@@ -488,7 +488,7 @@ def test_what_pages_wait_for_ends_soon(
 
 @pytest.mark.parametrize("rows", [1, 5_000])
 def test_a_flush_is_a_handful_of_round_trips(store: SqlStore, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    """Whatever its size: only where it begins and where it ends is an answer waited for."""
+    """For any size: only its start and its end wait for an answer."""
     waited = 0
     wait = BoundedConnection.wait
 
@@ -517,7 +517,7 @@ def test_a_flush_is_a_handful_of_round_trips(store: SqlStore, monkeypatch: pytes
 
 
 def test_arrays(store: SqlStore) -> None:
-    """Each type of column, with NULL and without, comes back as it was; what does not fit is refused here."""
+    """Each column type, with and without NULL, is restored unchanged; invalid values are refused here."""
     values: list[tuple[type[Array], str, list[Any]]] = [
         (Bigints, "bigint", [0, -1, 2**63 - 1, -(2**63)]),
         (Doubles, "double precision", [0.0, -1.5, 5, float("inf"), 5e-324]),
@@ -543,7 +543,7 @@ def test_arrays(store: SqlStore) -> None:
 
 
 def test_what_is_past_the_retention_is_found_by_an_index(store: SqlStore) -> None:
-    """Beside a column of whole numbers stands a whole number: else PostgreSQL converts the column of each row."""
+    """Integer columns are compared with integers; otherwise PostgreSQL converts the column of each row."""
     asked: list[tuple[str, Any]] = []
 
     def note(_c: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:

@@ -18,7 +18,7 @@ sys.stdin.read()
 
 
 def test_it_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
-    """Another process is named while it has the lock. Killed, it leaves nothing that keeps the next one out."""
+    """The holder is named while it has the lock. Killed, it leaves nothing that blocks the next one."""
     path, lock = tmp_path / "lock", ProcessLock()
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

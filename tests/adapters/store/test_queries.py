@@ -1,4 +1,4 @@
-"""What the page and the API ask is found by an index, or ended at the caller's deadline."""
+"""Queries of the page and the API use an index, or end at the caller's deadline."""
 
 import itertools
 import time
@@ -33,7 +33,7 @@ _GROWING = (
 
 @contextmanager
 def answer_within(seconds: float) -> Iterator[None]:
-    """The caller gives up after so long."""
+    """The caller's deadline."""
     token = DEADLINE.set(time.monotonic() + seconds)
     try:
         yield
@@ -43,7 +43,7 @@ def answer_within(seconds: float) -> Iterator[None]:
 
 @pytest.mark.timeout(60)
 def test_a_query_ends_at_its_deadline(store: SqlStore) -> None:
-    """In the database, with an error that says what to do, and the next query is answered."""
+    """In the database, with a remedy in the error, and the next query is answered."""
     store.commit(changes(1, failures=[failure("u1")]))
     with (
         answer_within(0.2),
@@ -57,13 +57,13 @@ def test_a_query_ends_at_its_deadline(store: SqlStore) -> None:
 
 
 def test_a_query_that_nobody_waits_for_does_not_begin(store: SqlStore) -> None:
-    """It waited for a thread for too long; nor does the next one of a call that asks many times."""
+    """It waited too long for a thread; nor does the next query of a call with several."""
     with answer_within(-1), pytest.raises(QueryTimeoutError):
         store.reader.failures(FailureFilter())
 
 
 def test_without_a_deadline_a_query_takes_its_time(store: SqlStore) -> None:
-    """Notifiers and the report wait for their answers; a deadline of an earlier caller is forgotten."""
+    """Notifiers and the report wait for their answers; an earlier caller's deadline does not apply."""
     with answer_within(60):
         store.reader.workers()
     with store._database.read() as connection:
@@ -72,7 +72,7 @@ def test_without_a_deadline_a_query_takes_its_time(store: SqlStore) -> None:
 
 
 def plans(store: SqlStore, *calls: Any) -> Iterator[tuple[str, str]]:
-    """(statement, step of its plan) of everything that the calls ask."""
+    """(statement, step of its plan) for all queries of the calls."""
     asked: list[tuple[str, Any]] = []
 
     def note(_c: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
@@ -90,7 +90,7 @@ def plans(store: SqlStore, *calls: Any) -> Iterator[tuple[str, str]]:
 
 
 def test_failures_are_found_by_an_index(store: SqlStore) -> None:
-    """Whatever they are filtered by; without a filter they are read in their order, up to the limit."""
+    """For any filter; without one they are read in order, up to the limit."""
     store.commit(changes(1, failures=[failure("u1")]))
     after = cursor((NOW, 1))
     values: list[dict[str, Any]] = [
@@ -111,7 +111,7 @@ def test_failures_are_found_by_an_index(store: SqlStore) -> None:
 
 
 def test_no_query_reads_a_whole_table(store: SqlStore) -> None:
-    """Of those that grow, each is searched by a key, or read in the order of an index up to the limit."""
+    """Growing tables are searched by a key, or read in the order of an index up to the limit."""
     store.commit(
         changes(
             1,
@@ -155,7 +155,7 @@ def test_no_query_reads_a_whole_table(store: SqlStore) -> None:
 
 
 def test_error_groups_of_a_long_period_are_not_sorted(store: SqlStore) -> None:
-    """They are added up in the order of an index; those of a short one are found by their time."""
+    """They are added up in the order of an index; those of a short one are found by time."""
     errors = [error(start=START + 900 * number) for number in range(10)]
     store.commit(changes(1, groups=[group()], errors=errors))
     for since, index in ((START, "COVERING INDEX ix_error_buckets_group"), (START + 8 * 900, "PRIMARY KEY (start>?")):
@@ -165,7 +165,7 @@ def test_error_groups_of_a_long_period_are_not_sorted(store: SqlStore) -> None:
 
 
 def test_hours_of_a_task_on_many_hosts_take_little_memory(store: SqlStore) -> None:
-    """Some 1,000 hosts have 168,000 checkpoints in a week: they pass through, and are never all in memory."""
+    """The 168,000 checkpoints of 1,000 hosts in a week are streamed, and never all in memory."""
     cells = tuple((float(bound), 100_000 + bound) for bound in range(15))
     checkpoints = [
         Checkpoint(START + hour * 3600, SeriesKey("t", "q", f"host{host}"), cells, cells, last=hour == 299)
@@ -181,7 +181,7 @@ def test_hours_of_a_task_on_many_hosts_take_little_memory(store: SqlStore) -> No
 
 
 def test_whole_numbers_are_compared_with_whole_numbers() -> None:
-    """PostgreSQL would convert the column to a number with a fraction, and read the whole index for an hour of it."""
+    """Otherwise PostgreSQL converts the column to a float and reads the whole index."""
     for edge in (NOW + 0.25, -NOW - 0.25, float(START)):
         for table in schema.metadata.sorted_tables:
             for column in table.columns:

@@ -1,4 +1,4 @@
-"""A store that is older than the last commit to it is noticed; nothing else is taken for that."""
+"""A store that is older than its last commit is detected, without false alarms."""
 
 import shutil
 import sqlite3
@@ -19,7 +19,7 @@ FLUSHES = 20
 
 @pytest.fixture
 def killed(opened: Open, tmp_path: Path) -> Path:
-    """A copy of a store as ``kill -9`` leaves it: with its log, after FLUSHES flushes."""
+    """A copy of a store as after ``kill -9``: with its log, after FLUSHES flushes."""
     original = tmp_path / "original" / "store.db"
     original.parent.mkdir()
     store = opened(f"sqlite:///{original}")
@@ -35,7 +35,7 @@ def commit(store: SqlStore, first: int, last: int) -> None:
 
 
 def copied(path: Path, to: Path) -> Path:
-    """The files of a store, but not its lock, in another directory."""
+    """The files of a store without its lock, in another directory."""
     to.mkdir()
     for name in ("store.db", "store.db-wal", "store.db.sequence"):
         if path.with_name(name).exists():
@@ -44,21 +44,21 @@ def copied(path: Path, to: Path) -> Path:
 
 
 def flip(path: Path, offset: int) -> None:
-    """One bit."""
+    """Flip one bit."""
     body = bytearray(path.read_bytes())
     body[offset] ^= 4
     path.write_bytes(body)
 
 
 def started(opened: Open, path: Path) -> tuple[int, RolledBack | None]:
-    """The sequence that a start finds, and what it misses."""
+    """The sequence number at a start, and the missing flushes."""
     restored = opened(f"sqlite:///{path}").start()
     return restored.sequence, restored.rolled_back
 
 
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.3, 0.6, 0.99])
 def test_a_bit_of_the_log_is_flipped(opened: Open, killed: Path, part: float) -> None:
-    """SQLite drops the log from the broken frame on, and says nothing: the start says how much is missing."""
+    """SQLite silently drops the log from the broken frame on: the start reports the loss."""
     log = killed.with_name("store.db-wal")
     flip(log, int(log.stat().st_size * part) + 9)
     sequence, lost = started(opened, killed)
@@ -69,13 +69,13 @@ def test_a_bit_of_the_log_is_flipped(opened: Open, killed: Path, part: float) ->
 
 
 def test_the_log_is_removed(opened: Open, killed: Path) -> None:
-    """Somebody copied or kept the database file alone."""
+    """Only the database file was copied or kept."""
     killed.with_name("store.db-wal").unlink()
     assert started(opened, killed) == (0, RolledBack(FLUSHES, 0.0, NOW + FLUSHES))
 
 
 def test_a_backup_is_restored(opened: Open, store: SqlStore, path: Path, tmp_path: Path) -> None:
-    """What was committed since the backup is missing: that is said once, and the store goes on from there."""
+    """Commits since the backup are missing: that is reported once, and the store continues."""
     commit(store, 1, 3)
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(tmp_path / "backup")) as target:
         source.backup(target)
@@ -90,7 +90,7 @@ def test_a_backup_is_restored(opened: Open, store: SqlStore, path: Path, tmp_pat
 
 
 def nothing(_: Path) -> None:
-    """As it was."""
+    """Unchanged."""
 
 
 def lost(note: Path) -> None:
@@ -99,22 +99,22 @@ def lost(note: Path) -> None:
 
 
 def cut(note: Path) -> None:
-    """A part of it."""
+    """Truncated."""
     note.write_bytes(note.read_bytes()[:20])
 
 
 def garbage(note: Path) -> None:
-    """Of another program."""
+    """From another program."""
     note.write_bytes(bytes(range(256)) * 100)
 
 
 def flipped(note: Path) -> None:
-    """A bit of the number."""
+    """One bit of the number is flipped."""
     flip(note, note.read_bytes().index(b" 20 ") + 1)
 
 
 def behind(note: Path) -> None:
-    """The process was killed after a commit and before the note."""
+    """The process was killed between a commit and the note."""
     file = SequenceFile(note)
     noted = file.read()
     assert noted is not None
@@ -124,7 +124,7 @@ def behind(note: Path) -> None:
 
 
 def foreign(note: Path) -> None:
-    """Of another store that was here before."""
+    """From another store that was here before."""
     file = SequenceFile(note)
     file.open()
     file.write(SequenceRecord("0123456789abcdef", 10**6, NOW))
@@ -139,13 +139,13 @@ def directory(note: Path) -> None:
 
 @pytest.mark.parametrize("what", [nothing, lost, cut, garbage, flipped, behind, foreign, directory])
 def test_no_false_alarm(opened: Open, killed: Path, what: Callable[[Path], None]) -> None:
-    """A whole store is not called old, whatever lies beside it, and goes on."""
+    """An intact store is not reported as old, whatever files are beside it, and continues."""
     what(killed.with_name("store.db.sequence"))
     assert started(opened, killed) == (FLUSHES, None)
 
 
 def test_a_store_that_was_removed_is_a_new_one(opened: Open, store: SqlStore, path: Path) -> None:
-    """To begin with an empty store is what errors advise: the note of the old one says nothing."""
+    """Errors recommend starting with an empty store: the old note does not apply."""
     commit(store, 1, 5)
     store.stop()
     path.unlink()

@@ -1,4 +1,4 @@
-"""The tables that migrations make are those that the statements speak of, in each dialect."""
+"""The migrations create the tables that the statements use, in each dialect."""
 
 import subprocess
 import sys
@@ -58,13 +58,13 @@ def _newest() -> str | None:
 
 
 def test_each_file_begins_with_its_revision() -> None:
-    """What the names of the files say is what Alembic reads in them: one line of revisions without a branch."""
+    """The names of the files equal Alembic's revisions: one line without a branch."""
     scripts = ScriptDirectory(str(Path(migrate.__file__).with_name("migrations")))
     assert migrate.revisions() == [script.revision for script in scripts.walk_revisions()][::-1]
 
 
 def test_a_start_needs_no_alembic(tmp_path: Path) -> None:
-    """A new store and one of this version are opened without it; an older one is migrated."""
+    """A new store and a current one are opened without it; an older one is migrated."""
     url = f"sqlite:///{tmp_path}/store.db"
     script = (
         "import sys\n"
@@ -103,7 +103,7 @@ DELIVERIES = {
 
 
 def test_deliveries_of_an_older_store(tmp_path: Path) -> None:
-    """What became of each incident is its delivery on the one channel that there was; what waits still waits, once."""
+    """Each incident's state becomes its delivery on the only channel; waiting rows still wait, once."""
     engine = create_engine(f"sqlite:///{tmp_path}/store.db")
     check_deliveries(engine)
     engine.dispose()
@@ -117,7 +117,7 @@ def test_deliveries_of_an_older_store_on_a_server(postgresql: PostgreSQL) -> Non
 
 
 def check_deliveries(engine: Engine) -> None:
-    """Migrate what an older version has written, and look at it."""
+    """Migrate the data of an older version, and check it."""
     row = (
         "INSERT INTO outbox"
         " (channel, key, action, route, revision, attempts, created_at, due_at, refreshed_due_at, state)"
@@ -148,7 +148,7 @@ def check_deliveries(engine: Engine) -> None:
 
 
 def test_sums_of_an_older_store(tmp_path: Path) -> None:
-    """The fleet's sums are those of the buckets that an older version has written; tasks and workers stay."""
+    """The fleet's sums equal the buckets of the older version; tasks and workers stay."""
     check_sums(f"sqlite:///{tmp_path}/store.db", tmp_path)
 
 
@@ -158,7 +158,7 @@ def test_sums_of_an_older_store_on_a_server(postgresql: PostgreSQL, tmp_path: Pa
 
 
 def check_sums(url: str, directory: Path) -> None:
-    """Migrate what an older version has written, read it, and let it expire."""
+    """Migrate the data of an older version, read it, and let it expire."""
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.begin() as connection:
         migrate.migrate(connection, "0015")
@@ -199,7 +199,7 @@ DIALECTS: list[Dialect] = [
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda d: d.name)
 def test_dialects(dialect: Dialect) -> None:
-    """Every prepared statement and every table can be said in SQLite's SQL and in PostgreSQL's."""
+    """Every prepared statement and table can be compiled for SQLite and PostgreSQL."""
     FlushWriter(dialect, fingerprint_window=1)
     Enqueuer(dialect)
     for table in metadata.tables.values():
@@ -207,7 +207,7 @@ def test_dialects(dialect: Dialect) -> None:
 
 
 def _plain(sql: str) -> str:
-    """Without what only differs in layout."""
+    """Without differences in layout."""
     for mark in "(),":
         sql = sql.replace(mark, f" {mark} ")
     return " ".join(sql.split())

@@ -1,4 +1,4 @@
-"""Many fleets in one PostgreSQL database, each in a schema of its own."""
+"""Many fleets in one PostgreSQL database, each in its own schema."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ CREATE TABLE $NAME.meta ($COLUMNS); INSERT INTO $NAME.meta VALUES ($TEXTS); GRAN
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Opened]:
-    """Makes stores of a fleet, not started, and stops them after the test."""
+    """Creates stores of a fleet, not started, and stops them after the test."""
     stores: list[SqlStore] = []
 
     def make(url: str, fleet: str, *, schema: str | None = None, page: str | None = None) -> SqlStore:
@@ -44,13 +44,13 @@ def opened(tmp_path: Path) -> Iterator[Opened]:
 
 
 def tables(server: PostgreSQL, url: str) -> set[str]:
-    """Schemas that have a table of ours."""
+    """The schemas that have a table of ours."""
     query = "SELECT DISTINCT schemaname FROM pg_tables WHERE tablename = 'meta'"
     return {row[0] for row in server.query(query, database=url.rpartition("/")[2])}
 
 
 def test_two_fleets(postgresql: PostgreSQL, opened: Opened, start: Start, tmp_path: Path) -> None:
-    """Both lead at once, know nothing of each other, and do not wait for each other; a pooler changes nothing."""
+    """Both lead at once, independently and without waiting for each other; also through a pooler."""
     url = postgresql.new_database()
     pooler = start(PgBouncer(postgresql, tmp_path / "pgbouncer"))
     shop = opened(pooler.url(url.rpartition("/")[2]), "shop")
@@ -76,7 +76,7 @@ def test_two_fleets(postgresql: PostgreSQL, opened: Opened, start: Start, tmp_pa
 
 
 def test_tables_of_an_older_version(postgresql: PostgreSQL, opened: Opened) -> None:
-    """They are used where they are, by one fleet; the next one gets a schema. A named schema is always used."""
+    """One fleet uses them where they are; the next one gets a schema. A configured schema is always used."""
     url = postgresql.new_database()
     old = open_store(url, retention=1.0, fingerprint_window=1)
     with old._database.write() as connection:
@@ -98,7 +98,7 @@ def test_tables_of_an_older_version(postgresql: PostgreSQL, opened: Opened) -> N
 
 
 def test_moving_the_tables_of_an_older_version(postgresql: PostgreSQL, opened: Opened) -> None:
-    """As the documentation says: the daemon goes on in the schema of its fleet, and numbers rows where it was."""
+    """As documented: the daemon continues in its fleet's schema, and row numbers continue."""
     url = postgresql.new_database()
     old = open_store(url, retention=1.0, fingerprint_window=1)
     with old._database.write() as connection:
@@ -122,7 +122,7 @@ def test_moving_the_tables_of_an_older_version(postgresql: PostgreSQL, opened: O
 
 
 def test_a_user_who_may_create_no_schema(postgresql: PostgreSQL, opened: Opened) -> None:
-    """Is told what to ask for; where that has been done, it works."""
+    """The error says what to request; after that, it works."""
     url = postgresql.new_database(owner="postgres")
     name = url.rpartition("/")[2]
     store = opened(url, "shop")
@@ -140,7 +140,7 @@ def test_a_user_who_may_create_no_schema(postgresql: PostgreSQL, opened: Opened)
 
 
 def test_a_search_path_in_the_url(postgresql: PostgreSQL, opened: Opened) -> None:
-    """Whoever has set one gets the tables there."""
+    """The tables are created there."""
     url = postgresql.new_database()
     postgresql.execute("CREATE SCHEMA mine AUTHORIZATION monitor", database=url.rpartition("/")[2])
     assert opened(f"{url}?options=-csearch_path%3Dmine", "shop").start().sequence == 0
@@ -148,7 +148,7 @@ def test_a_search_path_in_the_url(postgresql: PostgreSQL, opened: Opened) -> Non
 
 
 def test_a_standby_of_an_older_version_s_tables(postgresql: PostgreSQL, opened: Opened) -> None:
-    """Nobody leads there, as far as can be known; nothing raises."""
+    """The leader is unknown there; nothing raises."""
     url = postgresql.new_database()
     postgresql.execute(
         "CREATE TABLE meta (id bigint, writer text)", "CREATE TABLE celery_monitor_version (version_num text)",
@@ -160,7 +160,7 @@ def test_a_standby_of_an_older_version_s_tables(postgresql: PostgreSQL, opened: 
 
 
 def test_the_other_fleets(postgresql: PostgreSQL, opened: Opened) -> None:
-    """Those with a page that this user may read; nothing of their owner's is run, and a bad URL is left to the page."""
+    """Those with a page that this user may read. Nothing of their owner is executed."""
     url = postgresql.new_database()
     database = url.rpartition("/")[2]
     shop, mail = (

@@ -1,4 +1,4 @@
-"""Space is short by a limit or by the disk: samples and groups go, oldest first, and all else is kept."""
+"""Too little space because of the limit or the disk: samples and groups are deleted, oldest first, the rest is kept."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def load(sequence: int, failures: int = 0, size: int = 16_000, at: float = NOW) -> Changes:
-    """A flush with an incident and its page, and so many failures, each of a group of its own."""
+    """A flush with an incident, its page, and this many failures, each in its own group."""
     groups = [f"g{sequence}-{number}" for number in range(failures)]
     return changes(
         sequence,
@@ -51,7 +51,7 @@ def load(sequence: int, failures: int = 0, size: int = 16_000, at: float = NOW) 
 
 
 def assert_whole(store: SqlStore, flushes: int) -> None:
-    """Nothing of counts, incidents and outbox is missing."""
+    """Counts, incidents and outbox are complete."""
     (row,) = store.reader.tasks(limit=9).rows
     assert row.counts[0] == flushes
     assert len(store.reader.incidents(limit=10**6).rows) == flushes
@@ -59,7 +59,7 @@ def assert_whole(store: SqlStore, flushes: int) -> None:
 
 
 def samples(store: SqlStore) -> list[str]:
-    """Task IDs of the failures that are kept, newest first."""
+    """Task IDs of the stored failures, newest first."""
     return [one.uuid for one in store.reader.failures(FailureFilter(limit=10**6)).rows]
 
 
@@ -69,7 +69,7 @@ def size_of(path: Path) -> int:
 
 
 def test_the_limit_holds(opened: Open, path: Path) -> None:
-    """Far more failures than fit: the newest are kept, what was given up is counted, and the rest is exact."""
+    """Far more failures than fit: the newest are kept, dropped ones are counted, and the rest is exact."""
     store = opened(max_bytes=LIMIT)
     store.start()
     for sequence in range(1, 41):
@@ -92,7 +92,7 @@ def test_the_limit_holds(opened: Open, path: Path) -> None:
 
 
 def of_tasks(sequence: int, first: int, number: int) -> Changes:
-    """A flush in which so many different tasks fail for the first time, with long names and texts."""
+    """A flush in which this many tasks fail for the first time, with long names and texts."""
     names = [f"n.{one}{'x' * 200}" for one in range(first, first + number)]
     return changes(
         sequence,
@@ -133,7 +133,7 @@ def test_failures_of_many_tasks_on_a_small_disk(disk: Path, opened: Open, flushe
 
 
 def test_a_store_above_its_limit_shrinks(opened: Open) -> None:
-    """The limit was lowered: samples go first, then groups, then counts older than a day; never the rest."""
+    """After the limit was lowered, samples are deleted first, then groups, then counts older than a day."""
     store = opened()
     store.start()
     many = [bucket(START - day * 86_400, f"task{number}-" + "x" * 400) for day in (0, 9) for number in range(16_000)]
@@ -154,7 +154,7 @@ def test_a_store_above_its_limit_shrinks(opened: Open) -> None:
 
 
 def test_a_full_disk(disk: Path, opened: Open) -> None:
-    """Everything but samples and groups is committed, also after kill -9 and another start; then all goes on."""
+    """Everything except samples and groups is committed, also after kill -9 and a restart; then all continues."""
     path = disk / "store.db"
     store = opened(f"sqlite:///{path}")
     store.start()
@@ -190,7 +190,7 @@ def test_a_full_disk(disk: Path, opened: Open) -> None:
 
 
 def test_a_start_on_a_full_disk(disk: Path, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that samples have filled to its end, with nothing set aside: with some it recovers."""
+    """A disk filled with samples, without a reserve: with some space it recovers."""
     path = disk / "store.db"
     store = opened(f"sqlite:///{path}")
     store.start()
@@ -217,7 +217,7 @@ def test_a_start_on_a_full_disk(disk: Path, opened: Open, monkeypatch: pytest.Mo
 
 
 def test_a_quota(opened: Open) -> None:
-    """A refusal that the file system's figures do not show (a quota): old samples go until there is space inside."""
+    """A refusal that the file system's figures do not show (a quota): old samples are deleted until there is space."""
     store = opened(max_bytes=LIMIT)
     store.start()
     store.commit(load(1, failures=400))
@@ -233,7 +233,7 @@ def test_a_quota(opened: Open) -> None:
 
 
 def test_a_temporary_store_has_no_end(opened: Open) -> None:
-    """It has no limit, and nothing is given up."""
+    """It has no limit, and nothing is dropped."""
     store = opened("sqlite://")
     store.start()
     store.commit(load(1, failures=3))
@@ -256,7 +256,7 @@ def test_a_temporary_store_has_no_end(opened: Open) -> None:
     ],
 )
 def test_space(used: int, limit: float, free: float, to_spare: float, *, short: bool, reclaimed: bool) -> None:
-    """The smaller of limit and disk decides; samples get a quarter of what is left beyond the headroom."""
+    """The smaller of limit and disk applies; samples get a quarter of the space beyond the headroom."""
     space = Space(used, limit, free, headroom=10)
     assert (space.to_spare(), space.short, space.reclaimed) == (to_spare, short, reclaimed)
 
@@ -272,12 +272,12 @@ def test_space(used: int, limit: float, free: float, to_spare: float, *, short: 
     ],
 )
 def test_reserve_size(limit: float, total: float, size: int) -> None:
-    """An eighth of what there is, from 1 to 16 MiB."""
+    """An eighth of the available space, from 1 to 16 MiB."""
     assert reserve_size(limit, total) == size
 
 
 def test_reserve(tmp_path: Path) -> None:
-    """It holds real blocks, is given up once, and is not taken where little is left."""
+    """It has real blocks, is used once, and is not created if little space is left."""
     reserve = DiskReserve(tmp_path / "reserve", MIB)
     reserve.allocate(MIB)
     assert not reserve.release()
@@ -289,7 +289,7 @@ def test_reserve(tmp_path: Path) -> None:
 
 
 def test_descriptors_that_others_have_taken(tmp_path: Path) -> None:
-    """With none left, also for new connections in place of those that failed, flushes go on."""
+    """With no free descriptors, also for new connections after a failure, flushes continue."""
     script = (
         "import os, resource, sys\n"
         "from celery_monitor.adapters.store import open_store\n"

@@ -1,4 +1,4 @@
-"""Tasks under way are stored as a journal in front of a table: together they are what was committed, at any time."""
+"""Active tasks are stored as a journal in front of a table: together they are the committed state at any time."""
 
 import random
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ IDS = [f"u{number}" for number in range(12)]
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A journal that is soon full."""
+    """A journal with a low limit."""
     monkeypatch.setattr(tracked_journal, "YOUNG_FLUSHES", 3)
     monkeypatch.setattr(tracked_journal, "MAX_YOUNG", 8)
 
@@ -34,7 +34,7 @@ def store(store_url: str, tmp_path: Path) -> Iterator[SqlStore]:
 
 
 class Core:
-    """Gives changes as the core does, and knows what must be stored."""
+    """Produces changes like the core, and knows the expected state."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -42,7 +42,7 @@ class Core:
         self.sequence = 0
 
     def take(self) -> Changes:
-        """Some begin, some go on, some end, some of those at once again."""
+        """Some tasks start, some continue, some end, some restart at once."""
         chosen = self.random.sample(IDS, self.random.randrange(7))
         ended = [uuid for uuid in chosen if uuid in self.tasks and self.random.random() < 0.6]
         for uuid in ended:
@@ -61,20 +61,20 @@ class Core:
 
 
 def table(store: SqlStore) -> set[str]:
-    """Ids that the table has."""
+    """IDs in the table."""
     with store._database.read() as connection:
         return set(connection.execute(select(schema.tracked.c.uuid)).scalars())
 
 
 def left(store: SqlStore) -> int:
-    """Flushes in the journal."""
+    """Number of flushes in the journal."""
     with store._database.read() as connection:
         return len(connection.execute(select(schema.tracked_changes.c.sequence)).all())
 
 
 @pytest.mark.parametrize(("seed", "portion"), [(0, 5_000), (1, 1), (2, 3)])
 def test_at_any_time(store: SqlStore, seed: int, portion: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever becomes of single transactions and of the process, what was committed is what comes back."""
+    """For any failure of transactions and processes, the committed state is restored."""
     monkeypatch.setattr(tracked_journal, "MAX_MOVED", portion)
     core = Core(seed)
     write = FlushWriter.write
@@ -106,7 +106,7 @@ def test_at_any_time(store: SqlStore, seed: int, portion: int, monkeypatch: pyte
 
 
 def test_a_burst_is_moved_in_portions(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No flush moves more than a portion, or twice what it brings, and at any rate the journal shrinks to its bound."""
+    """No flush moves more than a portion, or twice its size, and the journal always shrinks to its limit."""
     monkeypatch.setattr(tracked_journal, "MAX_MOVED", 10)
     burst = [(f"b{number}", TaskRef(name="a")) for number in range(95)]
     store.commit(changes(1, tracked=burst))
@@ -129,7 +129,7 @@ def test_a_burst_is_moved_in_portions(store: SqlStore, monkeypatch: pytest.Monke
 
 
 def test_short_tasks_are_never_rows(store: SqlStore) -> None:
-    """The table is written for tasks that outlive the journal; a burst goes there sooner, so the journal is bounded."""
+    """Only tasks that outlive the journal become rows; a burst is moved earlier, so the journal is bounded."""
     for sequence in range(1, 9):
         gone = [f"t{sequence - 2}"] if sequence > 2 else []
         store.commit(changes(sequence, tracked=[(f"t{sequence}", TaskRef(name="a"))], forgotten=gone))
@@ -141,7 +141,7 @@ def test_short_tasks_are_never_rows(store: SqlStore) -> None:
 
 @pytest.mark.parametrize("odd", [TaskRef(name="\ud800"), TaskRef(due_at=float("nan")), TaskRef(seen_minute=2**63)])
 def test_values_that_no_database_takes(store: SqlStore, odd: TaskRef) -> None:
-    """They are stored as near to it as possible, at whichever flush they would become a row."""
+    """They are stored as closely as possible, at any flush."""
     for sequence, tracked in enumerate(([("u", odd)], [("v", TaskRef(name="b"))], [], [], []), 1):
         store.commit(changes(sequence, tracked=tracked))
     assert (table(store), left(store)) == ({"u", "v"}, 0)
@@ -150,7 +150,7 @@ def test_values_that_no_database_takes(store: SqlStore, odd: TaskRef) -> None:
 
 
 def test_an_odd_id_is_removed_as_well(store: SqlStore) -> None:
-    """Under whichever name the database has it, and from the table as from the journal."""
+    """Under its stored name, from the table and the journal."""
     store.commit(changes(1, tracked=[("u\0", TaskRef(name="a\0"))]))
     for sequence in range(2, 5):
         store.commit(changes(sequence))
@@ -164,7 +164,7 @@ def test_an_odd_id_is_removed_as_well(store: SqlStore) -> None:
 
 
 def test_a_value_that_is_not_ours_is_left_out(store: SqlStore) -> None:
-    """A damaged row of the journal costs what it held, not the start."""
+    """A damaged row of the journal loses its contents and does not prevent the start."""
     store.commit(changes(1, tracked=[("u", TaskRef(name="a"))]))
     store.commit(changes(2, tracked=[("v", TaskRef(name="a"))]))
     with store._database.write() as connection:
@@ -177,7 +177,7 @@ def test_a_value_that_is_not_ours_is_left_out(store: SqlStore) -> None:
 
 
 def test_values_that_repeat_are_one_object_after_a_start(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in the entries of a live stream: else a start needs half as much memory again for the same tasks."""
+    """As in a live stream: otherwise a start needs half as much memory again."""
     monkeypatch.setattr(tracked_journal, "MAX_YOUNG", 2)  # the last flush stays in the journal, the first is moved
     task = TaskRef("shop.pay", "mail", host="celery@box", seen_minute=29_398_335)
     for sequence in range(2):

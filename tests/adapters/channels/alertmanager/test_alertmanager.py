@@ -1,4 +1,4 @@
-"""Incidents as alerts of a real Alertmanager, and answers that it does not give by itself."""
+"""Incidents as alerts of a real Alertmanager, and simulated answers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -32,20 +32,20 @@ CLOCK = SystemClock()
 
 @dataclass
 class Running:
-    """An Alertmanager, and what it notifies somebody of."""
+    """An Alertmanager, and the notifications that it sends."""
 
     server: Alertmanager
     notified: Recorder
 
     def statuses(self, task: str) -> list[str]:
-        """The state of each notification of a task's alert."""
+        """The state of each notification about a task's alert."""
         alerts = [alert for request in self.notified.requests for alert in request.json["alerts"]]
         return [alert["status"] for alert in alerts if alert["labels"].get("task") == task]
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One for all tests of the module: each has tasks of its own."""
+    """One for all tests of the module: each has its own tasks."""
     with Recorder().running() as notified:
         server = Alertmanager(tmp_path_factory.mktemp("alertmanager"), notified.url)
         server.start()
@@ -54,14 +54,14 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def an_incident(task: str, **parts: Any) -> Incident:
-    """One that was opened a minute ago."""
+    """An incident that was opened a minute ago."""
     now = CLOCK.now()
     known = {"task": task, "opened_at": now - 60, "first_at": now - 61, "last_at": now - 1, "count": 3}
     return incident(f"{task}/2026-11-23T12Z", **(known | parts))
 
 
 def sender(*urls: str, one: Incident | None = None, hold: float = 600.0, **more: Any) -> Alertmanagers:
-    """Of one incident."""
+    """A sender of one incident."""
     known: dict[str, Any] = {"labels": {"team": "billing"}, "username": None, "password": SecretSource(None)}
     return Alertmanagers(
         channel="am",
@@ -83,7 +83,7 @@ def row(one: Incident, action: Action = Action.TRIGGER, **parts: Any) -> OutboxI
 
 
 def test_the_life_of_an_incident(running: Running) -> None:
-    """It fires, is updated, and resolves; the Alertmanager notifies of it once for each."""
+    """It fires, is updated, and resolves; Alertmanager notifies once for each."""
     one = an_incident("shop.life")
     alertmanagers = sender(running.server.url, one=one)
     sent = alertmanagers.send(row(one))
@@ -112,7 +112,7 @@ def test_the_life_of_an_incident(running: Running) -> None:
 
 
 def test_repeated_while_it_is_open(running: Running) -> None:
-    """What is repeated keeps firing, longer than its time; what is not ends by itself."""
+    """Repeated alerts keep firing beyond their end; others end by themselves."""
     kept, left = an_incident("shop.kept"), an_incident("shop.left")
     alertmanagers = sender(running.server.url, hold=1.5)
     assert isinstance(alertmanagers, RepeatingSender)
@@ -137,7 +137,7 @@ def test_repeated_while_it_is_open(running: Running) -> None:
 
 
 def test_a_rule_that_has_changed(running: Running) -> None:
-    """The alert that the Alertmanager knows by other labels ends with the first one that has the new labels."""
+    """The alert with the old labels ends with the first one that has the new labels."""
     one = an_incident("shop.rule")
     alertmanagers = sender(running.server.url, one=one)
     before = alertmanagers.send(row(one)).receipt
@@ -154,7 +154,7 @@ def test_a_rule_that_has_changed(running: Running) -> None:
 
 @pytest.mark.parametrize("char", ["\x00", "\ud800", "\U0001f600", '"', "\\", "\n", "{{"])
 def test_hostile_names(running: Running, char: str) -> None:
-    """Whatever a task chooses, the Alertmanager takes the alert."""
+    """Alertmanager accepts the alert, whatever text a task controls."""
     long, task = char * 3_000, f"hostile{ord(char[0])}"
     one = an_incident(
         f"{task}{long}", fleet=long, rule=long, message=long, exceptions={long: 3}, workers={long: 1},
@@ -165,7 +165,7 @@ def test_hostile_names(running: Running, char: str) -> None:
 
 
 def test_one_of_several_is_down(running: Running) -> None:
-    """The others get it, and do not wait for it again; when none answers all are asked, and it is tried again."""
+    """The others get it without waiting for the failed one again; if none answers, all are tried, and later again."""
     one = an_incident("shop.several")
     with Recorder(lambda _: None).running() as broken:
         alertmanagers = sender(broken.url, running.server.url, one=one)
@@ -193,7 +193,7 @@ def test_one_of_several_is_down(running: Running) -> None:
     ],
 )
 def test_other_answers(answer: Answer | None, error: type[Exception], repair: bool) -> None:  # noqa: FBT001 - a table
-    """Alerts that are refused are given up; all else is tried again, rarely where a person has to repair something."""
+    """Rejected alerts are given up; others are retried, rarely if somebody has to repair something."""
     with Recorder(lambda _: answer).running() as server:
         alertmanagers = sender(server.url, username="monitor", password=SecretSource(Secret("hunter2")))
         with pytest.raises(error) as caught:
@@ -206,7 +206,7 @@ def test_other_answers(answer: Answer | None, error: type[Exception], repair: bo
 
 
 def channel(**entry: Any) -> Channel:
-    """Of a configuration."""
+    """The channel of a configuration."""
     known = {"name": "am", "type": "alertmanager", "urls": ["http://am:9093/"]}
     found = configured(load(None, {"channels": [known | entry]}, {}))
     return next(one for one in found if one.name == "am")
@@ -226,7 +226,7 @@ def channel(**entry: Any) -> Channel:
     ],
 )
 def test_settings(entry: dict[str, Any], problem: str) -> None:
-    """What is wrong is told by its place and what would be right, and never with a secret."""
+    """The error gives the path and the valid form, and never a secret."""
     with pytest.raises(ConfigError) as caught:
         channel(**({"resolve_timeout": "10m"} | entry))
     assert str(caught.value).startswith(problem)
@@ -234,7 +234,7 @@ def test_settings(entry: dict[str, Any], problem: str) -> None:
 
 
 def test_the_defaults(tmp_path: Path) -> None:
-    """They pass their own check, a copied URL of the API is taken as its base, and the password is hidden in logs."""
+    """They are valid, a copied API URL is accepted as its base, and the password is hidden in logs."""
     file = tmp_path / "password"
     file.write_text("hunter2-of-alertmanager")
     entry = {"urls": ["http://am:9093/api/v2/alerts"], "username": "monitor", "password_file": str(file)}
@@ -245,7 +245,7 @@ def test_the_defaults(tmp_path: Path) -> None:
 
 
 def test_the_commands(running: Running, tmp_path: Path) -> None:
-    """The test alert fires and says what it is; the check fires nothing, and tells which Alertmanager is away."""
+    """The test alert fires and is marked as a test; the check fires nothing, and names an unreachable Alertmanager."""
     down = f"http://127.0.0.1:{free_port()}"
     file = tmp_path / "monitor.yaml"
     entry = {"name": "am", "type": "alertmanager", "urls": [running.server.url]}

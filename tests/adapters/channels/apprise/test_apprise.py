@@ -1,4 +1,4 @@
-"""Apprise, as it is, sending to a real HTTP server by its own JSON service."""
+"""The real Apprise, sending to a real HTTP server with its JSON service."""
 
 import threading
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ TOKEN = "very-secret-token"
 
 @pytest.fixture
 def server() -> Iterator[Recorder]:
-    """Takes what Apprise sends."""
+    """Accepts the messages of Apprise."""
     with Recorder().running() as running:
         yield running
 
@@ -42,7 +42,7 @@ def url_of(server: Recorder) -> str:
 
 
 def sender(url: str, timeout: float = 120.0) -> Apprise:
-    """Of one incident."""
+    """A sender of one incident."""
     return Apprise(
         channel="chat",
         url=SecretSource(Secret(url)),
@@ -53,7 +53,7 @@ def sender(url: str, timeout: float = 120.0) -> Apprise:
 
 
 def test_the_life_of_an_incident(server: Recorder) -> None:
-    """A message for the beginning, none for what it grew, and one for the end."""
+    """A message when it opens, none for further failures, and one when it resolves."""
     one = sender(url_of(server))
     sent = one.send(ROW)
     assert (sent.count, one.send(RESOLVE)) == (3, Sent(0))
@@ -67,7 +67,7 @@ def test_the_life_of_an_incident(server: Recorder) -> None:
 
 
 def test_what_fails_is_tried_again_without_the_secret(server: Recorder) -> None:
-    """Apprise does not say why a service refused; what it logs is told without the URL's parts."""
+    """Apprise does not report the reason; its log output is shown without the URL's parts."""
     server.answer = lambda _: Answer(403)
     told = []
     for url in (url_of(server), f"json://127.0.0.1:{free_port()}/{TOKEN}"):
@@ -82,7 +82,7 @@ def test_what_fails_is_tried_again_without_the_secret(server: Recorder) -> None:
 
 
 def test_a_service_that_does_not_answer(server: Recorder) -> None:
-    """Its process is ended when its time is up, and when the program is."""
+    """Its process is killed at the timeout, and when the program stops."""
     asked, over = threading.Event(), threading.Event()
 
     def hang(_: object) -> None:
@@ -112,14 +112,14 @@ def test_a_service_that_does_not_answer(server: Recorder) -> None:
 
 @pytest.mark.parametrize("evil", ["@everyone", "<!channel>", "<@U1>", "@here", "<b>", "</b>"])
 def test_nobody_is_mentioned(evil: str) -> None:
-    """What a task chooses is broken up where a service would make more of it than text."""
+    """Text that a task controls is broken up where a service would interpret it."""
     one = incident(KEY, task=evil, message=evil, traceback=evil, exceptions={evil: 1})
     message = message_of(one, MessageKind.OPENED, None)
     assert evil not in f"{message}"
 
 
 def test_without_an_incident_and_without_a_url() -> None:
-    """Neither is tried again."""
+    """Neither is retried."""
     one = sender("json://h")
     one._incident = lambda _: None
     with pytest.raises(RejectedError, match="no longer stored"):
@@ -129,7 +129,7 @@ def test_without_an_incident_and_without_a_url() -> None:
 
 
 def channel(url: str) -> Channel:
-    """Of a configuration."""
+    """The channel of a configuration."""
     entry = {"name": "chat", "type": "apprise", "url": url}
     return next(one for one in configured(load(None, {"channels": [entry]}, {})) if one.name == "chat")
 
@@ -144,7 +144,7 @@ def channel(url: str) -> Channel:
     ],
 )
 def test_settings(entry: dict[str, Any], problem: str) -> None:
-    """What is wrong is told without the secret."""
+    """The error does not contain the secret."""
     with pytest.raises(ConfigError) as caught:
         load(None, {"channels": [{"name": "chat", "type": "apprise"} | entry]}, {})
     assert str(caught.value).startswith(problem)
@@ -152,7 +152,7 @@ def test_settings(entry: dict[str, Any], problem: str) -> None:
 
 
 def test_it_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it is not installed, the configuration says so, and what to do."""
+    """If it is not installed, the configuration error gives the remedy."""
     monkeypatch.setattr(apprise_channel, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"channels\[0\].type: Apprise is not installed: pip install"):
         channel("json://h")

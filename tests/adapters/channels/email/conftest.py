@@ -10,13 +10,13 @@ from tests.servers.certificate import Certificate
 
 @pytest.fixture
 def mail() -> Iterator[MailServer]:
-    """A server in clear text, without login."""
+    """A server without TLS and login."""
     with serving(MailServer()) as server:
         yield server
 
 
 @pytest.fixture(params=["starttls", "tls"])
 def secure_mail(request: pytest.FixtureRequest, certificate: Certificate) -> Iterator[MailServer]:
-    """A server with TLS, of both kinds, that wants a login."""
+    """A server with TLS, of both kinds, that requires a login."""
     with serving(MailServer(certificate, request.param, login=True)) as server:
         yield server

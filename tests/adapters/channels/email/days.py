@@ -1,4 +1,4 @@
-"""Days to look at: a quiet, a normal, a terrible and an unwatched one, always the same."""
+"""Fixed days for the tests: a quiet, a normal, a terrible and an unmonitored one."""
 
 import datetime as dt
 import random
@@ -177,7 +177,7 @@ def make(
 
 
 def quiet() -> Summary:
-    """Nothing failed, and the monitor saw all of it."""
+    """Nothing failed, and the monitor saw the whole day."""
     return make(traffic(1))
 
 
@@ -214,7 +214,7 @@ def normal() -> Summary:
 
 
 def terrible() -> Summary:
-    """400 failing tasks with hostile names; the monitor was away, pages are stuck, and the stream had gaps."""
+    """400 failing tasks with hostile names; the monitor was down, pages are undelivered, and the stream had gaps."""
     dice = random.Random(3)
     names = [
         *HOSTILE,

@@ -1,4 +1,4 @@
-"""Real SMTP servers on 127.0.0.1: one that is scripted by the test, and ones that misbehave below the protocol."""
+"""Real SMTP servers on 127.0.0.1: one with scripted answers, and ones that violate the protocol."""
 
 import socket
 import ssl
@@ -28,7 +28,7 @@ USER, PASSWORD = "monitor", "pa55word"
 
 @dataclass
 class MailServer:
-    """Keeps what it takes; the deques hold answers that are given once each, instead of yes."""
+    """Keeps accepted mails; the deques contain answers that are given once each, instead of a positive one."""
 
     certificate: Certificate | None = None
     security: Literal["starttls", "tls", "none"] = "none"
@@ -46,14 +46,14 @@ class MailServer:
     """Called with MAIL, RCPT and DATA before each is answered."""
 
     def server(self, password: str | None = PASSWORD, user: str | None = USER) -> SmtpServer:
-        """How to reach it."""
+        """The address and login for a client."""
         trusted = ssl.create_default_context(cafile=self.certificate.certificate) if self.certificate else None
         return SmtpServer(
             "127.0.0.1", self.port, self.security, user if self.login else None, lambda: password, trusted
         )
 
     def message(self, index: int = -1) -> EmailMessage:
-        """A mail as it was taken."""
+        """An accepted mail."""
         return message_from_bytes(self.mails[index][1], policy=default)
 
     # --- what aiosmtpd calls ---
@@ -85,7 +85,7 @@ class MailServer:
         return answer
 
     def authenticate(self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any) -> AuthResult:
-        """Accept the one user."""
+        """Accept the only user."""
         assert isinstance(data, LoginPassword)
         good = (data.login, data.password) == (USER.encode(), PASSWORD.encode())
         self.logins += good
@@ -98,7 +98,7 @@ class MailServer:
         return controller
 
     def smtp_options(self) -> dict[str, Any]:
-        """For aiosmtpd's SMTP."""
+        """Options for aiosmtpd's SMTP."""
         options: dict[str, Any] = {"hostname": "mail.example"}
         if self.security == "starttls":
             options |= {"tls_context": self._tls(), "require_starttls": True}
@@ -109,7 +109,7 @@ class MailServer:
         return options
 
     def tls(self) -> ssl.SSLContext | None:
-        """For a server that speaks TLS from the first byte."""
+        """For a server that uses TLS from the first byte."""
         return self._tls() if self.security == "tls" else None
 
     def _tls(self) -> ssl.SSLContext:
@@ -131,7 +131,7 @@ class _Controller(Controller):
 
 @contextmanager
 def serving(server: MailServer) -> Iterator[MailServer]:
-    """Run the server for a while."""
+    """Run the server during the block."""
     controller = server.run()
     try:
         yield server
@@ -140,7 +140,7 @@ def serving(server: MailServer) -> Iterator[MailServer]:
 
 
 def silent(connection: socket.socket, over: threading.Event) -> None:
-    """Accept and say nothing."""
+    """Accept and send nothing."""
     over.wait()
 
 
@@ -151,11 +151,11 @@ def dripping(connection: socket.socket, over: threading.Event) -> None:
 
 
 def hanging_up(connection: socket.socket, over: threading.Event) -> None:
-    """Close at once."""
+    """Close immediately."""
 
 
 def speaking(*answers: bytes) -> Callable[[socket.socket, threading.Event], None]:
-    """Answers in turn to what comes, the first unasked; then silence."""
+    """Send answers in turn, the first unasked; then nothing."""
 
     def speak(connection: socket.socket, over: threading.Event) -> None:
         for answer in answers:

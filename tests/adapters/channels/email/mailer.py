@@ -21,7 +21,7 @@ PEOPLE = ("ann@shop.example", "bob@shop.example", "carl@shop.example")
 
 
 class OffsetClock(SystemClock):
-    """The machine's clock, ahead by some seconds."""
+    """The machine's clock plus an offset in seconds."""
 
     def __init__(self, offset: float) -> None:
         self._offset = offset

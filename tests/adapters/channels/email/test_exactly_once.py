@@ -1,4 +1,4 @@
-"""One mail a day, whatever happens around the time of sending: schedule, store, notifier and SMTP together."""
+"""One mail per day, whatever happens around the time of sending: schedule, store, notifier and SMTP together."""
 
 import random
 import signal
@@ -33,7 +33,7 @@ DUE = next_due(SCHEDULE, ZoneInfo(ZONE), 1_795_000_000.0) or 0.0
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    """A store in which the monitor has counted since the day before."""
+    """A store whose monitor has counted since the day before."""
     url = f"sqlite:///{tmp_path / 'monitor.db'}"
     with opened(url) as store:
         counters = {"uptime_seconds": 1.0}
@@ -43,7 +43,7 @@ def url(tmp_path: Path) -> str:
 
 @contextmanager
 def opened(url: str) -> Iterator[SqlStore]:
-    """The store, as the daemon opens it."""
+    """The store, opened like the daemon's."""
     store = open_store(url, retention=30 * 86_400.0, fingerprint_window=0)
     store.start()
     yield store
@@ -52,7 +52,7 @@ def opened(url: str) -> Iterator[SqlStore]:
 
 @contextmanager
 def opened_beside(url: str) -> Iterator[SqlStore]:
-    """The store, beside a daemon."""
+    """The store, opened beside a daemon."""
     store = open_store(url, retention=30 * 86_400.0, fingerprint_window=0)
     store.attach()
     yield store
@@ -60,12 +60,12 @@ def opened_beside(url: str) -> Iterator[SqlStore]:
 
 
 def identities(mail: MailServer) -> Counter[str]:
-    """How often each mail was taken."""
+    """How often each mail was accepted."""
     return Counter(str(mail.message(index)["Message-ID"]) for index in range(len(mail.mails)))
 
 
 class Daemon:
-    """Schedule and notifier on a store, on a clock that the test moves."""
+    """Schedule and notifier on a store, with a clock that the test moves."""
 
     def __init__(self, store: SqlStore, mail: MailServer, clock: ManualClock) -> None:
         zone = ZoneInfo(ZONE)
@@ -76,7 +76,7 @@ class Daemon:
         self._clock = clock
 
     def run(self, until: float, step: float = 20.0) -> None:
-        """Turn until that time."""
+        """Run until that time."""
         while self._clock.now() < until:
             self._schedule.run_once(self._clock.now())
             self._notifier.run_once()
@@ -122,14 +122,14 @@ def test_kills_around_the_time_of_sending_make_one_mail(url: str, mail: MailServ
 
 
 def is_uncertain(store: SqlStore, looks: int) -> bool:
-    """Whether the row says that nobody knows, for the ``looks``-th time."""
+    """Whether the row has an unknown outcome for the ``looks``-th time."""
     (row,) = store.outbox.items(dead=False, limit=9).rows
     return "unknown whether" in (row.error or "") and row.attempts == looks
 
 
 @contextmanager
 def mailer(url: str, mail: MailServer, offset: float, fatal: str = "") -> Iterator[subprocess.Popen[bytes]]:
-    """A process that mails; it runs, and is killed at the latest when its conversation comes to ``fatal``."""
+    """A running process that mails, killed at the latest when its session reaches ``fatal``."""
     arguments = [sys.executable, "-m", "tests.adapters.channels.email.mailer", url, str(mail.port), str(offset)]
     started = threading.Event()
 
@@ -151,7 +151,7 @@ def mailer(url: str, mail: MailServer, offset: float, fatal: str = "") -> Iterat
 
 
 def test_a_server_that_is_down_for_an_hour_gets_one_mail(url: str) -> None:
-    """Retried with growing pauses, delivered within minutes of its return, and not again for the rest of the day."""
+    """Retried with growing delays, delivered within minutes of its return, and not again that day."""
     down, clock = MailServer(), ManualClock(DUE - 60.0)
     with opened(url) as store:
         daemon = Daemon(store, down, clock)
@@ -167,7 +167,7 @@ def test_a_server_that_is_down_for_an_hour_gets_one_mail(url: str) -> None:
 
 
 def test_4xx_5xx_and_a_drop_in_data_make_one_mail(url: str, mail: MailServer) -> None:
-    """The server refuses one of three for good and one for now, then drops the connection, then takes it."""
+    """The server refuses one of three permanently and one temporarily, then drops the connection, then accepts."""
     clock = ManualClock(DUE - 60.0)
     ann, bob, carl = PEOPLE
     mail.data.extend(["drop", "451 later"])
@@ -185,7 +185,7 @@ def test_4xx_5xx_and_a_drop_in_data_make_one_mail(url: str, mail: MailServer) ->
 
 
 def test_a_week_of_days_is_a_week_of_mails(url: str, mail: MailServer) -> None:
-    """One for each date, each once, with a restart in between."""
+    """One for each date, once, with a restart in between."""
     clock = ManualClock(DUE - 60.0)
     for day in range(7):
         with opened(url) as store:
@@ -195,11 +195,11 @@ def test_a_week_of_days_is_a_week_of_mails(url: str, mail: MailServer) -> None:
 
 
 class _Killed(BaseException):
-    """Stands for a kill -9: nothing catches it."""
+    """Simulates kill -9: nothing catches it."""
 
 
 def test_a_death_at_any_call_of_the_store_loses_nothing(url: str, mail: MailServer) -> None:
-    """Before and after each call of the outbox, one death each: the mail comes, and it is the same mail."""
+    """One death before and after each call of the outbox: the same mail is sent."""
     deaths = 0
     while True:
         deaths += 1
@@ -225,7 +225,7 @@ def test_a_death_at_any_call_of_the_store_loses_nothing(url: str, mail: MailServ
 
 
 class _Fuse:
-    """An outbox whose user dies at the n-th event; a call has two, its begin and its end."""
+    """An outbox whose user dies at the n-th event; a call has two, its start and its end."""
 
     def __init__(self, outbox: object, at: int) -> None:
         self._outbox = outbox

@@ -1,4 +1,4 @@
-"""Servers that keep to no protocol: whatever they say, wherever they stop, the mail waits and the notifier lives."""
+"""Servers that violate the protocol: for any answer and any end, the mail waits and the notifier lives."""
 
 import random
 import socket
@@ -40,7 +40,7 @@ SAID = (
 
 
 def send(port: int, *, deadline: float = 5.0, host: str = "127.0.0.1") -> SendResult:
-    """One mail, with a login."""
+    """Send one mail with a login."""
     server = SmtpServer(host, port, "none", "monitor", lambda: PASSWORD)
     return deliver(
         server, "monitor@shop.example", ["ann@shop.example"], lambda _: b"Subject: a\r\n\r\nb\r\n", deadline=deadline
@@ -48,7 +48,7 @@ def send(port: int, *, deadline: float = 5.0, host: str = "127.0.0.1") -> SendRe
 
 
 def garbage(chance: random.Random, good: bytes) -> bytes:
-    """What comes in place of a good answer."""
+    """Data that replaces a valid answer."""
     code = chance.choice(CODES)
     said = chance.choice(SAID) + chance.choice((b"", b"", chance.randbytes(200)))
     flipped = bytearray(good)
@@ -60,14 +60,14 @@ def garbage(chance: random.Random, good: bytes) -> bytes:
 
 
 def test_the_dialogue_is_a_good_one() -> None:
-    """Without garbage in it the mail is taken."""
+    """Without garbage the mail is accepted."""
     with misbehaving(talking(*GOOD, quiet=60.0)) as port:
         assert send(port, deadline=60.0).reply == "250 taken"
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_garbage_at_each_step(seed: int) -> None:
-    """Whatever is said, and wherever the connection ends: the mail is taken, or the notifier knows the error."""
+    """For any garbage and any end of the connection, the mail is accepted or the error is one of the notifier's."""
     chance = random.Random(seed)
     errors: list[DeliveryError] = []
     for number in range(DIALOGUES):
@@ -90,14 +90,14 @@ def test_garbage_at_each_step(seed: int) -> None:
 
 @pytest.mark.parametrize("challenge", [b"334 A\r\n", b"334 =\r\n", b"334 \xff\xfe\r\n"])
 def test_a_broken_challenge_is_tried_again(challenge: bytes) -> None:
-    """A challenge that is no base64 is the server's fault; the error does not quote what was to be sent."""
+    """An invalid base64 challenge is the server's fault; the error does not quote the credentials."""
     with misbehaving(talking(*GOOD[:2], challenge)) as port, pytest.raises(RetryableError) as caught:
         send(port)
     assert PASSWORD not in str(caught.value)
 
 
 def test_an_answer_without_end_is_not_kept() -> None:
-    """Line after line of one answer fills no memory: after a megabyte it is enough."""
+    """An endless answer does not use up memory: a megabyte is the limit."""
 
     def speak(connection: socket.socket, over: threading.Event) -> None:
         with suppress(OSError):
@@ -110,13 +110,13 @@ def test_an_answer_without_end_is_not_kept() -> None:
 
 @pytest.mark.parametrize("host", ["mail..corp", "a" * 70 + ".corp", "mail.corp." + "x" * 64, "\udcff.corp"])
 def test_a_name_that_no_host_can_have_is_tried_again(host: str) -> None:
-    """A person corrects it: the mail waits, and the error says what is wrong."""
+    """Somebody has to correct it: the mail waits, and the error says what is wrong."""
     with pytest.raises(RetryableError, match="not a host name"):
         send(25, host=host)
 
 
 def test_a_password_that_is_no_text_is_not_quoted() -> None:
-    """Bytes of the environment that are no UTF-8."""
+    """Bytes of the environment that are not UTF-8."""
     with misbehaving(talking(*GOOD)) as port, pytest.raises(RetryableError) as caught:
         deliver(
             SmtpServer("127.0.0.1", port, "none", "monitor", lambda: "s3cret\udcff"),

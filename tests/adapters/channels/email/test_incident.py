@@ -1,4 +1,4 @@
-"""Mails about incidents: one when it opens, one when it resolves, in one thread, and as exactly once as SMTP allows."""
+"""Mails about incidents: one when it opens, one when it resolves, in one thread, exactly once as far as SMTP allows."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ RESOLVE = replace(ROW, id=9, action=Action.RESOLVE, priority=FIRST_UPDATE)
 
 
 def settings(mail: MailServer, **section: Any) -> dict[str, Any]:
-    """Overrides: a channel of two recipients on that server."""
+    """A channel with two recipients on that server."""
     known = {"host": "127.0.0.1", "port": mail.port, "security": "none", "from": "monitor@shop.example"}
     found: dict[str, Any] = {f"email.{key}": value for key, value in (known | section).items()}
     return found | {"channels": [{"name": "team", "type": "email", "to": [ANN, BOB]}], "alerts.to": ["team"]}
@@ -48,7 +48,7 @@ def channel(mail: MailServer, **section: Any) -> Channel:
 
 
 class Bench:
-    """A sender, its incident, and the row as the store keeps it."""
+    """A sender, its incident, and the stored row."""
 
     def __init__(self, mail: MailServer) -> None:
         self.mail = mail
@@ -58,7 +58,7 @@ class Bench:
         self.start()
 
     def start(self) -> None:
-        """As after a restart."""
+        """Start as after a restart."""
         context = Context(
             clock=ManualClock(time=NOW),
             incident=lambda _: self.one,
@@ -72,7 +72,7 @@ class Bench:
         self.item = replace(item, progress=progress)
 
     def send(self, item: OutboxItem) -> Sent:
-        """Send a row as it stands in the store."""
+        """Send a stored row."""
         if item.id == self.item.id:
             item = replace(item, progress=self.item.progress, attempts=self.item.attempts)
         self.item = replace(item, receipt=self.receipt)
@@ -88,7 +88,7 @@ def bench(mail: MailServer) -> Bench:
 
 
 def test_the_life_of_an_incident(bench: Bench, mail: MailServer) -> None:
-    """A mail for the beginning, none for what it grew, and one for the end, which belongs to the first one."""
+    """A mail when it opens, none for further failures, and a reply when it resolves."""
     assert bench.send(ROW).count == 3
     assert bench.send(replace(ROW, id=8, priority=REFRESH + 1)) == Sent(0, bench.receipt, skipped=True)
     assert bench.send(RESOLVE) == Sent(0, bench.receipt)
@@ -105,13 +105,13 @@ def test_the_life_of_an_incident(bench: Bench, mail: MailServer) -> None:
 
 
 def test_an_end_that_nobody_was_told_the_beginning_of(bench: Bench, mail: MailServer) -> None:
-    """No mail."""
+    """No mail is sent."""
     assert bench.send(RESOLVE) == Sent(0)
     assert mail.mails == []
 
 
 def test_a_retry_is_the_same_mail_for_the_others(bench: Bench, mail: MailServer) -> None:
-    """Who has it does not get it again, by the next process neither; who was refused does not stop the others."""
+    """Recipients that have it do not get it again, even by the next process; a refused one does not affect others."""
     mail.refusals = {BOB: "450 greylisted"}
     with pytest.raises(RetryableError, match=r"bob@shop\.example: 450 greylisted"):
         bench.send(ROW)
@@ -123,7 +123,7 @@ def test_a_retry_is_the_same_mail_for_the_others(bench: Bench, mail: MailServer)
 
 
 def test_an_unknown_outcome(bench: Bench, mail: MailServer) -> None:
-    """As of the daily report: three times in all, rarely, and then the row is of unknown outcome."""
+    """As for the daily report: three attempts, rarely, then the row has an unknown outcome."""
     mail.data.extend(["drop"] * 9)
     told: list[type[DeliveryError]] = []
     for attempt in range(3):
@@ -136,7 +136,7 @@ def test_an_unknown_outcome(bench: Bench, mail: MailServer) -> None:
 
 
 def test_an_incident_that_is_gone(bench: Bench) -> None:
-    """Nothing is sent of one that is no longer stored."""
+    """Nothing is sent about an incident that is no longer stored."""
     bench.one = None
     with pytest.raises(RejectedError, match="no longer stored"):
         bench.send(ROW)
@@ -144,7 +144,7 @@ def test_an_incident_that_is_gone(bench: Bench) -> None:
 
 @pytest.mark.parametrize("char", ["x", "\x00", "\ud800", "\U0001f600", "\n", "\r\nBcc: eve@evil.example\r\n", "\u202e"])
 def test_hostile_texts(bench: Bench, mail: MailServer, char: str) -> None:
-    """Whatever a task chooses is text of a mail, and no header of it."""
+    """Text that a task controls is in the mail's text, and never adds a header."""
     for times in (1, 4_000):
         long = char * times
         names = {f"{long[:900]}{number}": number for number in range(30)}
@@ -161,7 +161,7 @@ def test_hostile_texts(bench: Bench, mail: MailServer, char: str) -> None:
 
 
 def test_conditions_need_nothing_here() -> None:
-    """What they tell comes from the one place that knows conditions."""
+    """Their texts come from the common module for conditions."""
     one = structs.replace(
         incident(KEY), condition=Condition.BACKLOG, subject="mail", message="queue mail holds 900 tasks",
         details=(("Longest", "901"),), unwatched=90.0,
@@ -173,7 +173,7 @@ def test_conditions_need_nothing_here() -> None:
 
 
 def test_settings_and_commands(mail: MailServer, tmp_path: Path) -> None:
-    """The test mail goes to the channel's recipients; the check sends none; the section's password stays hidden."""
+    """The test mail is sent to the channel's recipients; the check sends none; the password stays hidden."""
     file = tmp_path / "monitor.yaml"
     section = {"host": "127.0.0.1", "port": mail.port, "security": "none", "from": "monitor@shop.example"}
     entry = {"name": "team", "type": "email", "to": [ANN, ANN.upper().replace("SHOP.EXAMPLE", "shop.example"), BOB]}

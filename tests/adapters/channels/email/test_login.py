@@ -1,4 +1,4 @@
-"""Servers that offer various ways to log in, and what is told when none of them works."""
+"""Servers with various login mechanisms, and the errors if none works."""
 
 import base64
 import socket
@@ -20,7 +20,7 @@ NAME, SECRET = (base64.b64encode(text.encode()).decode() for text in (USER, PASS
 
 
 def send(talk: Talk) -> None:
-    """A mail as the one user."""
+    """A mail as the only user."""
     with misbehaving(talk.speak) as port:
         server = SmtpServer("127.0.0.1", port, "none", USER, lambda: PASSWORD)
         deliver(server, "m@shop.example", ["ann@shop.example"], lambda _: b"Subject: a\r\n\r\nb\r\n", deadline=30.0)
@@ -40,7 +40,7 @@ def send(talk: Talk) -> None:
     ],
 )
 def test_each_way_to_log_in_with_a_password(offered: str, answers: dict[str, bytes]) -> None:
-    """The mail goes out, whatever else the server offers."""
+    """The mail is sent, whatever else the server offers."""
     talk = Talk(answers, offered)
     send(talk)
     assert len(talk.mails) == 1
@@ -79,7 +79,7 @@ def test_cram_md5_is_first_only_where_others_send_the_password_in_clear(
     ],
 )
 def test_a_server_that_cannot_check_passwords_now_is_not_told_as_a_wrong_password(answer: bytes, told: str) -> None:
-    """Its words are kept though it offers another way and hangs up; neither kind is tried again soon."""
+    """Its answer is kept though it offers another mechanism and disconnects; neither kind is retried soon."""
     talk = Talk({"AUTH": answer}, "AUTH PLAIN LOGIN")
     with pytest.raises(RetryableError, match=told) as caught:
         send(talk)
@@ -99,7 +99,7 @@ def test_a_server_that_cannot_check_passwords_now_is_not_told_as_a_wrong_passwor
     ],
 )
 def test_a_server_without_a_way_to_log_in(offered: str, told: str) -> None:
-    """The error says what it offers, and what to do about it."""
+    """The error lists the offered mechanisms and the remedy."""
     talk = Talk({}, offered)
     with pytest.raises(RetryableError, match=told) as caught:
         send(talk)
@@ -115,7 +115,7 @@ def test_a_server_without_a_way_to_log_in(offered: str, told: str) -> None:
     ],
 )
 def test_a_server_that_wants_tls_first(answers: dict[str, bytes], remedy: str) -> None:
-    """Which setting it is about."""
+    """The remedy names the setting."""
     if "MAIL" in answers:
         answers[f"AUTH PLAIN {PLAIN}"] = b"235 OK\r\n"
     with pytest.raises(RetryableError) as caught:

@@ -28,7 +28,7 @@ TERRIBLE = "200 new errors, 31 pages not delivered, partial data"
 
 
 def mail(summary: Summary, *, again: bool = False, notes: tuple[str, ...] = ()) -> tuple[bytes, EmailMessage]:
-    """The mail, as bytes and read again."""
+    """The mail as bytes, and parsed."""
     raw = report(
         summary,
         sender="Shop monitor <monitor@shop.example>",
@@ -41,7 +41,7 @@ def mail(summary: Summary, *, again: bool = False, notes: tuple[str, ...] = ()) 
 
 
 class Page(HTMLParser):
-    """What an HTML document is made of, and whether its elements are closed in order."""
+    """The elements of an HTML document, and whether they are closed in order."""
 
     VOID = frozenset({"meta", "br", "wbr", "img", "link"})
 
@@ -68,7 +68,7 @@ class Page(HTMLParser):
 
 
 def test_the_first_day_marks_nothing_as_new() -> None:
-    """Every error is seen for the first time then: a mark on all of them would say nothing."""
+    """On the first day every error is new, so a mark would be useless."""
     error = [days.group("shop.images.resize", 4, first_at=days.START + 5.0)]
     buckets = days.failures(1, "shop.images.resize", 4, (13, 15))
     first, later = (days.make(buckets, error, counted_since=since) for since in (days.START + 900.0, 0.0))
@@ -90,24 +90,24 @@ def test_the_first_day_marks_nothing_as_new() -> None:
     ],
 )
 def test_the_subject_says_it_all(name: str, line: str) -> None:
-    """Failures, tasks, day, and what must not wait until the mail is opened."""
+    """Failures, tasks, day, and everything urgent."""
     assert subject(days.DAYS[name]()) == line
 
 
 def test_the_subject_of_a_quiet_day_that_was_not_watched_does_not_say_that_all_is_well() -> None:
-    """No failures seen is another thing than no failures."""
+    """ "No failures seen" differs from "no failures"."""
     summary = days.make(days.traffic(1), counters={"uptime_seconds": 7_200.0})
     assert subject(summary) == "[shop] no failures seen on Sunday 22 Nov, 24,233 tasks ran (partial data)"
 
 
 def test_the_subject_of_today_says_so_far() -> None:
-    """A day that is not over has no verdict yet."""
+    """A day that is not over has no final result."""
     summary = replace(days.normal(), over=False)
     assert subject(summary) == "[shop] 37 failures in 3 tasks so far on Sunday 22 Nov (1 new error)"
 
 
 def test_the_headers_of_an_automatic_mail() -> None:
-    """Out-of-office replies stay away, threads and filters work, and the mail says when it was made."""
+    """No out-of-office replies, working threads and filters, and the time of creation."""
     _, message = mail(days.normal())
     assert message["From"] == "Shop monitor <monitor@shop.example>"
     assert message["To"] == 'ann@shop.example, "Bob B." <bob@shop.example>'
@@ -118,7 +118,7 @@ def test_the_headers_of_an_automatic_mail() -> None:
 
 
 def test_text_comes_first_and_html_last() -> None:
-    """Mail programs show the last part that they can."""
+    """Mail programs show the last part that they support."""
     _, message = mail(days.normal())
     assert message.get_content_type() == "multipart/alternative"
     assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
@@ -131,12 +131,12 @@ def test_text_comes_first_and_html_last() -> None:
 
 @pytest.mark.parametrize("name", days.DAYS)
 def test_the_same_day_makes_the_same_mail(name: str) -> None:
-    """A retry after a crash sends byte for byte what may have been sent before."""
+    """A retry after a crash sends the same bytes."""
     assert mail(days.DAYS[name]())[0] == mail(days.DAYS[name]())[0]
 
 
 def test_the_message_id_is_of_fleet_and_date() -> None:
-    """Later numbers keep it; another fleet, another day, and a second sending on purpose do not."""
+    """Later numbers keep it; another fleet, another day, and a manual resend do not."""
     summary = days.normal()
 
     def identity(summary: Summary, *, again: bool = False) -> str:
@@ -153,7 +153,7 @@ def test_the_message_id_is_of_fleet_and_date() -> None:
 
 @pytest.mark.parametrize("fleet", ["s" * n for n in range(1, 41)] + ["ü" * 30, "магазин" * 5])
 def test_a_subject_of_any_length_begins_on_its_own_line(fleet: str) -> None:
-    """No header is folded before its first word, and encoded words keep to their 75 characters."""
+    """No header is folded before its first word, and encoded words have at most 75 characters."""
     summary = replace(days.normal(), fleet=fleet)
     raw, message = mail(summary)
     (line,) = re.findall(rb"^Subject:(.*)\r\n", raw, re.MULTILINE)
@@ -164,7 +164,7 @@ def test_a_subject_of_any_length_begins_on_its_own_line(fleet: str) -> None:
 
 @pytest.mark.parametrize("name", days.DAYS)
 def test_every_mail_is_small_and_fit_for_any_server(name: str) -> None:
-    """Under 80 kB in all, 7-bit, no line over 998 bytes, every line ended by CRLF."""
+    """Under 80 kB in total, 7-bit, no line over 998 bytes, every line ends with CRLF."""
     raw, _ = mail(days.DAYS[name]())
     assert len(raw) < MAX_BYTES
     assert raw.isascii()
@@ -174,7 +174,7 @@ def test_every_mail_is_small_and_fit_for_any_server(name: str) -> None:
 
 @pytest.mark.parametrize("char", ["<", ".", "a.", "a@", "://", "🔥", "\u202e", "ع", "&", "\ud800", "\n", "e\u0301"])
 def test_400_failing_tasks_of_any_characters_stay_under_80_kb(char: str) -> None:
-    """Names, exceptions, frames, messages, tracebacks and errors of endless length, all made of the worst."""
+    """Names, exceptions, frames, messages, tracebacks and errors of endless length and worst-case characters."""
     long = char * 5_000
     summary = days.terrible()
     tasks = tuple(replace(task, name=f"{n}{long}", exception=long) for n, task in enumerate(summary.tasks))
@@ -216,19 +216,19 @@ def test_the_html_is_what_mail_programs_can_show(name: str) -> None:
 
 @pytest.mark.parametrize("render", [render_html, render_text])
 def test_without_a_page_there_are_no_links(render: type) -> None:
-    """Unset external_url: nothing to click."""
+    """Without external_url there are no links."""
     assert "http" not in render(days.make(days.traffic(1)))
 
 
 def test_links_hold_any_name() -> None:
-    """A task's name is one segment of the path, whatever is in it."""
+    """A task's name is one segment of the path, whatever it contains."""
     html = render_html(days.terrible(), URL)
     assert 'href="https://monitor.shop.example/base/tasks/shop.%E2%80%AEdlrow%20olleh%E2%80%AC.evil"' in html
     assert 'href="https://monitor.shop.example/base/tasks/https%3A%2F%2Fevil.example%2Flogin%3Fnext' in html
 
 
 def test_hostile_names_are_shown_and_do_nothing() -> None:
-    """Markup is text, templates are not rendered, and no line of the text version is begun by a name's own."""
+    """Markup is text, templates are not rendered, and names cannot start lines of the text version."""
     summary = days.terrible()
     page, text = Page(render_html(summary, URL)), render_text(summary, URL)
     for shown in (page.text, text):
@@ -239,7 +239,7 @@ def test_hostile_names_are_shown_and_do_nothing() -> None:
 
 
 def test_nothing_that_the_day_holds_adds_an_element() -> None:
-    """With markup in every text of the summary the page has the elements of a harmless one."""
+    """With markup in every text, the page has the same elements as a harmless one."""
     summary, evil = days.terrible(), "</title></td></table><script>alert(1)</script><img src=x onerror=y>"
     hostile = replace(
         summary,
@@ -261,7 +261,7 @@ def test_nothing_that_the_day_holds_adds_an_element() -> None:
 
 
 def test_lost_tasks() -> None:
-    """A section of their own, and the subject says so; a page about one is not said to be about failures."""
+    """They have their own section and are in the subject; a page about one is not described as a failure."""
     evil = "</td><script>lost</script>\u202e"
     lost = tuple(LostTask(f"{number} {evil}", 7) for number in range(400))
     late = tuple(replace(one, condition="no_worker") for one in days.terrible().incidents.undelivered)
@@ -280,7 +280,7 @@ def test_lost_tasks() -> None:
 
 
 def test_a_part_of_a_page() -> None:
-    """The part of a page says what the mail says, is no document of its own, and does not lead to itself."""
+    """The embedded part has the same content as the mail, is no full document, and does not link to itself."""
     summary = days.normal()
     whole, part = Page(render_html(summary, URL)), Page(render_part(summary, "../"))
     assert not part.tags & {"html", "head", "body", "title", "meta"}
@@ -295,7 +295,7 @@ def test_a_part_of_a_page() -> None:
 
 
 def test_a_part_of_a_page_has_the_rest() -> None:
-    """The site, to which a mail leads for the rest of a bad day, has it: on pages that lead to each other."""
+    """The site, to which a mail links, has all rows of a bad day, on linked pages."""
     summary = days.terrible()
     assert "more tasks" in Page(render_html(summary, URL)).text
     links = [f"../reports/{summary.date}?page={number}" for number in range(100)]
@@ -323,7 +323,7 @@ def test_a_part_of_a_page_has_the_rest() -> None:
 
 
 def test_a_hostile_fleet_injects_no_header() -> None:
-    """CR and LF end nowhere as such."""
+    """CR and LF do not reach a header."""
     summary = replace(days.normal(), fleet="shop\r\nBcc: eve@evil.example\r\n\r\n<b>\ud800\u202e🔥")
     raw, message = mail(summary)
     assert sorted(message.keys()) == sorted(mail(days.normal())[1].keys())
@@ -332,14 +332,14 @@ def test_a_hostile_fleet_injects_no_header() -> None:
 
 
 def test_the_text_reads_well_at_80_columns() -> None:
-    """No line of any day is wider, but for links."""
+    """No line of any day is wider, except for links."""
     for name, day in days.DAYS.items():
         wide = [line for line in render_text(day(), URL).splitlines() if len(line) > 80 and "http" not in line]
         assert not wide, name
 
 
 def test_both_versions_say_the_same() -> None:
-    """Verdict, numbers, tasks and doubts are in the text and in the HTML."""
+    """Headline, numbers, tasks and caveats are in the text and in the HTML."""
     summary = days.terrible()
     text = " ".join(render_text(summary, URL).split())
     html = " ".join(Page(render_html(summary, URL)).text.split())
@@ -358,7 +358,7 @@ def test_both_versions_say_the_same() -> None:
 
 
 def test_what_was_not_read_yet_is_said_in_both_versions() -> None:
-    """A day whose end the broker still holds is partial data, and the mail says how much of it."""
+    """A day whose last events are still in the broker is partial data, and the mail says how much of it."""
     summary = days.quiet()
     summary = replace(summary, health=replace(summary.health, unread=7_260.0))
     _, message = mail(summary)
@@ -369,7 +369,7 @@ def test_what_was_not_read_yet_is_said_in_both_versions() -> None:
 
 
 def test_missed_schedules_and_silenced_failures_are_said_in_both_versions() -> None:
-    """And a day on which a schedule has missed is no quiet one, though nothing failed."""
+    """A day with a missed schedule is not quiet, even without failures."""
     missed = (MissedSchedule("<b>nightly</b>", 2, 0), MissedSchedule("sync", 0, 3))
     day = replace(days.quiet(), schedules=missed, silenced=41)
     assert not day.quiet
@@ -386,7 +386,7 @@ def test_missed_schedules_and_silenced_failures_are_said_in_both_versions() -> N
 
 
 def test_one_earlier_day_is_no_average() -> None:
-    """On the second day the day before is all there is, and it is named once; a day further back is said to be one."""
+    """On the second day only the previous day is compared, by name; an older single day is described as such."""
     summary = days.normal()
     assert summary.mean is not None
     second = replace(summary, mean=replace(summary.mean, days=1))
@@ -398,7 +398,7 @@ def test_one_earlier_day_is_no_average() -> None:
 
 
 def test_a_quiet_day_is_a_short_mail() -> None:
-    """The verdict, the numbers, and that the monitor watched; no empty sections."""
+    """The headline, the numbers, and the monitored time; no empty sections."""
     text = render_text(days.quiet())
     assert text.splitlines()[2] == "NO FAILURES"
     assert "FAILING TASKS" not in text
@@ -407,7 +407,7 @@ def test_a_quiet_day_is_a_short_mail() -> None:
 
 
 def test_notes_are_said_in_both_versions() -> None:
-    """Who was refused is told to those who were not, within bounds."""
+    """Refused recipients are listed for the others, up to a limit."""
     _, message = mail(days.quiet(), notes=("The server refused eve.",) * 9)
     for part in message.iter_parts():
         assert part.get_content().count("The server refused eve.") == 5
@@ -415,7 +415,7 @@ def test_notes_are_said_in_both_versions() -> None:
 
 
 def test_a_test_mail_is_marked_and_never_the_same() -> None:
-    """Its subject says what it is, and two of them are two mails."""
+    """Its subject marks it as a test, and two of them are two mails."""
     mails = [
         message_from_bytes(trial(fleet="shop", sender="m@shop.example", recipients=PEOPLE), policy=default)
         for _ in range(2)

@@ -1,4 +1,4 @@
-"""A mail whose outcome is unknown: it goes again rarely, three times in all, and only to those who may not have it."""
+"""A mail with an unknown outcome is sent again rarely, three times in total, and only to those who may not have it."""
 
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ from tests.adapters.channels.email.test_sender import ANN, BOB, CARL, ITEM, sett
 
 
 class Row:
-    """A row of the outbox, and the senders that come and go."""
+    """A row of the outbox, and its senders."""
 
     def __init__(self, mail: MailServer, **changes: Any) -> None:
         self.item = ITEM
@@ -30,7 +30,7 @@ class Row:
         self.restart()
 
     def restart(self) -> None:
-        """Another process."""
+        """Start another process."""
         self.sender = EmailSender(settings(self._mail, **self._changes), lambda *_: days.normal(), note=self.note)
 
     def note(self, item: OutboxItem, progress: str) -> None:
@@ -55,7 +55,7 @@ class Row:
 
 @pytest.fixture
 def sent(mail: MailServer) -> list[str]:
-    """``DATA`` for each mail that the server has read to its end."""
+    """``DATA`` for each mail that the server has read completely."""
     stages: list[str] = []
     mail.stage = lambda stage: stages.append(stage) if stage == "DATA" else None
     return stages
@@ -63,7 +63,7 @@ def sent(mail: MailServer) -> list[str]:
 
 @pytest.mark.parametrize("restarts", [False, True])
 def test_a_server_that_never_answers_gets_three_copies(mail: MailServer, sent: list[str], *, restarts: bool) -> None:
-    """Half an hour apart, with or without a restart in between; then the row says to whom it may have gone."""
+    """Half an hour apart, with or without a restart; then the row lists the possible recipients."""
     row = Row(mail)
     mail.data.extend(["drop"] * 9)
     for number in range(1, MAX_ATTEMPTS):
@@ -85,7 +85,7 @@ def test_a_server_that_never_answers_gets_three_copies(mail: MailServer, sent: l
 
 
 def test_an_answer_at_last_is_an_answer(mail: MailServer) -> None:
-    """After an unknown outcome the mail is in use: the row is done."""
+    """A positive answer after an unknown outcome completes the row."""
     row = Row(mail)
     mail.data.append("drop")
     assert isinstance(row.attempt(), UncertainError)
@@ -94,7 +94,7 @@ def test_an_answer_at_last_is_an_answer(mail: MailServer) -> None:
 
 
 class _Killed(BaseException):
-    """Stands for a kill -9: nothing catches it."""
+    """Simulates kill -9: nothing catches it."""
 
 
 def test_a_death_before_the_answer_is_an_unknown_outcome(mail: MailServer, sent: list[str]) -> None:
@@ -120,7 +120,7 @@ def test_a_death_before_the_answer_is_an_unknown_outcome(mail: MailServer, sent:
 
 
 def test_a_death_before_the_outcome_is_recorded_waits_too(mail: MailServer, sent: list[str]) -> None:
-    """The row looks as if nobody had tried it: nevertheless nobody gets a copy at once."""
+    """The row looks untried; still nobody gets a copy immediately."""
     row = Row(mail)
     mail.data.append("drop")
     row.attempt(recorded=False)
@@ -130,7 +130,7 @@ def test_a_death_before_the_outcome_is_recorded_waits_too(mail: MailServer, sent
 
 
 def test_a_restart_forgets_nobody_who_has_it(mail: MailServer) -> None:
-    """Accepted and refused recipients are kept with the row, however their names are written."""
+    """Accepted and refused recipients are stored with the row, however their names are written."""
     row = Row(mail)
     mail.refusals = {BOB: "450 greylisted", CARL: "550 no such user"}
     assert isinstance(row.attempt(), RetryableError)
@@ -142,7 +142,7 @@ def test_a_restart_forgets_nobody_who_has_it(mail: MailServer) -> None:
 
 
 def test_an_unknown_outcome_costs_the_others_nothing(mail: MailServer, sent: list[str]) -> None:
-    """Those of another transaction have it; only those of the one without an answer get it again."""
+    """Recipients of another transaction have it; only those of the unanswered one get it again."""
     row = Row(mail)
     mail.refusals = {BOB: "450 greylisted", CARL: "450 greylisted"}
     row.attempt()
@@ -156,7 +156,7 @@ def test_an_unknown_outcome_costs_the_others_nothing(mail: MailServer, sent: lis
 
 
 def test_a_full_disk_sends_the_mail(mail: MailServer) -> None:
-    """What cannot be kept with the row is kept in memory: nobody gets it twice while the process lives."""
+    """Progress that cannot be stored is kept in memory: nobody gets it twice while the process lives."""
     row = Row(mail)
     row.keeps = False
     mail.refusals = {BOB: "450 greylisted"}
@@ -168,7 +168,7 @@ def test_a_full_disk_sends_the_mail(mail: MailServer) -> None:
 
 @pytest.mark.parametrize("text", ["", "null", "{}", '{"taken": 1}', "\x00"])
 def test_a_row_of_another_version(mail: MailServer, text: str) -> None:
-    """What cannot be read was never written."""
+    """Unreadable progress is ignored."""
     row = Row(mail)
     row.item = replace(row.item, progress=text)
     assert row.attempt() is None

@@ -1,4 +1,4 @@
-"""Addresses of every kind, servers that take few at once, and servers that do not like the client's name."""
+"""Addresses of every kind, servers that accept few at once, and servers that refuse the EHLO name."""
 
 import socket
 import threading
@@ -16,7 +16,10 @@ ANN = "ann@shop.example"
 
 
 class Talk:
-    """A server that says yes, but for what ``answers`` has for the begin of a line. Keeps the lines that came."""
+    """A server with positive answers, except for lines that start with a key of ``answers``.
+
+    Records the received lines.
+    """
 
     def __init__(self, answers: dict[str, bytes], extensions: str = "") -> None:
         self.answers, self.extensions = answers, extensions
@@ -24,7 +27,7 @@ class Talk:
         self.mails: list[list[str]] = []
 
     def speak(self, connection: socket.socket, over: threading.Event) -> None:
-        """One conversation."""
+        """One session."""
         del over
         recipients: list[str] = []
         lines = connection.makefile("rb")
@@ -55,7 +58,7 @@ class Talk:
 
 
 def send(port: int, *recipients: str, sender: str = "monitor@shop.example", hello: str | None = None) -> SendResult:
-    """A mail to them."""
+    """Send a mail to these recipients."""
     server = SmtpServer("127.0.0.1", port, "none", hello=hello)
     return deliver(server, sender, recipients or (ANN,), lambda _: b"Subject: a\r\n\r\nb\r\n", deadline=30.0)
 
@@ -73,7 +76,7 @@ def send(port: int, *recipients: str, sender: str = "monitor@shop.example", hell
     ],
 )
 def test_a_name_that_a_server_does_not_like(answers: dict[str, bytes]) -> None:
-    """Its words are kept, the mail waits, and the remedy is email.hello."""
+    """The answer is kept, the mail waits, and the remedy is email.hello."""
     with misbehaving(Talk(answers).speak) as port, pytest.raises(RetryableError, match="Try again later") as caught:
         send(port)
     assert (caught.value.after or 0) >= 300
@@ -81,7 +84,7 @@ def test_a_name_that_a_server_does_not_like(answers: dict[str, bytes]) -> None:
 
 
 def test_the_name_in_ehlo(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The setting; else the host's, if it has a dot; else the sender's domain, and never [127.0.0.1]."""
+    """The setting, otherwise the host's name if it has a dot, otherwise the sender's domain; never [127.0.0.1]."""
     talk = Talk({"EHLO": b"502 what\r\n"})
     with misbehaving(talk.speak) as port:
         send(port, hello="monitor.example.com")
@@ -96,7 +99,7 @@ def test_the_name_in_ehlo(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_international_addresses() -> None:
-    """A domain goes out in ASCII. Before the @ it takes SMTPUTF8; without that, this one costs the others nothing."""
+    """A domain is sent in ASCII. Before the @, SMTPUTF8 is required; without it, only this recipient is refused."""
     people = (ANN, "Jürgen <m@bücher.example>", "jürgen@faß.example", '"a b"@shop.example')
     for extensions, taken in (("HELP", 3), ("SMTPUTF8", 4)):
         talk = Talk({}, extensions)
@@ -113,7 +116,7 @@ def test_international_addresses() -> None:
 
 
 def test_a_server_that_takes_few_recipients() -> None:
-    """Who is too many goes in the next transaction; and more than 50 are divided before anybody says so."""
+    """Excess recipients are sent in the next transaction; more than 50 are divided in advance."""
     people = [f"p{number}@shop.example" for number in range(BATCH + 20)]
     talk = Talk({"RCPT TO:<p7@": b"452 4.5.3 too many recipients\r\n"})
     with misbehaving(talk.speak) as port:
@@ -134,7 +137,7 @@ def test_a_server_that_takes_few_recipients() -> None:
 )
 @pytest.mark.parametrize("command", ["MAIL", "RCPT"])
 def test_a_client_that_may_not_send_is_tried_again(command: str, answer: bytes) -> None:
-    """Somebody has to allow it: until then the mail waits, and is tried rarely."""
+    """Somebody has to permit it: until then the mail waits, and is retried rarely."""
     with misbehaving(Talk({command: answer}).speak) as port, pytest.raises(RetryableError) as caught:
         send(port, ANN, "bob@shop.example")
     assert caught.value.needs_repair
@@ -143,7 +146,7 @@ def test_a_client_that_may_not_send_is_tried_again(command: str, answer: bytes) 
 
 
 def test_a_recipient_who_takes_no_mail_from_this_client_is_refused_for_good() -> None:
-    """Others accept it, so it is not the client who has to be allowed: a group that takes mail of members only."""
+    """Others accept it, so the client may send: a group that accepts only mail of members."""
     talk = Talk({"RCPT TO:<bob@": b"550 5.7.133 sender not authenticated for group\r\n"})
     with misbehaving(talk.speak) as port:
         delivery = send(port, ANN, "bob@shop.example")
@@ -152,7 +155,7 @@ def test_a_recipient_who_takes_no_mail_from_this_client_is_refused_for_good() ->
 
 
 def test_a_test_mail_that_not_everybody_gets() -> None:
-    """Each refused recipient is told with the server's words, without their control characters."""
+    """Each refused recipient is listed with the server's answer, without control characters."""
     talk = Talk({"RCPT TO:<bob@": b"550 5.1.1 no \x1b[31muser\r\n"})
     with misbehaving(talk.speak) as port:
         values = {"host": "127.0.0.1", "port": port, "security": "none", "from": "m@shop.example"}
@@ -186,7 +189,7 @@ BAD = [
 
 @pytest.mark.parametrize(("text", "address"), GOOD.items())
 def test_addresses(text: str, address: str) -> None:
-    """As people write them, and as servers take them."""
+    """As people write them, and as servers accept them."""
     assert email_address.parse(text).address == address
 
 

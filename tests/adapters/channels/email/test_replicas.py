@@ -1,4 +1,4 @@
-"""One mail a day from two replicas on one database, wherever the leader stands still."""
+"""One mail per day from two replicas on one database, wherever the leader is suspended."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -18,7 +18,7 @@ from tests.fakes import ManualClock
 
 @pytest.fixture
 def replicas(postgresql_url: str, tmp_path: Path) -> Iterator[tuple[SqlStore, SqlStore]]:
-    """The leader's store and that of the other one."""
+    """The leader's store and the other one's."""
     first, second = (
         open_store(postgresql_url, directory=tmp_path / name, retention=1e9, fingerprint_window=0) for name in "ab"
     )
@@ -34,7 +34,7 @@ class _Closing:
 
 
 def take_over(second: SqlStore) -> None:
-    """As when the leader was stopped for as long as its lease runs."""
+    """As after a suspension of the leader for the length of its lease."""
     second._database.fence = None
     with second._database.write() as connection:
         connection.exec_driver_sql("UPDATE meta SET lease_until = 0")
@@ -42,7 +42,7 @@ def take_over(second: SqlStore) -> None:
 
 
 def run(daemon: Daemon) -> None:
-    """A while from the time that the mail is due."""
+    """Run for a while from the time that the mail is due."""
     daemon._clock.time = max(daemon._clock.time, DUE)
     daemon.run(daemon._clock.time + 100.0)
 
@@ -51,7 +51,7 @@ def run(daemon: Daemon) -> None:
 def test_a_leader_that_stands_still(
     replicas: tuple[SqlStore, SqlStore], mail: MailServer, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    """Before it claims the mail, or before the mail's end: it sends nothing more. After that, the other one waits."""
+    """Suspended before its claim or before the mail's end, it sends nothing more. Later, the other one waits."""
     first, second = replicas
     monkeypatch.setattr(session, "_CLAIM_VALID", -1.0)
     daemon = Daemon(first, mail, ManualClock(DUE))
@@ -85,7 +85,7 @@ def test_a_leader_that_stands_still(
 def test_a_claim_that_the_store_does_not_take(
     replicas: tuple[SqlStore, SqlStore], mail: MailServer, *, takes_turns: bool
 ) -> None:
-    """With another replica the mail waits, because that one would know nothing of it."""
+    """With another replica the mail waits, because that one would not know of it."""
     first, _ = replicas
     daemon = Daemon(first, mail, ManualClock(DUE))
     daemon.sender._takes_turns = takes_turns

@@ -41,20 +41,20 @@ def settings(mail: MailServer, **changes: Any) -> EmailSettings:
 
 
 def sender(mail: MailServer, summary: Summary | None = None, **changes: Any) -> EmailSender:
-    """Sends that summary, a normal day's by default."""
+    """Sends that summary, by default a normal day's."""
     made = summary or days.normal()
     return EmailSender(settings(mail, **changes), lambda date, now: made)
 
 
 @pytest.fixture
 def logged() -> Iterator[list[Any]]:
-    """What was logged."""
+    """The log output."""
     with structlog.testing.capture_logs() as lines:
         yield lines
 
 
 def test_the_row_of_a_date_is_one_mail_to_everybody(mail: MailServer) -> None:
-    """It is about the row's date as of the row's own time, and gives the number of failures."""
+    """It is about the row's date as of the row's creation, and returns the number of failures."""
     asked: list[tuple[dt.date, float]] = []
 
     def summarise(date: dt.date, now: float) -> Summary:
@@ -71,12 +71,12 @@ def test_the_row_of_a_date_is_one_mail_to_everybody(mail: MailServer) -> None:
 
 
 def test_without_recipients_there_is_no_lane(mail: MailServer) -> None:
-    """Mail that was switched off after the row was written is given up, not tried for ever."""
+    """Mail that was switched off after the row was written is given up."""
     assert sender(mail, to=[]).rate_limit_key(ITEM) is None
 
 
 def test_5xx_for_one_of_three_is_one_mail_that_says_so(mail: MailServer, logged: list[Any]) -> None:
-    """The others have it and read who was refused; it is logged; the row is done."""
+    """The others have it with the refused recipient listed; it is logged; the row is done."""
     mail.refusals = {BOB: "550 5.1.1 no such user"}
     sending = sender(mail)
     assert sending.send(ITEM) == Sent(37)
@@ -102,7 +102,7 @@ def test_4xx_for_one_of_three_is_tried_again_for_that_one_only(mail: MailServer)
 
 
 def test_a_4xx_that_becomes_a_5xx_ends_the_row(mail: MailServer, logged: list[Any]) -> None:
-    """With somebody having the mail, what is left to do is to log it."""
+    """Since others have the mail, it is only logged."""
     sending = sender(mail)
     mail.refusals = {BOB: "450 greylisted"}
     with pytest.raises(RetryableError):
@@ -114,7 +114,7 @@ def test_a_4xx_that_becomes_a_5xx_ends_the_row(mail: MailServer, logged: list[An
 
 
 def test_a_policy_against_the_last_recipient_ends_the_row(mail: MailServer, logged: list[Any]) -> None:
-    """The others have it, so this client may send; it is tried again only while nobody has it."""
+    """The others have it, so this client may send; it is retried only while nobody has it."""
     sending = sender(mail)
     mail.refusals = dict.fromkeys((ANN, BOB, CARL), "554 5.7.1 relay access denied")
     with pytest.raises(RetryableError) as caught:
@@ -130,7 +130,7 @@ def test_a_policy_against_the_last_recipient_ends_the_row(mail: MailServer, logg
 
 
 def test_5xx_and_4xx_together(mail: MailServer, logged: list[Any]) -> None:
-    """Who was refused for good is not asked again when the other one is."""
+    """A permanently refused recipient is not tried again with the other one."""
     sending = sender(mail)
     mail.refusals = {ANN: "550 no such user", BOB: "450 greylisted"}
     with pytest.raises(RetryableError):
@@ -142,7 +142,7 @@ def test_5xx_and_4xx_together(mail: MailServer, logged: list[Any]) -> None:
 
 
 def test_a_new_process_sends_the_same_mail_to_everybody(mail: MailServer) -> None:
-    """What is not known is not guessed: after a crash in between, the Message-ID shows that it is the same."""
+    """After a crash in between, the same Message-ID identifies the mail."""
     mail.refusals = {BOB: "450 greylisted"}
     with pytest.raises(RetryableError):
         sender(mail).send(ITEM)
@@ -153,7 +153,7 @@ def test_a_new_process_sends_the_same_mail_to_everybody(mail: MailServer) -> Non
 
 
 def test_rows_do_not_mix_up_their_recipients(mail: MailServer) -> None:
-    """Who has yesterday's mail does not have today's."""
+    """Recipients of yesterday's mail still get today's."""
     sending = sender(mail)
     mail.refusals = {BOB: "450 greylisted"}
     with pytest.raises(RetryableError):
@@ -165,7 +165,7 @@ def test_rows_do_not_mix_up_their_recipients(mail: MailServer) -> None:
 
 
 def test_a_failed_mail_goes_again_as_the_same(mail: MailServer) -> None:
-    """4xx to the mail: the next attempt sends the same bytes, once."""
+    """4xx for the mail: the next attempt sends the same bytes, once."""
     sending = sender(mail)
     mail.data = deque(["451 later"])
     with pytest.raises(RetryableError):
@@ -177,14 +177,14 @@ def test_a_failed_mail_goes_again_as_the_same(mail: MailServer) -> None:
 
 
 def test_everybody_refused_for_good_is_given_up(mail: MailServer) -> None:
-    """The row is dead, with what the server said."""
+    """The row is dead with the server's answer."""
     mail.refusals = dict.fromkeys((ANN, BOB, CARL), "550 no")
     with pytest.raises(RejectedError, match="every recipient was refused"):
         sender(mail).send(ITEM)
 
 
 def test_a_quiet_day_may_be_left_out_but_not_one_that_was_not_watched(mail: MailServer) -> None:
-    """send_when_quiet: false saves mails on good days only."""
+    """send_when_quiet: false omits mails only on good days."""
     assert sender(mail, days.quiet(), send_when_quiet=False).send(ITEM) == Sent(0)
     assert mail.mails == []
     sender(mail, days.unknown(), send_when_quiet=False).send(ITEM)
@@ -193,7 +193,7 @@ def test_a_quiet_day_may_be_left_out_but_not_one_that_was_not_watched(mail: Mail
 
 
 def test_an_unavailable_store_is_the_couriers_business(mail: MailServer) -> None:
-    """It is told as it is, and nothing was sent."""
+    """The error is passed on, and nothing was sent."""
 
     def summarise(date: dt.date, now: float) -> Summary:
         raise StoreUnavailableError("disk full")
@@ -203,14 +203,14 @@ def test_an_unavailable_store_is_the_couriers_business(mail: MailServer) -> None
 
 
 def test_a_key_that_is_no_date_is_given_up(mail: MailServer) -> None:
-    """It will not become one."""
+    """Retrying would not help."""
     bad = OutboxItem(9, "email", "tomorrow", Action.REPORT, "", 1, 0, 0.0, 0.0, "pending")
     with pytest.raises(RejectedError):
         sender(mail).send(bad)
 
 
 def test_a_mail_sent_again_by_hand_is_another_mail(mail: MailServer) -> None:
-    """So that no mail program hides it; who was refused is said to the person who asked."""
+    """So that mail programs do not hide it; refused recipients are reported to the user."""
     sending = sender(mail)
     sending.send(ITEM)
     mail.refusals = {BOB: "550 no such user"}
@@ -223,7 +223,7 @@ def test_a_mail_sent_again_by_hand_is_another_mail(mail: MailServer) -> None:
 
 
 def test_a_test_mail_tells_what_the_server_said(secure_mail: MailServer) -> None:
-    """By the server of the settings, login and all, with its answer."""
+    """Sent by the server of the settings, with login, and its answer is shown."""
     server = secure_mail.server()
     said = describe(send_test(settings(secure_mail, security=secure_mail.security), "shop", server), server)
     assert said == f"127.0.0.1:{secure_mail.port} accepted it for {ANN}, {BOB}, {CARL}: 250 OK queued as 4711"
@@ -231,7 +231,7 @@ def test_a_test_mail_tells_what_the_server_said(secure_mail: MailServer) -> None
 
 
 def test_a_test_mail_needs_addresses(mail: MailServer) -> None:
-    """The error says which fields."""
+    """The error names the fields."""
     with pytest.raises(RejectedError, match=r"email\.from and email\.to"):
         send_test(settings(mail, to=[]), "shop")
 

@@ -37,7 +37,7 @@ def send(server: SmtpServer, *recipients: str, deadline: float = 60.0) -> SendRe
 
 
 def test_a_mail_goes_over_tls_with_login(secure_mail: MailServer) -> None:
-    """STARTTLS and TLS with AUTH: everybody gets the mail, byte for byte, and the server's answer comes back."""
+    """STARTTLS and TLS with AUTH: everybody gets the mail unchanged, and the server's answer is returned."""
     delivery = send(secure_mail.server(), ANN, BOB)
     assert secure_mail.mails == [(["ann@shop.example", "bob@shop.example"], BODY)]
     assert secure_mail.logins == 1
@@ -46,7 +46,7 @@ def test_a_mail_goes_over_tls_with_login(secure_mail: MailServer) -> None:
 
 @pytest.mark.parametrize("password", ["wrong", "", None])
 def test_a_wrong_password_is_tried_again_later_and_is_not_quoted(secure_mail: MailServer, password: str | None) -> None:
-    """A password can be corrected in its file: the mail waits, and the account is not locked by haste."""
+    """It can be corrected in its file: the mail waits, and rare attempts do not lock the account."""
     with pytest.raises(RetryableError, match="refused the user name or the password") as caught:
         send(secure_mail.server(password))
     assert caught.value.after is not None
@@ -56,7 +56,7 @@ def test_a_wrong_password_is_tried_again_later_and_is_not_quoted(secure_mail: Ma
 
 
 def test_a_password_that_cannot_be_sent_does_not_show(secure_mail: MailServer) -> None:
-    """Neither the error nor its causes quote a password outside of ASCII."""
+    """Neither the error nor its causes quote a non-ASCII password."""
     with pytest.raises(RetryableError, match="ASCII") as caught:
         send(secure_mail.server("sécret-4711"))
     assert caught.value.__cause__ is None
@@ -65,7 +65,7 @@ def test_a_password_that_cannot_be_sent_does_not_show(secure_mail: MailServer) -
 
 
 def test_an_unknown_certificate_is_refused(certificate: Certificate) -> None:
-    """Without the authority that signed it the password is not sent, and the error says what to do."""
+    """Without a trusted authority the password is not sent, and the error gives the remedy."""
     with serving(MailServer(certificate, "starttls", login=True)) as server:
         with pytest.raises(RetryableError, match="not trusted") as caught:
             send(replace(server.server(), tls=ssl.create_default_context()))
@@ -93,20 +93,20 @@ def test_a_server_that_requires_a_client_certificate(certificate: Certificate) -
 
 
 def test_a_server_without_starttls_gets_nothing(mail: MailServer) -> None:
-    """What is to be encrypted is never sent in clear because the server, or somebody before it, says so."""
+    """Nothing is sent unencrypted if encryption is configured."""
     with pytest.raises(RetryableError, match="STARTTLS"):
         send(replace(mail.server(), security="starttls"))
     assert mail.mails == []
 
 
 def test_a_server_without_login_is_an_error(mail: MailServer) -> None:
-    """A user name that the server cannot take is not left out silently."""
+    """A user name that the server does not support is not ignored silently."""
     with pytest.raises(RetryableError, match="AUTH"):
         send(replace(mail.server(), username="monitor"))
 
 
 def test_a_refused_recipient_does_not_stop_the_others(mail: MailServer) -> None:
-    """The others get the mail, whose writer knows who was refused, and the refusal is reported."""
+    """The others get the mail, which can list the refused recipient, and the refusal is reported."""
     mail.refusals = {"bob@shop.example": "550 5.1.1 no such user", "carl@shop.example": "452 mailbox full"}
     told: list[Mapping[str, Refusal]] = []
 
@@ -133,7 +133,7 @@ def test_a_refused_recipient_does_not_stop_the_others(mail: MailServer) -> None:
     ],
 )
 def test_all_recipients_refused(mail: MailServer, answers: list[str], error: type[DeliveryError]) -> None:
-    """It is final only when it is final for each of them; what the server said of each is in the error."""
+    """It is permanent only if it is for each of them; the error has each answer."""
     mail.refusals = dict(zip(("ann@shop.example", "bob@shop.example"), answers, strict=True))
     with pytest.raises(error) as caught:
         send(mail.server(), ANN, BOB)
@@ -146,7 +146,7 @@ def test_all_recipients_refused(mail: MailServer, answers: list[str], error: typ
 def test_4xx_is_tried_again_and_5xx_is_not(
     mail: MailServer, stage: str, answer: str, error: type[DeliveryError]
 ) -> None:
-    """For the sender and for the mail; the next mail on the same server goes through."""
+    """For the sender and for the mail; the next mail to the same server succeeds."""
     getattr(mail, stage).append(answer)
     with pytest.raises(error, match=answer):
         send(mail.server())
@@ -156,7 +156,7 @@ def test_4xx_is_tried_again_and_5xx_is_not(
 
 
 def test_a_drop_after_the_mail_is_an_unknown_outcome(mail: MailServer) -> None:
-    """The server had all of it: it may have delivered it, which is neither taken nor refused."""
+    """The server had all of it and may have delivered it: neither accepted nor refused."""
     mail.data.append("drop")
     delivery = send(mail.server(), ANN, BOB)
     assert (delivery.accepted, delivery.unknown) == ((), (ANN, BOB))
@@ -164,7 +164,7 @@ def test_a_drop_after_the_mail_is_an_unknown_outcome(mail: MailServer) -> None:
 
 
 def test_a_whole_mail_has_ten_minutes_for_its_answer(mail: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RFC 5321, 4.5.3.2: a server may take long to accept a mail, and a client that gives up sends it again."""
+    """RFC 5321, 4.5.3.2: a server may take long to accept a mail, and giving up causes a duplicate."""
     sockets: list[socket.socket] = []
     waits: dict[str, float] = {}
     create = socket.create_connection
@@ -185,7 +185,7 @@ def test_a_whole_mail_has_ten_minutes_for_its_answer(mail: MailServer, monkeypat
 def test_a_stuck_server_costs_no_more_than_the_deadline(
     speak: Callable[[socket.socket, threading.Event], None], security: str
 ) -> None:
-    """Silence, and a drip of bytes that never lets a single read time out, end when the time is up."""
+    """Silence, and slow bytes that never cause a read timeout, end at the deadline."""
     with misbehaving(speak) as port:
         server = SmtpServer("127.0.0.1", port, security)  # type: ignore[arg-type]  # the parameters are these literals
         begun = time.monotonic()
@@ -207,7 +207,7 @@ def test_a_stuck_server_costs_no_more_than_the_deadline(
     ],
 )
 def test_what_a_broken_server_says_is_tried_again(answers: list[bytes]) -> None:
-    """Trouble with the server as such is never the mail's fault."""
+    """Problems of the server are not attributed to the mail."""
     with misbehaving(speaking(*answers)) as port, pytest.raises(RetryableError) as caught:
         send(SmtpServer("127.0.0.1", port, "none"), deadline=1.0)
     assert len(str(caught.value)) < 500
@@ -224,7 +224,7 @@ def test_a_server_that_hangs_up_or_is_not_there_is_tried_again() -> None:
 
 
 def test_a_bad_answer_to_quit_changes_nothing() -> None:
-    """A mail that was taken is taken, whatever the server says or does not say to the farewell."""
+    """An accepted mail stays accepted, whatever the answer to QUIT."""
     answers = [b"220 hello\r\n", b"250 mail\r\n", b"250 OK\r\n", b"250 OK\r\n", b"354 go\r\n", b"250 taken\r\n"]
     for farewell in ([b"451 what\r\n"], []):
         with misbehaving(speaking(*answers, *farewell)) as port:
@@ -232,7 +232,7 @@ def test_a_bad_answer_to_quit_changes_nothing() -> None:
 
 
 def test_an_answer_is_shown_without_its_controls(mail: MailServer) -> None:
-    """Servers are not trusted with the terminal either."""
+    """Answers of servers are not trusted either."""
     mail.data.append("552 \x1b[31m" + "x" * 450)
     with pytest.raises(RejectedError) as caught:
         send(mail.server())
@@ -241,6 +241,6 @@ def test_an_answer_is_shown_without_its_controls(mail: MailServer) -> None:
 
 
 def test_an_address_outside_of_ascii_is_refused_here(mail: MailServer) -> None:
-    """It would need an extension that few servers have; the error says so."""
+    """It requires an extension that few servers have; the error says so."""
     with pytest.raises(RejectedError, match="ASCII"):
         send(mail.server(), "jürgen@shop.example")

@@ -38,18 +38,18 @@ ANYTHING = st.text(alphabet=st.characters(exclude_categories=()), max_size=300)
     ],
 )
 def test_what_misleads_is_replaced_and_what_is_language_stays(text: str, cleaned: str) -> None:
-    """Controls, direction marks, half characters and towers of marks go; letters of all scripts do not."""
+    """Control characters, direction marks, surrogates and stacked marks are replaced; letters are not."""
     assert printable_text(text) == cleaned
 
 
 def test_lines_stay_lines_where_they_are_wanted() -> None:
-    """A traceback keeps its lines and loses everything else that is a control."""
+    """A traceback keeps its lines and loses all other control characters."""
     assert printable_text("a\n\tb\r\nc\x1b", lines=True) == "a\n    b\nc�"
 
 
 @given(ANYTHING)
 def test_any_name_becomes_one_short_printable_line(text: str) -> None:
-    """Whatever the name is, what is shown can be encoded, is no longer than wanted, and controls nothing."""
+    """For any name, the result can be encoded, has the maximum length, and no control characters."""
     shown = shorten(text, 40)
     assert len(shown) <= 40
     shown.encode()
@@ -57,7 +57,7 @@ def test_any_name_becomes_one_short_printable_line(text: str) -> None:
 
 
 def test_long_names_are_cut_in_the_middle() -> None:
-    """The beginning and the end of a task's name tell what it is."""
+    """Both ends of a task's name matter."""
     assert shorten("shop." + "x" * 100 + ".charge", 20) == "shop.xxxx…xxx.charge"
     assert shorten("exactly twenty chars", 20) == "exactly twenty chars"
 
@@ -80,13 +80,13 @@ def test_a_class_is_shown_without_its_module() -> None:
     ],
 )
 def test_names_do_not_become_links(text: str, shown: str) -> None:
-    """Dots inside of words, @ and :// stand in elements of their own; ends of sentences do not."""
+    """Dots inside words, @ and :// are in separate elements; ends of sentences are not."""
     assert unlinked(text) == shown
 
 
 @given(ANYTHING)
 def test_breaking_links_changes_nothing_that_is_read(text: str) -> None:
-    """Without the added elements the escaped text is left."""
+    """Without the added elements, the escaped text remains."""
     assert str(unlinked(text)).replace("<span>", "").replace("</span><wbr>", "") == str(escape(text))
 
 
@@ -104,12 +104,12 @@ def test_breaking_links_changes_nothing_that_is_read(text: str) -> None:
     ],
 )
 def test_a_rate_is_never_rounded_to_nothing_or_to_all(rate: float | None, shown: str) -> None:
-    """0 % and 100 % mean exactly that."""
+    """0 % and 100 % are exact."""
     assert percent(rate) == shown
 
 
 def test_numbers_are_readable() -> None:
-    """Thousands are separated, means keep a digit while it tells something, nouns agree."""
+    """Thousands are separated, means have a decimal if it is significant, nouns agree."""
     assert [count(48_211), count(9.4), count(9.0), count(61.42), count(0)] == ["48,211", "9.4", "9", "61", "0"]
     assert [plural(1, "failure"), plural(2, "failure"), plural(0, "other class", "other classes")] == [
         "1 failure",
@@ -145,5 +145,5 @@ def test_dates_are_english() -> None:
 
 
 def test_a_bar_shows_that_there_is_something() -> None:
-    """One of a million is a small bar, none is no bar."""
+    """One of a million is a small bar, zero is no bar."""
     assert [bar(0, 9), bar(1, 1_000_000), bar(5, 10), bar(10, 10)] == [" ", "▁", "▄", "█"]

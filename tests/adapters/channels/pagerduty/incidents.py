@@ -1,4 +1,4 @@
-"""Incidents as the monitor makes them, for the tests of what PagerDuty gets."""
+"""Incidents like the monitor's, for the tests of PagerDuty's events."""
 
 import dataclasses
 from typing import Any

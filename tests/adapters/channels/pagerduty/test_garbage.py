@@ -1,4 +1,4 @@
-"""Servers that keep to no protocol: whatever they answer, the page waits or is given up, and the notifier lives."""
+"""Servers that violate the protocol: for any answer, the page waits or is given up, and the notifier lives."""
 
 import gzip
 import random
@@ -101,7 +101,7 @@ BODIES = (
 
 
 def pagerduty(port: int, timeout: float = 60.0) -> PagerDuty:
-    """Sends to that port."""
+    """A sender to that port."""
     return PagerDuty(
         url=f"http://127.0.0.1:{port}",
         keys={"": SecretSource(Secret(KEY))},
@@ -131,7 +131,7 @@ def garbage(chance: random.Random) -> bytes:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_garbage_for_an_answer(seed: int) -> None:
-    """Whatever is answered, and wherever it ends: the page is taken, or the notifier knows the error."""
+    """For any answer and any end of it, the page is accepted or the error is one of the notifier's."""
     chance = random.Random(seed)
     item = an_item(an_incident(), Action.TRIGGER)
     errors: list[DeliveryError] = []
@@ -149,7 +149,7 @@ def test_garbage_for_an_answer(seed: int) -> None:
 
 @pytest.mark.parametrize("before", [b"", b"ICY 200 ", b"x" * 180, b"HTTP/1.1 -1 "])
 def test_a_broken_answer_that_repeats_the_key(before: bytes) -> None:
-    """It is not passed on, nor a part of it where the error is cut."""
+    """The key is not passed on, not even a part of it at the cut."""
     answer = before + KEY.encode() + b"\r\n\r\n"
     with misbehaving(talking(b"", answer)) as port, pytest.raises(RetryableError) as caught:
         pagerduty(port).send(an_item(an_incident(), Action.TRIGGER))
@@ -160,7 +160,7 @@ def test_a_broken_answer_that_repeats_the_key(before: bytes) -> None:
     "head", [b"Content-Length: 999999999999\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n", b"X: "]
 )
 def test_an_answer_without_end_is_not_kept(head: bytes) -> None:
-    """A body, chunked or not, or a header that never ends: no more than its beginning is read."""
+    """For an endless body or header, only its beginning is read."""
     sent = []
 
     def speak(connection: socket.socket, over: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""The environment's proxy and its password, which reaches no log, outbox row, page or mail."""
+"""The environment's proxy and its password, which is in no log, outbox row, page or mail."""
 
 import base64
 import re
@@ -26,7 +26,7 @@ WAIT_SECONDS = 60.0
 
 
 def failed(url: str, monkeypatch: pytest.MonkeyPatch, proxy: str) -> list[str]:
-    """What is told, with all causes, of a page and of a question that go by this proxy and fail."""
+    """The errors, with all causes, of a page and a check that fail at this proxy."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, proxy)
     for name in ("no_proxy", "NO_PROXY"):
@@ -50,7 +50,7 @@ def failed(url: str, monkeypatch: pytest.MonkeyPatch, proxy: str) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No host has a name: the machine's name server may answer as late as it likes, or never."""
+    """No host name can be resolved, regardless of the machine's name server."""
     resolve = socket.getaddrinfo
 
     def lookup(host: str, *args: object, **options: object) -> object:
@@ -63,14 +63,14 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """What the libraries log is without it, too."""
+    """The libraries' log output does not contain it either."""
     caplog.set_level("DEBUG")
     yield
     assert shown([caplog.text]) == []
 
 
 def shown(told: list[str]) -> list[str]:
-    """Parts of the password in it, however they are spelled."""
+    """Parts of the password in it, in any encoding."""
     forms = [
         FIRST,
         SECOND,
@@ -93,7 +93,7 @@ def shown(told: list[str]) -> list[str]:
     ],
 )
 def test_a_proxy_that_is_no_url(scheme: str, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said to be none, and no part of it is quoted: neither its password nor what looks like a host."""
+    """The error says so and quotes no part of it, because it may contain a password."""
     told = failed(f"{scheme}://127.0.0.1:{free_port()}", monkeypatch, proxy)
     assert len(told) == 4
     assert shown(told) == []
@@ -114,7 +114,7 @@ def test_a_proxy_that_is_no_url(scheme: str, proxy: str, monkeypatch: pytest.Mon
 )
 @pytest.mark.parametrize("mark", ["-", "/", "@", " ", "%"])
 def test_a_proxy_that_is_not_there(scheme: str, proxy: str, mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody listens, or not to this protocol: the page waits, and the error blames the proxy, without its password."""
+    """Nothing listens, or another protocol: the page waits, and the error names the proxy without its password."""
     password = quote(f"{FIRST}{mark}{SECOND}", safe="")
     told = failed(f"{scheme}://127.0.0.1:{free_port()}", monkeypatch, proxy.format(password, free_port()))
     assert len(told) == 4
@@ -125,7 +125,7 @@ def test_a_proxy_that_is_not_there(scheme: str, proxy: str, mark: str, monkeypat
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("status", [b"407 Proxy Authentication Required", b"407 No"])
 def test_a_proxy_that_refuses(scheme: str, status: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told as that, with what to check, and not as an answer of PagerDuty's, which was not asked."""
+    """It is reported as the proxy's answer, with what to check, and not as PagerDuty's."""
     with misbehaving(talking(b"", b"HTTP/1.1 " + status + b"\r\n\r\n", quiet=WAIT_SECONDS)) as port:
         told = failed(f"{scheme}://127.0.0.1:{free_port()}", monkeypatch, f"http://user:{FIRST}@127.0.0.1:{port}")
     assert len(told) == 4
@@ -138,7 +138,7 @@ def test_a_proxy_that_refuses(scheme: str, status: bytes, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("mark", ["-", "/", "@", ":"])
 def test_a_proxy_that_repeats_what_it_refuses(scheme: str, mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """407 with the password as it was sent, as it is, and as it stands in the URL: none of it is passed on."""
+    """407 with the password in any encoding: no part of it is passed on."""
     password = f"{FIRST}{mark}{SECOND}"
     sent = base64.b64encode(f"user:{password}".encode()).decode()
     said = f"{sent} {password} {quote(password, safe='')} user:{password}"

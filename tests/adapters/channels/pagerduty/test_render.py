@@ -1,4 +1,4 @@
-"""What the person who is woken reads, and that hostile texts cannot break it."""
+"""The text of the page, and that hostile texts cannot break it."""
 
 import json
 import math
@@ -21,7 +21,7 @@ HOSTILE = "\x00\x1b[31mA\r\nB\u202e\u2028" + SURROGATE
 
 
 def rendered(**changes: Any) -> dict[str, Any]:
-    """The event of an incident, as it is sent; its contract is checked."""
+    """The event of an incident as it is sent, with its contract checked."""
     event = render(an_incident(**changes), BASE)
     body = json.dumps(event | {"routing_key": KEY, "event_action": "trigger"}, allow_nan=False).encode()
     assert violations(body)[1] == []
@@ -43,7 +43,7 @@ def details(**changes: Any) -> dict[str, Any]:
 
 
 def test_the_whole_event() -> None:
-    """An event says what failed, how often, since when, with what, where, and where to look."""
+    """An event contains what failed, how often, since when, with what, where, and links."""
     assert rendered(
         count=7,
         threshold=3,
@@ -134,19 +134,19 @@ def test_the_whole_event() -> None:
     ],
 )
 def test_summaries(changes: dict[str, Any], expected: str) -> None:
-    """The title says in words what happened; exceptions of Celery's own are explained."""
+    """The title describes the failure; Celery's own exceptions are explained."""
     assert summary(**changes) == expected
 
 
 @pytest.mark.parametrize("kind", ["WorkerLostError", "TimeLimitExceeded", "SoftTimeLimitExceeded", "NotRegistered"])
 def test_advice(kind: str) -> None:
-    """Where the exception itself says nothing, the details say what to look at, also among other exceptions."""
+    """If the exception says little, the details say what to check, even among other exceptions."""
     assert details(exceptions={"ValueError": 5, kind: 1})["what_to_look_at"]
     assert "what_to_look_at" not in details(exceptions={"ValueError": 5})
 
 
 def test_a_storm_lists_its_tasks() -> None:
-    """A storm's details name the tasks, most failures first, and its links lead to it, not to a task."""
+    """A storm's details name the tasks, most failures first, and its links lead to the storm."""
     event = rendered(**STORMY, key="storm/2026-11-23T14Z/*", tasks={"a": 1, "b": 9}, runbook_url=None)
     assert list(event["payload"]["custom_details"]["tasks"].items()) == [("b", 9), ("a", 1)]
     assert [link["href"] for link in event["links"]] == [
@@ -158,26 +158,26 @@ def test_a_storm_lists_its_tasks() -> None:
     "changes", [{}, {"reason": Reason.STORM_OPENED, "state": IncidentState.SUPPRESSED}, {"reason": Reason.REOPENED}]
 )
 def test_a_task_called_storm_is_a_task(changes: dict[str, Any]) -> None:
-    """Its incident speaks of it, and leads to it, whatever became of it."""
+    """Its incident is about the task and links to it."""
     event = rendered(task=STORM, key="storm/2026-11-23T14Z", tasks={"storm": 1}, **changes)
     assert event["payload"]["summary"] == "[shop] storm failed: CardDeclined: insufficient funds"
     assert event["links"][1]["href"] == "https://monitor.example.com/celery/tasks/storm"
 
 
 def test_an_incident_of_several_tasks_lists_them() -> None:
-    """With a key of the configuration without {task}, one incident may speak of several tasks, and names them."""
+    """If the key has no {task}, one incident may be about several tasks, and names them."""
     assert details(tasks={"a": 1, "b": 2})["tasks"] == {"b": 2, "a": 1}
     assert "tasks" not in details(tasks={"a": 1})
 
 
 def test_arguments_only_when_present() -> None:
-    """Arguments are in the details when the incident has them, and only then."""
+    """Arguments are in the details only if the incident has them."""
     assert not {"args", "kwargs"} & details().keys()
     assert details(args="('4111',)", kwargs="{}").items() >= {"args": "('4111',)", "kwargs": "{}"}.items()
 
 
 def test_links_need_an_address() -> None:
-    """Without web.external_url there is only the runbook, and no client_url; without that, no links."""
+    """Without web.external_url there is only the runbook, and no client_url; without both, no links."""
     event = render(an_incident(), None)
     assert event["links"] == [{"href": "https://runbooks.example.com/billing", "text": "Runbook"}]
     assert "client_url" not in event
@@ -189,7 +189,7 @@ def test_links_need_an_address() -> None:
     [("a/../b?c#d", "a%2F..%2Fb%3Fc%23d"), ("größe", "gr%C3%B6%C3%9Fe"), ('"><script>', "%22%3E%3Cscript%3E")],
 )
 def test_names_are_quoted_in_links(task: str, path: str) -> None:
-    """A task's name is one segment of the link's path, whatever it holds."""
+    """A task's name is one segment of the path, whatever it contains."""
     event = rendered(task=task, key=task, last_uuid=task)
     assert [link["href"] for link in event["links"]][:3] == [
         f"https://monitor.example.com/celery/{page}{path}" for page in ("incidents/", "failures/", "tasks/")
@@ -198,7 +198,7 @@ def test_names_are_quoted_in_links(task: str, path: str) -> None:
 
 @pytest.mark.parametrize("task", [SURROGATE, "a\x00b", "x" * 3000])
 def test_no_link_rather_than_a_wrong_one(task: str) -> None:
-    """A name that a link cannot hold gets none, and the other links stay."""
+    """A name that cannot be part of a link gets none; other links stay."""
     assert [link["text"] for link in rendered(task=task)["links"]] == ["This incident", "Runbook"]
     event = render(an_incident(task=task, key=task, last_uuid=task), BASE)
     assert [link["text"] for link in event["links"]] == ["Runbook"]
@@ -206,14 +206,14 @@ def test_no_link_rather_than_a_wrong_one(task: str) -> None:
 
 
 def test_the_summary_is_cut_at_1024_characters() -> None:
-    """A longer summary ends in an ellipsis at exactly 1024 characters; characters are counted, not bytes."""
+    """A longer summary ends with an ellipsis at exactly 1024 characters (not bytes)."""
     text = summary(message="\U0001f4a5" * 3000)
     assert len(text) == 1024
     assert text.endswith("\U0001f4a5…")
 
 
 def test_the_end_of_a_long_traceback_is_kept() -> None:
-    """Of a long traceback the innermost frames and the exception stay."""
+    """The innermost frames and the exception are kept."""
     text = details(traceback="outer\n" * 9000 + "ValueError: inner")["traceback"]
     assert len(text) == 8000
     assert text.startswith("…")
@@ -221,7 +221,7 @@ def test_the_end_of_a_long_traceback_is_kept() -> None:
 
 
 def test_many_entries_are_added_up() -> None:
-    """Of hundreds of workers the worst are named and the rest is one number; no failure is lost from the sum."""
+    """Of hundreds of workers the worst are named and the rest is one number; the sum is exact."""
     workers = details(workers={f"celery@box-{number}": number for number in range(1, 301)})["workers"]
     assert len(workers) == 21
     assert next(iter(workers)) == "celery@box-300"
@@ -229,7 +229,7 @@ def test_many_entries_are_added_up() -> None:
 
 
 def test_an_event_that_is_too_large_loses_details_not_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An event over the limit keeps summary, counts, times and links, and says that details were left out."""
+    """It keeps summary, counts, times and links, with a note about omitted details."""
     # The cuts keep even the worst event just below PagerDuty's limit; a smaller one stands for a change of them.
     monkeypatch.setattr("celery_monitor.adapters.channels.pagerduty.render.EVENT_LIMIT", 100_000)
     wide = "\U0001f4a5" * 250
@@ -241,7 +241,7 @@ def test_an_event_that_is_too_large_loses_details_not_the_page(monkeypatch: pyte
 
 
 def test_the_worst_event_is_within_the_limit() -> None:
-    """The largest event that texts of four bytes a character can make keeps the contract."""
+    """The largest possible event with four-byte characters satisfies the contract."""
     wide = "\U0001f4a5" * 9000
     many = {f"{number}{wide}": 1 for number in range(100)}
     texts = dict.fromkeys(("fleet", "rule", "message", "traceback", "args", "kwargs"), wide)
@@ -249,7 +249,7 @@ def test_the_worst_event_is_within_the_limit() -> None:
 
 
 def test_hostile_texts_are_made_harmless() -> None:
-    """Control characters, direction marks, line breaks in titles and lone surrogates do not come through."""
+    """Control characters, direction marks, line breaks in titles and lone surrogates are removed."""
     event = rendered(
         key=HOSTILE,
         fleet=HOSTILE,
@@ -273,7 +273,7 @@ def test_hostile_texts_are_made_harmless() -> None:
 
 
 def test_empty_texts_are_left_out() -> None:
-    """What is not known is absent, but for the source, which PagerDuty requires."""
+    """Unknown values are omitted, except for the source, which PagerDuty requires."""
     event = rendered(fleet="", queues={"": 1}, exceptions={}, workers={}, message="", traceback="", rule="", samples=())
     assert event["payload"]["source"] == "celery"
     assert not {"group", "class"} & event["payload"].keys()
@@ -287,7 +287,7 @@ def test_empty_texts_are_left_out() -> None:
 
 @pytest.mark.parametrize("at", [math.nan, math.inf, -1.0, 1e300])
 def test_times_that_no_calendar_has(at: float) -> None:
-    """A time that cannot be written is left out; it costs neither the page nor the other details."""
+    """An invalid time is omitted; the page and the other details remain."""
     event = rendered(first_at=at, last_at=at, count=2)
     assert "timestamp" not in event["payload"]
     assert event["payload"]["custom_details"]["failures"] == 2
@@ -304,18 +304,18 @@ def test_times_that_no_calendar_has(at: float) -> None:
     ],
 )
 def test_rates(count: int, seconds: float, expected: str | None) -> None:
-    """The rate is per minute of the time between first and last failure; less than a minute is not blown up."""
+    """The rate is per minute between first and last failure; less than a minute counts as a minute."""
     assert details(count=count, first_at=AT - seconds).get("rate") == expected
 
 
 @pytest.mark.parametrize("severity", list(Severity))
 def test_severities(severity: Severity) -> None:
-    """The severity of the rule is PagerDuty's."""
+    """The severity of the rule is used."""
     assert rendered(severity=severity)["payload"]["severity"] == severity.value
 
 
 def test_the_incident_is_not_changed() -> None:
-    """Rendering leaves the incident as it is, twice the same."""
+    """Rendering does not change the incident, and gives the same result twice."""
     incident = an_incident(exceptions={"B": 1, "A": 2})
     assert render(incident, BASE) == render(incident, BASE)
     assert incident == an_incident(exceptions={"B": 1, "A": 2})
@@ -339,5 +339,5 @@ _maps = st.dictionaries(_texts, st.integers(1, 10**9), max_size=30)
     count=st.integers(1, 10**9),
 )
 def test_no_incident_breaks_the_contract(**changes: Any) -> None:
-    """Whatever a fleet sends, the event is valid."""
+    """The event is valid for any fleet."""
     rendered(**changes)

@@ -1,4 +1,4 @@
-"""What is sent and what answers mean, against a server that enforces PagerDuty's contract."""
+"""Requests and the interpretation of answers, with a server that enforces PagerDuty's contract."""
 
 import threading
 import time
@@ -32,13 +32,13 @@ WAIT_SECONDS = 60.0
 
 @pytest.fixture
 def server() -> Iterator[PagerDutyServer]:
-    """A PagerDuty that accepts every routing key."""
+    """A simulated PagerDuty that accepts every routing key."""
     with PagerDutyServer() as running:
         yield running
 
 
 class Sending:
-    """A sender of one incident, which the test may exchange."""
+    """A sender of one incident, which the test may replace."""
 
     def __init__(self, url: str, keys: dict[str, KeySource] | None = None, timeout: float = WAIT_SECONDS) -> None:
         self.incident: Incident | None = an_incident()
@@ -53,11 +53,11 @@ class Sending:
         )
 
     def be_patient(self) -> None:
-        """From now on the machine may be as busy as it likes."""
+        """Use a long timeout from now on, for a busy machine."""
         self.pagerduty.timeout = WAIT_SECONDS
 
     def send(self, action: Action = Action.TRIGGER, **item: object) -> int:
-        """The failures that were told of."""
+        """Send a row; returns the number of reported failures."""
         sent = self.pagerduty.send(an_item(self.incident or an_incident(), action, **item))
         assert sent.receipt == item.get("key", (self.incident or an_incident()).key)
         return sent.count
@@ -71,12 +71,12 @@ def sending(server: PagerDutyServer) -> Sending:
 
 @pytest.fixture
 def graceful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request that is shut down ends as soon as its thread gets the processor."""
+    """A request that is shut down ends as soon as its thread runs."""
     monkeypatch.setattr(exchange, "GRACE", WAIT_SECONDS)
 
 
 def test_a_trigger_keeps_the_contract(server: PagerDutyServer, sending: Sending) -> None:
-    """A trigger is one valid request that opens one incident, and tells how many failures it spoke of."""
+    """A trigger is one valid request that opens one incident, and returns the number of failures."""
     sending.incident = an_incident(count=7)
     assert sending.send() == 7
     assert len(server.received) == 1
@@ -85,7 +85,7 @@ def test_a_trigger_keeps_the_contract(server: PagerDutyServer, sending: Sending)
 
 
 def test_an_update_opens_nothing_new(server: PagerDutyServer, sending: Sending) -> None:
-    """A second trigger of the same key updates the open alert."""
+    """A second trigger with the same key updates the open alert."""
     sending.send()
     sending.incident = an_incident(count=9)
     sending.send()
@@ -95,7 +95,7 @@ def test_an_update_opens_nothing_new(server: PagerDutyServer, sending: Sending) 
 
 
 def test_a_resolve_resolves(server: PagerDutyServer, sending: Sending) -> None:
-    """A resolve row closes the alert of the same key; it needs no stored incident."""
+    """A resolve row closes the alert with the same key, without a stored incident."""
     sending.send()
     key = an_incident().key
     sending.incident = None
@@ -107,7 +107,7 @@ def test_a_resolve_resolves(server: PagerDutyServer, sending: Sending) -> None:
 
 @pytest.mark.parametrize("code", [200, 204, 301, 302, 303, 307, 308, 401, 403, 404, 407, 408, 429, 500, 502, 503, 504])
 def test_temporary_refusals(server: PagerDutyServer, sending: Sending, code: int) -> None:
-    """What is no verdict on the event is retried later, by the notifier: one request, and no redirect followed."""
+    """Answers that are not about the event are retried by the notifier: one request, and no redirect is followed."""
     server.behave(Behaviour.status(code, b"over capacity", Location=f"{server.url}/v2/enqueue"))
     with pytest.raises(RetryableError, match=str(code)):
         sending.send()
@@ -116,7 +116,7 @@ def test_temporary_refusals(server: PagerDutyServer, sending: Sending, code: int
 
 @pytest.mark.parametrize("code", [400, 413, 415, 422])
 def test_final_refusals(server: PagerDutyServer, sending: Sending, code: int) -> None:
-    """A verdict on the event itself is final and is quoted; one request."""
+    """A rejection of the event itself is final and is quoted; one request."""
     server.behave(Behaviour.status(code, b'{"status":"invalid event",\n "errors":["length"]}'))
     with pytest.raises(RejectedError, match=rf'{code}: .*"errors":\["length"\]'):
         sending.send()
@@ -140,7 +140,7 @@ def test_final_refusals(server: PagerDutyServer, sending: Sending, code: int) ->
 def test_a_routing_key_that_is_refused_waits_for_a_person(
     server: PagerDutyServer, sending: Sending, code: int, said: bytes
 ) -> None:
-    """No page is given up for it; the error tells what to repair, and not the key."""
+    """No page is given up; the error says what to repair, without the key."""
     server.behave(Behaviour.status(code, said + b" " + KEY.encode()))
     with pytest.raises(RetryableError, match=r"pagerduty\.routing_key") as raised:
         sending.send()
@@ -149,7 +149,7 @@ def test_a_routing_key_that_is_refused_waits_for_a_person(
 
 
 def test_an_event_that_is_refused_is_no_fault_of_its_key(server: PagerDutyServer, sending: Sending) -> None:
-    """Though the answer repeats what it was sent."""
+    """Even though the answer repeats the request."""
     server.behave(
         Behaviour.status(400, b'{"status":"invalid event","errors":["summary"],"sent":"' + KEY.encode() + b'"}')
     )
@@ -161,7 +161,7 @@ def test_an_event_that_is_refused_is_no_fault_of_its_key(server: PagerDutyServer
     "behaviour", [Behaviour.garbage(), Behaviour.garbage(b""), Behaviour.garbage(b"[]"), Behaviour.drip_body(202)]
 )
 def test_a_202_is_taken_whatever_its_body(server: PagerDutyServer, sending: Sending, behaviour: Behaviour) -> None:
-    """The status says that the event was taken; a broken or endless body does not make it be sent again."""
+    """The status means that the event was accepted; a broken or endless body does not cause a resend."""
     server.script(behaviour)
     began = time.monotonic()
     assert sending.send() == 1
@@ -171,7 +171,7 @@ def test_a_202_is_taken_whatever_its_body(server: PagerDutyServer, sending: Send
 
 @pytest.mark.parametrize("take", [True, False])
 def test_a_dropped_connection_is_retried(server: PagerDutyServer, sending: Sending, *, take: bool) -> None:
-    """A connection that breaks before the answer is one request to try again, whether or not it was taken."""
+    """A connection that breaks before the answer is retried, whether or not the event was accepted."""
     server.script(Behaviour.drop(take=take))
     with pytest.raises(RetryableError, match=r"PagerDuty \(127\.0\.0\.1:\d+\): "):
         sending.send()
@@ -192,7 +192,7 @@ def test_a_dropped_connection_is_retried(server: PagerDutyServer, sending: Sendi
     ids=["hang", "status", "headers", "body"],
 )
 def test_no_server_holds_a_request_longer_than_its_timeout(server: PagerDutyServer, behaviour: Behaviour) -> None:
-    """Silence, and bytes that drip into headers or body, end with the timeout; the request's thread ends too."""
+    """Silence and slow bytes end with the timeout; the request's thread ends too."""
     sending = Sending(server.url, timeout=TIMEOUT)
     server.behave(behaviour)
     began = time.monotonic()
@@ -207,7 +207,7 @@ def test_no_server_holds_a_request_longer_than_its_timeout(server: PagerDutyServ
 
 @pytest.mark.usefixtures("graceful")
 def test_a_202_counts_though_its_headers_never_end(server: PagerDutyServer) -> None:
-    """Once the status line said 202 the event was taken, also when the timeout has to end the rest."""
+    """After a status line with 202 the event was accepted, even if the timeout ends the rest."""
     # Within it the status line has to come.
     timeout = 5.0
     sending = Sending(server.url, timeout=timeout)
@@ -219,7 +219,7 @@ def test_a_202_counts_though_its_headers_never_end(server: PagerDutyServer) -> N
 
 @pytest.mark.usefixtures("graceful")
 def test_a_drip_over_tls(certificate: Certificate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The timeout holds over TLS too, and a good answer over TLS is taken."""
+    """The timeout also applies with TLS, and a valid answer is accepted."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.certificate))
     with PagerDutyServer(certificate=certificate) as server:
         sending = Sending(server.url, timeout=TIMEOUT)
@@ -235,7 +235,7 @@ def test_a_drip_over_tls(certificate: Certificate, monkeypatch: pytest.MonkeyPat
 
 
 def test_an_untrusted_certificate_gets_nothing(certificate: Certificate) -> None:
-    """A server whose certificate is not trusted never sees the event or the key; it is tried again later."""
+    """An untrusted server never receives the event or the key; it is retried later."""
     with PagerDutyServer(certificate=certificate) as server:
         with pytest.raises(RetryableError, match=r"(?i)certificate"):
             Sending(server.url).send()
@@ -245,20 +245,20 @@ def test_an_untrusted_certificate_gets_nothing(certificate: Certificate) -> None
 def test_a_bundle_of_certificates_that_is_not_there(
     certificate: Certificate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A wrong REQUESTS_CA_BUNDLE is named in the error, and the page waits until it is right."""
+    """The error names a wrong REQUESTS_CA_BUNDLE, and the page waits."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "missing.pem"))
     with PagerDutyServer(certificate=certificate) as server, pytest.raises(RetryableError, match=r"missing\.pem"):
         Sending(server.url).send()
 
 
 def test_nobody_listens() -> None:
-    """A refused connection is retried, and its error says so."""
+    """A refused connection is retried, and the error says so."""
     with pytest.raises(RetryableError, match="refused"):
         Sending(f"http://127.0.0.1:{free_port()}").send()
 
 
 def test_a_name_server_that_hangs_holds_nothing(server: PagerDutyServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name lookup that does not end is left after the timeout; one thread waits for it at most, and sends nothing."""
+    """An endless name lookup is abandoned at the timeout; at most one thread waits for it, and sends nothing."""
     answered = threading.Event()
     lookups = []
 
@@ -289,7 +289,7 @@ def test_a_name_server_that_hangs_holds_nothing(server: PagerDutyServer, monkeyp
 
 
 def test_stop_ends_a_request_under_way(server: PagerDutyServer) -> None:
-    """Stopping the program does not wait for a server that hangs."""
+    """Stopping does not wait for a server that hangs."""
     server.script(Behaviour.hang())
     sending = Sending(server.url, timeout=150.0)
 
@@ -310,7 +310,7 @@ def test_stop_ends_a_request_under_way(server: PagerDutyServer) -> None:
 
 
 def test_retry_after_in_seconds(server: PagerDutyServer, sending: Sending) -> None:
-    """A 429's Retry-After reaches the notifier in seconds."""
+    """The Retry-After of a 429 reaches the notifier in seconds."""
     server.script(Behaviour.status(429, Retry_After="17"))
     with pytest.raises(RetryableError) as caught:
         sending.send()
@@ -343,12 +343,12 @@ def test_retry_after_as_a_date(server: PagerDutyServer, sending: Sending) -> Non
     ],
 )
 def test_unreadable_retry_after_is_ignored(header: str | None, seconds: float | None) -> None:
-    """What is no wait is as if it were not there, and no wait is negative."""
+    """An invalid value is ignored, and no wait is negative."""
     assert retry_after(header, AT) == seconds
 
 
 def test_an_incident_that_is_no_longer_stored(server: PagerDutyServer, sending: Sending) -> None:
-    """A row that outlived its incident is rejected, without a request."""
+    """A row whose incident was deleted is rejected without a request."""
     item = an_item(an_incident())
     sending.incident = None
     with pytest.raises(RejectedError, match="no longer stored"):
@@ -357,7 +357,7 @@ def test_an_incident_that_is_no_longer_stored(server: PagerDutyServer, sending: 
 
 
 def test_a_key_file_is_read_again_when_it_changes(server: PagerDutyServer, tmp_path: Path) -> None:
-    """A rotated key is used by the next request, without a restart, and its lane is another."""
+    """A rotated key applies to the next request without a restart, and has another lane."""
     file = tmp_path / "key"
     file.write_text("A" * 32 + "\n")
     sending = Sending(server.url, {"": SecretSource(None, file)})
@@ -373,7 +373,7 @@ def test_a_key_file_is_read_again_when_it_changes(server: PagerDutyServer, tmp_p
 
 
 def test_routes_have_keys_and_keys_have_lanes(server: PagerDutyServer) -> None:
-    """A route uses its own key, an unknown route the default one; routes that share a key share a lane."""
+    """A route uses its own key, an unknown route the default one; routes with the same key share a lane."""
     keys: dict[str, KeySource] = {
         "": SecretSource(Secret("A" * 32)),
         "billing": SecretSource(Secret("B" * 32)),
@@ -402,7 +402,7 @@ def test_without_a_routing_key(server: PagerDutyServer, keys: dict[str, KeySourc
 
 
 def test_errors_never_hold_the_key(server: PagerDutyServer) -> None:
-    """Whatever happens, and though the server quotes it, no error, log line or repr holds the routing key."""
+    """No error, log line or repr contains the routing key, even if the server quotes it."""
     key = "s3cr3tR0ut1ngKeyOfTheTest0123456"
     sending = Sending(server.url, {"": SecretSource(Secret(key))}, timeout=3.0)
     server.script(
@@ -426,7 +426,7 @@ def test_errors_never_hold_the_key(server: PagerDutyServer) -> None:
 def test_passwords_of_netrc_are_not_sent(
     server: PagerDutyServer, sending: Sending, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A ~/.netrc with a default entry does not add credentials to the request."""
+    """A default entry in ~/.netrc does not add credentials to the request."""
     (tmp_path / ".netrc").write_text("default login somebody password hunter2\n")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     sending.send()
@@ -435,7 +435,7 @@ def test_passwords_of_netrc_are_not_sent(
 
 
 def test_a_proxy_of_the_environment_is_used(sending: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
-    """HTTP(S)_PROXY is honoured: in many fleets it is the only way out."""
+    """HTTP(S)_PROXY is used: in many fleets it is the only way out."""
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv("no_proxy", "")
@@ -452,5 +452,5 @@ def test_a_proxy_of_the_environment_is_used(sending: Sending, monkeypatch: pytes
     ],
 )
 def test_endpoints(region: str, url: str | None, expected: str) -> None:
-    """The region chooses the address; a URL of the configuration takes its place."""
+    """The region selects the address; a configured URL overrides it."""
     assert endpoint(region, url) == expected

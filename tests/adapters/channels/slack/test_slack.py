@@ -1,4 +1,4 @@
-"""Slack: by a bot and by an incoming webhook, against a server that checks what Slack's documentation says."""
+"""Slack with a bot and an incoming webhook, against a server that checks Slack's documented rules."""
 
 import re
 from collections.abc import Iterator
@@ -42,14 +42,14 @@ HOOK = {"name": "chat", "type": "slack", "webhook_url": f"https://hooks.slack.co
 
 @pytest.fixture
 def server() -> Iterator[SlackServer]:
-    """One that runs; whatever a test does, what it was sent is within the limits, and mentions nobody."""
+    """A running server; all messages that it receives must be within the limits and mention nobody."""
     with SlackServer().running() as running:
         yield running
     assert running.violations == []
 
 
 class Bench:
-    """A bot, its incident, and the rows as the store keeps them."""
+    """A bot, its incident, and the stored rows."""
 
     def __init__(self, url: str) -> None:
         self.one: Incident = incident(
@@ -62,7 +62,7 @@ class Bench:
         self.start()
 
     def start(self) -> None:
-        """As after a restart: nothing is remembered but what the store has."""
+        """Start as after a restart, with only the stored state."""
         self.bot = SlackBot(
             channel="chat",
             api_url=self.url,
@@ -81,7 +81,7 @@ class Bench:
         self.rows[item.id] = replace(self.rows[item.id], progress=progress)
 
     def send(self, item: OutboxItem) -> Sent:
-        """Send a row as it stands in the store, with the receipt of what was delivered before."""
+        """Send a stored row, with the receipt of earlier deliveries."""
         item = self.rows.setdefault(item.id, item)
         sent = self.bot.send(replace(item, receipt=self.receipt))
         self.receipt = sent.receipt or self.receipt
@@ -90,22 +90,22 @@ class Bench:
 
 @pytest.fixture
 def bench(server: SlackServer) -> Bench:
-    """A bot of the server's channel."""
+    """A bot for the server's channel."""
     return Bench(server.url)
 
 
 def update(number: int, **parts: Any) -> OutboxItem:
-    """Row ``number``, of an update."""
+    """Row ``number``, an update."""
     return replace(ROW, id=number, priority=REFRESH + 1, **parts)
 
 
 def resolve(number: int) -> OutboxItem:
-    """Row ``number``, of the end."""
+    """Row ``number``, a resolution."""
     return replace(ROW, id=number, action=Action.RESOLVE, priority=FIRST_UPDATE)
 
 
 def test_the_life_of_an_incident(bench: Bench, server: SlackServer) -> None:
-    """One message, which is changed in place; its thread is told of each change, and the channel of a reopening."""
+    """One message, updated in place, with replies in its thread; a reopening is also shown in the channel."""
     assert bench.send(ROW).count == 3
     (first,) = server.messages
     assert "shop.charge failed 3 times" in first.text
@@ -136,7 +136,7 @@ def test_an_end_that_nobody_was_told_the_beginning_of(bench: Bench, server: Slac
 def test_a_lost_answer_posts_nothing_twice(
     bench: Bench, server: SlackServer, row: OutboxItem, *, restarted: bool
 ) -> None:
-    """A message that was taken without an answer is found in the channel or the thread, also by the next process."""
+    """A message that was accepted without an answer is found in the channel or thread, also by the next process."""
     server.page = 2
     if row is not ROW:
         bench.send(ROW)
@@ -158,7 +158,7 @@ _PASS: Any = Answer(200, b'{"ok":true,"ts":"1"}')
 
 
 def test_a_post_that_was_not_taken_is_posted(bench: Bench, server: SlackServer) -> None:
-    """It is looked for, not found, and posted; a row that was never tried is not looked for."""
+    """The search does not find it, so it is posted; a row that was never tried is not searched for."""
     server.script.append(None)
     with pytest.raises(RetryableError):
         bench.send(ROW)
@@ -169,7 +169,7 @@ def test_a_post_that_was_not_taken_is_posted(bench: Bench, server: SlackServer) 
 
 
 def test_without_the_scope_it_is_posted_again(bench: Bench, server: SlackServer) -> None:
-    """In doubt twice rather than not at all."""
+    """Better twice than not at all."""
     server.scopes.discard("channels:history")
     server.script.append("lost")
     with pytest.raises(RetryableError):
@@ -179,7 +179,7 @@ def test_without_the_scope_it_is_posted_again(bench: Bench, server: SlackServer)
 
 
 def test_the_store_is_away(bench: Bench, server: SlackServer) -> None:
-    """A page does not wait for its claim; while the process lives, it posts nothing twice."""
+    """A page does not wait for its claim; while the process lives, nothing is posted twice."""
     bench.store_away = True
     server.script.append("lost")
     with pytest.raises(RetryableError):
@@ -192,7 +192,7 @@ def test_the_store_is_away(bench: Bench, server: SlackServer) -> None:
 
 
 def test_a_message_that_is_gone(bench: Bench, server: SlackServer) -> None:
-    """Somebody has deleted it: an update posts it again, and an end is not worth a message."""
+    """For a deleted message, an update posts it again, and a resolution posts nothing."""
     bench.send(ROW)
     server.messages.clear()
     bench.send(update(8))
@@ -223,7 +223,7 @@ def test_answers(
     bench: Bench, server: SlackServer, answer: Answer | None, error: type[DeliveryError], *, repair: bool,
     after: float | None, first: bool,
 ) -> None:  # fmt: skip
-    """What passes is tried again, what a person has to repair rarely, and what Slack never takes is given up."""
+    """Temporary errors are retried, those that somebody has to repair rarely, and permanent ones are given up."""
     if not first:
         bench.send(ROW)
     server.script.append(answer)
@@ -235,7 +235,7 @@ def test_answers(
 
 
 def webhook(url: str, one: Incident | None = None) -> SlackWebhook:
-    """By an incoming webhook."""
+    """A sender with an incoming webhook."""
     return SlackWebhook(
         channel="chat",
         url=SecretSource(Secret(url)),
@@ -246,7 +246,7 @@ def webhook(url: str, one: Incident | None = None) -> SlackWebhook:
 
 
 def test_the_incoming_webhook(server: SlackServer) -> None:
-    """A message for the opening and one for the end; an update is none, and says that nothing was told."""
+    """A message when it opens and one when it resolves; an update sends nothing and reports that."""
     sender = webhook(server.webhook_url)
     sent = sender.send(ROW)
     assert (sent.count, sender.send(update(8, receipt=sent.receipt))) == (3, Sent(0, sent.receipt, skipped=True))
@@ -272,7 +272,7 @@ def test_the_incoming_webhook(server: SlackServer) -> None:
 def test_answers_of_the_webhook(
     server: SlackServer, answer: Answer | None, error: type[DeliveryError], *, repair: bool
 ) -> None:
-    """As those of the API, and without the URL, all of which is a secret."""
+    """Like those of the API, without the URL, which is secret."""
     server.script.append(answer)
     with pytest.raises(error) as caught:
         webhook(server.webhook_url).send(ROW)
@@ -281,7 +281,7 @@ def test_answers_of_the_webhook(
 
 
 def test_a_server_that_is_away() -> None:
-    """Neither the token nor the URL is told."""
+    """The error contains neither the token nor the URL."""
     away = f"http://127.0.0.1:{free_port()}"
     for sender in (Bench(away), webhook(f"{away}{WEBHOOK}")):
         with pytest.raises(RetryableError) as caught:
@@ -290,7 +290,7 @@ def test_a_server_that_is_away() -> None:
 
 
 def test_stopped(server: SlackServer) -> None:
-    """A sender that is stopped sends nothing any more, and that is no attempt."""
+    """A stopped sender sends nothing, and that does not count as an attempt."""
     sender = webhook(server.webhook_url)
     sender.stop()
     with pytest.raises(InterruptedSendError):
@@ -305,7 +305,7 @@ def test_stopped(server: SlackServer) -> None:
     ],
 )  # fmt: skip
 def test_hostile_texts(server: SlackServer, evil: str) -> None:
-    """Whatever a task chooses mentions nobody, links to nowhere, and stays within every limit, short or long."""
+    """Text that a task controls mentions nobody, adds no links, and stays within every limit."""
     for times in (1, 5_000):
         long = evil * times
         names = {f"{long[:1_000]}{number}": number for number in range(30)}
@@ -324,7 +324,7 @@ def test_hostile_texts(server: SlackServer, evil: str) -> None:
 
 
 def test_escaping() -> None:
-    """A text is cut between characters as they are escaped."""
+    """A text is cut between escaped characters."""
     assert escaped("a<b>&c", 100) == "a&lt;b&gt;&amp;c"
     assert escaped("<<<<", 10) == "&lt;&lt;…"
     told = message(incident(KEY, traceback="Traceback\n  x < y & z\nValueError: ```"), MessageKind.OPENED, None)
@@ -333,7 +333,7 @@ def test_escaping() -> None:
 
 
 def channel(entry: dict[str, Any], **more: Any) -> Channel:
-    """Of a configuration."""
+    """The channel of a configuration."""
     found = configured(load(None, {"channels": [entry | more]}, {}))
     return next(one for one in found if one.name == "chat")
 
@@ -360,7 +360,7 @@ def channel(entry: dict[str, Any], **more: Any) -> Channel:
     ],
 )
 def test_settings(entry: dict[str, Any], problem: str) -> None:
-    """What is wrong is told by its place and what would be right, and never with a secret."""
+    """The error gives the path and the valid form, and never a secret."""
     with pytest.raises(ConfigError) as caught:
         channel(entry)
     assert str(caught.value).startswith(problem)
@@ -369,7 +369,7 @@ def test_settings(entry: dict[str, Any], problem: str) -> None:
 
 @pytest.mark.parametrize(("field", "secret"), [("bot_token", TOKEN), ("webhook_url", f"https://h.example{WEBHOOK}")])
 def test_secrets_in_files(tmp_path: Path, field: str, secret: str) -> None:
-    """They are checked with the configuration, read again when they change, and hidden in the log."""
+    """They are validated with the configuration, read again when they change, and hidden in the log."""
     file = tmp_path / "secret"
     file.write_text("hunter2")
     entry = {"name": "chat", "type": "slack", f"{field}_file": str(file)} | (
@@ -392,7 +392,7 @@ def notify(tmp_path: Path, entry: dict[str, Any]) -> Result:
 
 
 def test_the_commands(server: SlackServer, tmp_path: Path) -> None:
-    """A marked message is posted, and what came back is printed; the check posts nothing."""
+    """A marked message is posted, and the answer is printed; the check posts nothing."""
     bot, hook = BOT | {"api_url": server.url}, HOOK | {"webhook_url": server.webhook_url}
     for entry, told in ((bot, f"as 1700000000.000100 in channel {CHANNEL}"), (hook, "accepted the test message")):
         result = notify(tmp_path, entry)

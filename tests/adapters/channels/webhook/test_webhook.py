@@ -1,4 +1,4 @@
-"""The signed webhook, by a real HTTP server that verifies as the specification says."""
+"""The signed webhook, with a real HTTP server that verifies according to the specification."""
 
 import base64
 import hashlib
@@ -40,7 +40,7 @@ AUDIT = {"name": "audit", "type": "webhook", "url": "http://h/", "secret": SECRE
 
 
 class Receiver:
-    """Verifies each request as a receiver is told to, and answers what the test says, else 204."""
+    """Verifies each request like a receiver, and gives the scripted answer, otherwise 204."""
 
     def __init__(self) -> None:
         self.received: list[tuple[dict[str, str], dict[str, Any]]] = []
@@ -93,7 +93,7 @@ class Receiver:
 
 
 def verified(headers: dict[str, str], body: bytes) -> bool:
-    """The receiver's side of Standard Webhooks, from its specification."""
+    """The receiver's side of Standard Webhooks, according to its specification."""
     signed = b".".join([headers["webhook-id"].encode(), headers["webhook-timestamp"].encode(), body])
     wanted = base64.b64encode(hmac.new(RAW, signed, hashlib.sha256).digest()).decode()
     return any(
@@ -104,7 +104,7 @@ def verified(headers: dict[str, str], body: bytes) -> bool:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    """One that runs."""
+    """A running receiver."""
     with Receiver().running() as running:
         yield running
 
@@ -128,7 +128,7 @@ RESOLVE = replace(ROW, id=9, action=Action.RESOLVE, priority=FIRST_UPDATE, recei
 
 
 def test_the_life_of_an_incident(receiver: Receiver) -> None:
-    """It is opened, updated and resolved, in events that are signed and say what happened."""
+    """It is opened, updated and resolved, in signed events that describe it."""
     sender = webhook(receiver.url)
     opened = sender.send(ROW)
     assert (opened.count, sender.send(UPDATE), sender.send(RESOLVE)) == (3, Sent(3, "msg_first"), Sent(0, "msg_first"))
@@ -147,7 +147,7 @@ def test_the_life_of_an_incident(receiver: Receiver) -> None:
 
 
 def test_a_retry_is_the_same_event_at_another_time(receiver: Receiver) -> None:
-    """The id and the body stay, so that the receiver knows it; the time is the attempt's, and so the signature."""
+    """The ID and the body stay the same, for deduplication; time and signature are the attempt's."""
     clock = ManualClock(time=NOW)
     sender = webhook(receiver.url, clock)
     receiver.answers.append((503, {}, b"busy"))
@@ -165,7 +165,7 @@ def test_a_retry_is_the_same_event_at_another_time(receiver: Receiver) -> None:
 
 
 def test_the_reference_library_verifies(receiver: Receiver) -> None:
-    """What the authors of Standard Webhooks publish for receivers takes the event, and no other body."""
+    """The library of Standard Webhooks for receivers accepts the event, and no other body."""
     webhook(receiver.url, SystemClock()).send(ROW)
     ((headers, event),) = receiver.received
     body = receiver.bodies[0]
@@ -184,21 +184,21 @@ def test_the_reference_library_verifies(receiver: Receiver) -> None:
     ],
 )
 def test_kinds(receiver: Receiver, item: OutboxItem, kind: str) -> None:
-    """The first event of an incident is that it was opened, whatever the row was made for."""
+    """The first event of an incident is that it was opened, whatever the row's kind."""
     webhook(receiver.url).send(item)
     assert receiver.received[0][1]["type"] == kind
 
 
 @pytest.mark.parametrize("status", [200, 202, 204, 299])
 def test_taken(receiver: Receiver, status: int) -> None:
-    """Any 2xx says yes, whatever its body."""
+    """Any 2xx means success, whatever its body."""
     receiver.answers.append((status, {}, b"" if status == 204 else b"x" * 100_000))
     webhook(receiver.url).send(ROW)
 
 
 @pytest.mark.parametrize("status", [400, 410, 413, 415, 422])
 def test_refused(receiver: Receiver, status: int) -> None:
-    """What the receiver will never take is given up, with the beginning of its words and without the path."""
+    """A rejected event is given up, with the beginning of the answer and without the path."""
     receiver.answers.append((status, {}, b"no\x1b[2J " * 10_000))
     with pytest.raises(RejectedError, match=f"answered {status}: no") as caught:
         webhook(receiver.url).send(ROW)
@@ -209,7 +209,7 @@ def test_refused(receiver: Receiver, status: int) -> None:
 
 @pytest.mark.parametrize("path", ["/hooks/secret-path", "/hooks/x?key=secret-path", "/secret-path", "?secret-path"])
 def test_a_receiver_that_repeats_the_path(receiver: Receiver, path: str) -> None:
-    """Web servers say which page they do not have. The path may be a secret, and is left out."""
+    """Web servers repeat a missing path. It may be secret, and is removed."""
     url = receiver.url.removesuffix("/hooks/secret-path") + path
     receiver.answers.append((404, {}, f"Cannot POST {path} at {url}".encode()))
     with pytest.raises(RetryableError, match="answered 404: Cannot POST") as caught:
@@ -219,7 +219,7 @@ def test_a_receiver_that_repeats_the_path(receiver: Receiver, path: str) -> None
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308, 401, 403, 404])
 def test_to_be_repaired(receiver: Receiver, status: int) -> None:
-    """A person has to repair it. A redirect is not followed: it could lead to any server inside."""
+    """Somebody has to repair it. Redirects are not followed: they could lead to an internal server."""
     receiver.answers.append((status, {"location": "/elsewhere"}, b""))
     with pytest.raises(RetryableError) as caught:
         webhook(receiver.url).send(ROW)
@@ -229,7 +229,7 @@ def test_to_be_repaired(receiver: Receiver, status: int) -> None:
 
 
 def test_retry_after(receiver: Receiver) -> None:
-    """The receiver says when."""
+    """The receiver's Retry-After is used."""
     receiver.answers.append((429, {"retry-after": "17"}, b""))
     with pytest.raises(RetryableError) as caught:
         webhook(receiver.url).send(ROW)
@@ -237,7 +237,7 @@ def test_retry_after(receiver: Receiver) -> None:
 
 
 def test_servers_that_do_not_answer() -> None:
-    """A closed port, garbage, and a server that never says a word end in time, without the path of the URL."""
+    """A closed port, garbage, and a silent server end in time, without the path of the URL."""
     told = []
     with misbehaving(talking(b"", b"\x00\xff nonsense\r\n\r\n")) as garbage, misbehaving(talking(b"")) as mute:
         for port, timeout in ((free_port(), 60.0), (garbage, 60.0), (mute, 0.3)):
@@ -249,7 +249,7 @@ def test_servers_that_do_not_answer() -> None:
 
 
 def test_stopped() -> None:
-    """A sender that is stopped sends nothing any more, and that is no attempt."""
+    """A stopped sender sends nothing, and that does not count as an attempt."""
     sender = webhook(f"http://127.0.0.1:{free_port()}/")
     sender.stop()
     with pytest.raises(InterruptedSendError):
@@ -257,7 +257,7 @@ def test_stopped() -> None:
 
 
 def test_an_incident_that_is_gone() -> None:
-    """Nothing is sent of one that is no longer stored."""
+    """Nothing is sent about an incident that is no longer stored."""
     sender = webhook("http://127.0.0.1:1/")
     sender._incident = lambda _: None
     with pytest.raises(RejectedError, match="no longer stored"):
@@ -266,7 +266,7 @@ def test_an_incident_that_is_gone() -> None:
 
 @pytest.mark.parametrize("char", ["x", "\x00", "\ud800", "\U0001f600", '"', "\\", "\n"])
 def test_a_body_is_bounded(char: str) -> None:
-    """Whatever a task chooses, the event stays within its size, is JSON, and holds no control character."""
+    """For any text that a task controls, the event is bounded, valid JSON, without control characters."""
     long = char * 100_000
     names = {f"{number}{char * 5_000}": number for number in range(200)}
     hostile = structs.replace(
@@ -292,7 +292,7 @@ def test_a_body_is_bounded(char: str) -> None:
     ],
 )
 def test_settings(entry: dict[str, Any], problem: str) -> None:
-    """What is wrong is told without the secret."""
+    """The error does not contain the secret."""
     with pytest.raises(ConfigError) as caught:
         load(
             None, {"channels": [{"name": "audit", "type": "webhook", "url": "http://h/", "secret": SECRET} | entry]}, {}
@@ -302,7 +302,7 @@ def test_settings(entry: dict[str, Any], problem: str) -> None:
 
 
 def test_a_secret_in_a_file(tmp_path: Path) -> None:
-    """It is checked with the configuration, and read again when it changes."""
+    """It is validated with the configuration, and read again when it changes."""
     file = tmp_path / "secret"
     file.write_text("hunter2")
     entry = {"name": "audit", "type": "webhook", "url": "http://h/", "secret_file": str(file)}
@@ -314,7 +314,7 @@ def test_a_secret_in_a_file(tmp_path: Path) -> None:
 
 
 def test_the_log_hides_the_url() -> None:
-    """Its path may be a secret. The host of the receiver alone is none."""
+    """Its path may be secret, the receiver's host is not."""
     url = "https://hooks.example.com/services/T0/secret-path-of-the-hook"
     hidden = set(secrets_of(load(None, {"channels": [AUDIT | {"url": url}]}, {}))())
     assert hidden >= {url, "/services/T0/secret-path-of-the-hook", "secret-path-of-the-hook", SECRET}
@@ -330,7 +330,7 @@ def notify(tmp_path: Path, url: str) -> Result:
 
 
 def test_the_test_event(receiver: Receiver, tmp_path: Path) -> None:
-    """One marked event is sent, and what came back is printed; a refusal exits with 1."""
+    """One marked event is sent, and the answer is printed; a rejection exits with 1."""
     result = notify(tmp_path, receiver.url)
     assert result.exit_code == 0, result.output
     ((headers, event),) = receiver.received
@@ -344,7 +344,7 @@ def test_the_test_event(receiver: Receiver, tmp_path: Path) -> None:
 
 
 def test_the_check_sends_no_event(receiver: Receiver) -> None:
-    """``doctor`` only asks whether the server answers."""
+    """``doctor`` only checks that the server answers."""
 
     def check(url: str) -> CheckState:
         entry = {"name": "audit", "type": "webhook", "url": url, "secret": SECRET}
