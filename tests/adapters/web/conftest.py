@@ -1,4 +1,4 @@
-"""A site on a real socket, over a real store."""
+"""A site on a real socket with a real store."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -33,11 +33,11 @@ class Served:
         return f"http://127.0.0.1:{self.server.port}"
 
     def get(self, path: str, **options: object) -> httpx.Response:
-        """One request on a connection of its own."""
+        """One request on a new connection."""
         return httpx.get(self.url + path, timeout=60, verify=NO_TLS, **options)  # type: ignore[arg-type]
 
     def close(self) -> None:
-        """Stop it; fails when it does not."""
+        """Stop it; fails if it does not stop."""
         self.stop.set()
         self.thread.join(60)
         self.server.stop()
@@ -49,7 +49,7 @@ Serve = Callable[..., Served]
 
 @contextmanager
 def served(server: WebServer) -> Iterator[Served]:
-    """A server that answers meanwhile."""
+    """A server that answers during the block."""
     server.start()
     stop, turns = threading.Event(), list[int]()
     thread = threading.Thread(target=server.serve, args=(stop, lambda: turns.append(1)), name="web-test")
@@ -63,7 +63,7 @@ def served(server: WebServer) -> Iterator[Served]:
 
 @pytest.fixture(autouse=True)
 def quick_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server sees at once that it is to stop: hundreds are started and stopped, one after the other."""
+    """A server stops immediately: hundreds are started and stopped in sequence."""
     monkeypatch.setattr(module, "TICK", 0.02)
 
 
@@ -79,7 +79,7 @@ def usual_store(path: Path) -> Iterator[SqlStore]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqlStore]:
-    """A store with the usual fleet in it."""
+    """A store with the usual fleet."""
     with usual_store(tmp_path / "store.db") as made:
         yield made
 
@@ -104,7 +104,7 @@ def commit(store: SqlStore) -> Callable[[Changes], None]:
 
 @pytest.fixture
 def fleet(store: SqlStore) -> Fleet:
-    """What the site shows."""
+    """The data of the site."""
     return Fleet(store)
 
 
@@ -122,5 +122,5 @@ def serve(fleet: Fleet) -> Iterator[Serve]:
 
 @pytest.fixture
 def site(serve: Serve) -> Served:
-    """A server of the fleet, open to all."""
+    """A server of the fleet without a sign-in."""
     return serve()

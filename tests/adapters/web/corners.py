@@ -1,4 +1,4 @@
-"""Sites that no demonstration shows: an empty one, one full of long and hostile names, and closed doors."""
+"""Sites that no demonstration shows: an empty one, one full of long and hostile names, and pages without access."""
 
 import json
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ TEXT = "no such card " * 40
 
 @contextmanager
 def corners(directory: Path) -> Iterator[dict[str, str]]:
-    """Name → URL, for as long as they run."""
+    """Name → URL, during the block."""
     with ExitStack() as running:
         stores = {name: open_store(f"sqlite:///{directory / name}.db", retention=2_592_000.0, fingerprint_window=100)
                   for name in ("empty", "hostile")}  # fmt: skip

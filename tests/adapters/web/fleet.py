@@ -1,4 +1,4 @@
-"""A fleet, as the web's sources show it: a real store with known rows, and a state in memory."""
+"""A fleet in the web's sources: a real store with known rows, and a state in memory."""
 
 import json
 import threading
@@ -96,12 +96,12 @@ def incident(key: str = "shop.charge/2026-11-23T14Z", **changes: object) -> Inci
 
 
 def bucket(name: str = "shop.charge", queue: str = "billing", **counts: int) -> BucketDelta:
-    """Counts of the quarter of an hour that NOW is in."""
+    """Counts of the 15 minutes that contain NOW."""
     return BucketDelta(BUCKET, name, queue, tuple(counts.get(count, 0) for count in COUNTS), 1.5, 3)
 
 
 def group(name: str = "shop.charge", identity: str = GROUP, exception: str = "ValueError") -> ErrorGroup:
-    """A kind of failure."""
+    """An error group."""
     return ErrorGroup(identity, name, exception, "shop.py:charge", NOW - 60, NOW - 30)
 
 
@@ -146,7 +146,7 @@ def usual() -> Changes:
 
 
 def channels(*off: str) -> list[ChannelInfo]:
-    """Two channels; those that are switched off are named."""
+    """Two channels that are off."""
     return [
         ChannelInfo(name=name, title=title, configured=name not in off, off=told, incidents=incidents)
         for name, title, told, incidents in (
@@ -157,7 +157,7 @@ def channels(*off: str) -> list[ChannelInfo]:
 
 
 def busy() -> Monitor:
-    """A monitor of a fleet at work: tasks that run, wait, and have ended, one of them in a chain."""
+    """The monitor of a busy fleet: tasks that run, wait, and have ended, one of them in a chain."""
     made = Monitor(Limits(name_wait=0.0, capture_arguments=True), Restored(), NOW)
     told = (
         *ran("root-1", "shop.mail", -300, "succeeded", root_id="root-1", runtime=2.5),
@@ -191,7 +191,7 @@ def ran(uuid: str, name: str, at: float, end: str = "", runtime: float | None = 
 
 @dataclass
 class FakeMetrics:
-    """Metrics that are a number of bytes. ``gate`` holds a rendering until it is set."""
+    """Metrics of a given size. ``gate`` blocks a rendering until it is set."""
 
     body: list[bytes] = field(default_factory=lambda: [b"up 1\n"])
     gate: threading.Event | None = None
@@ -210,7 +210,7 @@ class FakeMetrics:
 
 
 class TroubledReader:
-    """A Reader whose queries do first what the fleet says: wait, or fail."""
+    """A Reader whose queries first wait or fail as the fleet says."""
 
     def __init__(self, fleet: "Fleet") -> None:
         self._fleet = fleet
@@ -230,7 +230,7 @@ class TroubledReader:
 
 @dataclass
 class Fleet:
-    """What the sources show; a test changes what it needs."""
+    """The data of the sources; a test changes what it needs."""
 
     store: SqlStore
     metrics: FakeMetrics = field(default_factory=FakeMetrics)
@@ -268,7 +268,7 @@ class Fleet:
     more_queues: list[QueueStats] = field(default_factory=list)
 
     def snapshot(self) -> Snapshot | None:
-        """The state of now."""
+        """The current state."""
         if self.starting:
             return None
         return Snapshot(
@@ -288,11 +288,11 @@ class Fleet:
 
     @property
     def tasks(self) -> TaskView:
-        """What runs now."""
+        """The running tasks."""
         return MemoryTaskView(self.monitor, threading.Lock(), ManualClock(time=NOW), ())
 
     def queues(self) -> list[QueueStats]:
-        """Those that were asked last."""
+        """The queues of the last poll."""
         return (
             []
             if self.silent
@@ -305,11 +305,11 @@ class Fleet:
 
     @property
     def reader(self) -> Reader:
-        """The store's, as it is now."""
+        """The current reader of the store."""
         return cast("Reader", TroubledReader(self))
 
     def sources(self) -> Sources:
-        """As the composition root gives them."""
+        """The sources of the composition root."""
         return Sources(
             fleet="shop",
             clock=ManualClock(time=NOW),

@@ -87,7 +87,7 @@ CORNERS = {
 
 
 def pages(url: str) -> dict[str, str]:
-    """What there is to see, with the newest incident and failure, a worker, and tasks by their ids."""
+    """The pages to take, with the newest incident and failure, a worker, and tasks by their IDs."""
 
     def first(path: str, link: str, otherwise: str = "nothing") -> str:
         found = re.search(rf'href="\./({link})"', httpx.get(f"{url}/{path}", timeout=60).text)
@@ -127,7 +127,7 @@ def pages(url: str) -> dict[str, str]:
 
 
 def shoot(browser: Browser, url: str, directory: Path, view: tuple[str, int, str]) -> None:
-    """One picture, and that of the documentation where it is wanted."""
+    """One picture, and that of the documentation if requested."""
     name, width, scheme = view
     dark = scheme == "dark"
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")

@@ -1,4 +1,4 @@
-"""Addresses that people type: they lead to what was meant, and nowhere else."""
+"""Addresses that people type: they lead to the intended page, and nowhere else."""
 
 import socket
 from urllib.parse import urljoin
@@ -33,7 +33,7 @@ from tests.adapters.web.test_api import Commit
     ],
 )
 def test_it_leads_to_what_was_meant(usual_site: Served, path: str, meant: str) -> None:
-    """A collection without a page of its own, and a slash too many, lead to the page that was meant."""
+    """A collection without its own page, and an extra slash, lead to the intended page."""
     answer = usual_site.get(path, follow_redirects=True)
     assert answer.status_code == 200
     assert str(answer.url) == usual_site.url + meant
@@ -44,7 +44,7 @@ def test_it_leads_to_what_was_meant(usual_site: Served, path: str, meant: str) -
     [("/failures/", "/failures"), ("/reports", "/reports/today"), ("/failures/id-1/?a=b", "/failures/id-1?a=b")],
 )
 def test_it_leads_there_behind_a_proxy(usual_site: Served, path: str, meant: str) -> None:
-    """A proxy may have the site under a path of its own, and strip that."""
+    """A proxy may serve the site under a path, which it strips."""
     location = usual_site.get(path).headers["location"]
     assert urljoin(f"https://proxy.example/celery{path}", location) == f"https://proxy.example/celery{meant}"
 
@@ -57,7 +57,7 @@ def test_a_name_may_end_with_a_slash(site: Served, commit: Commit) -> None:
 
 
 def test_what_is_not_there_stays_so(usual_site: Served) -> None:
-    """What exists neither with the slash nor without it is not there."""
+    """A page that exists neither with nor without the slash is not found."""
     assert usual_site.get("/nothing/", follow_redirects=True).status_code == 404
     assert usual_site.get("/api/v1/nothing/", follow_redirects=True).status_code == 404
 
@@ -66,7 +66,7 @@ def test_what_is_not_there_stays_so(usual_site: Served) -> None:
     "target", [b"//evil.example/", b"///evil.example//", b"/\\evil.example/", b"/%5Cevil.example/", b"/%0d%0ax:y/"]
 )
 def test_it_never_leads_elsewhere(usual_site: Served, target: bytes) -> None:
-    """Whatever the address is, one does not come to another host, nor does it write headers."""
+    """No address redirects to another host or adds headers."""
     with socket.create_connection(("127.0.0.1", usual_site.server.port), timeout=60) as client:
         client.sendall(b"GET " + target + b" HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
         got = b""

@@ -1,4 +1,4 @@
-"""``/api/v1``, over a real socket and a real store."""
+"""``/api/v1`` over a real socket with a real store."""
 
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -51,7 +51,7 @@ def test_tasks(site: Served) -> None:
 
 
 def test_tasks_of_a_time(site: Served) -> None:
-    """``since`` leaves out what was counted before it, ``until`` what was counted after."""
+    """``since`` omits earlier counts, ``until`` later ones."""
     assert len(items(site, "/api/v1/tasks", since="1h")) == 2
     assert items(site, "/api/v1/tasks", since="2026-11-23T15:00:00Z") == []
     assert items(site, "/api/v1/tasks", until="2026-11-23T14:00:00Z") == []
@@ -60,7 +60,7 @@ def test_tasks_of_a_time(site: Served) -> None:
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
 def test_pages_hold_everything_once(site: Served, commit: Commit, limit: int) -> None:
-    """Whatever the size of the pages, every list gives each of its items exactly once, in its order."""
+    """For any page size, every list returns each item exactly once and in order."""
     commit(
         Changes(
             now=NOW,
@@ -90,7 +90,7 @@ def test_pages_hold_everything_once(site: Served, commit: Commit, limit: int) ->
 
 
 def test_task(site: Served) -> None:
-    """A task's page has the sum of its queues, each queue, and the kinds of its failures with a sample."""
+    """A task's page has the sum of its queues, each queue, and the error groups with a sample."""
     document = site.get("/api/v1/tasks/shop.charge").json()
     assert document["counts"]["failed"] == 2
     assert [row["queue"] for row in document["queues"]] == ["billing"]
@@ -100,7 +100,7 @@ def test_task(site: Served) -> None:
 
 
 def test_a_task_with_any_name(site: Served, commit: Commit) -> None:
-    """Slashes, spaces, percent signs and letters of any script in a task's name reach it."""
+    """Slashes, spaces, percent signs and letters of any script in a task's name work."""
     name = "a/b c%2Fd?e#f é"
     commit(Changes(now=NOW, sequence=2, buckets=[bucket(name, "q")]))
     path = httpx.URL(site.url).copy_with(raw_path=b"/api/v1/tasks/" + _quoted(name)).raw_path.decode()
@@ -112,7 +112,7 @@ def _quoted(name: str) -> bytes:
 
 
 def test_tasks_by_exception(site: Served) -> None:
-    """Tasks are chosen by what they have failed with, in that time."""
+    """Tasks are filtered by the exceptions of their failures in the period."""
     assert [one["name"] for one in items(site, "/api/v1/tasks", exception="ValueError")] == ["shop.charge"]
     assert [one["name"] for one in items(site, "/api/v1/tasks", exception="ValueError", since="1h")] == ["shop.charge"]
     assert items(site, "/api/v1/tasks", exception="ValueError", until="1d") == []
@@ -120,7 +120,7 @@ def test_tasks_by_exception(site: Served) -> None:
 
 
 def test_errors_of_all_tasks(site: Served, commit: Commit) -> None:
-    """Error groups of the asked time and names, most failures first, each with its newest failure."""
+    """Error groups of the period and names, most failures first, each with its newest failure."""
     commit(
         Changes(
             now=NOW,
@@ -145,7 +145,7 @@ def test_errors_of_all_tasks(site: Served, commit: Commit) -> None:
 
 
 def test_failures_by_filters(site: Served) -> None:
-    """Failures are chosen by task, exception and time."""
+    """Failures are filtered by task, exception and time."""
     assert [one["uuid"] for one in items(site, "/api/v1/failures")] == ["id-2", "id-1"]
     assert [one["uuid"] for one in items(site, "/api/v1/failures", exception="ValueError")] == ["id-1"]
     assert items(site, "/api/v1/failures", task="other") == []
@@ -155,7 +155,7 @@ def test_failures_by_filters(site: Served) -> None:
 
 
 def test_failure_in_full(site: Served) -> None:
-    """A failure's page has its traceback, and arguments only where they were captured."""
+    """A failure's page has its traceback, and arguments only if they were captured."""
     (found,) = items(site, "/api/v1/failures/id-1")
     assert found["traceback"].startswith("Traceback")
     assert found["args"] is None
@@ -163,7 +163,7 @@ def test_failure_in_full(site: Served) -> None:
 
 
 def test_incidents_by_filters(site: Served, commit: Commit) -> None:
-    """Incidents are chosen by task, also one of a storm's, by exception and by time."""
+    """Incidents are filtered by task, including one of a storm's, by exception and by time."""
     storm = incident("storm/1", task="storm", tasks={"shop.mail": 1}, exceptions={"OSError": 1}, first_at=NOW)
     commit(Changes(now=NOW, sequence=2, incidents=[storm]))
     assert [one["key"] for one in items(site, "/api/v1/incidents", task="shop.mail")] == ["storm/1"]
@@ -173,7 +173,7 @@ def test_incidents_by_filters(site: Served, commit: Commit) -> None:
 
 
 def test_workers_need_no_store(serve: Serve, fleet: Fleet) -> None:
-    """Workers are shown as of now, also while the store is away."""
+    """The current workers are shown, even while the store is unavailable."""
     fleet.trouble = StoreUnavailableError("the disk is full")
     site = serve()
     assert [(one["hostname"], one["up"]) for one in items(site, "/api/v1/workers")] == [
@@ -183,7 +183,7 @@ def test_workers_need_no_store(serve: Serve, fleet: Fleet) -> None:
 
 
 def test_outbox(site: Served, store: SqlStore) -> None:
-    """The outbox shows what waits and what was given up, or the latter only."""
+    """The outbox lists waiting and given-up notifications, or only the latter."""
     (waiting,) = items(site, "/api/v1/outbox")
     assert (waiting["channel"], waiting["state"], waiting["attempts"]) == ("pagerduty", "pending", 0)
     assert items(site, "/api/v1/outbox", dead="true") == []
@@ -194,13 +194,13 @@ def test_outbox(site: Served, store: SqlStore) -> None:
 
 
 def test_outbox_of_a_time(site: Served) -> None:
-    """What waits is chosen by when it came up."""
+    """Waiting notifications are filtered by creation time."""
     assert len(items(site, "/api/v1/outbox", since="1m")) == 1
     assert items(site, "/api/v1/outbox", until="1m") == []
 
 
 def test_report(site: Served, fleet: Fleet) -> None:
-    """A day's report is the summary that the mail is made of."""
+    """A day's report is the summary of the mail."""
     document = site.get("/api/v1/reports/2026-11-23").json()
     assert document["date"] == "2026-11-23"
     assert document["day"]["failed"] == 2
@@ -210,7 +210,7 @@ def test_report(site: Served, fleet: Fleet) -> None:
 
 
 def test_summary(site: Served) -> None:
-    """The summary has the counts of the last day, the worst tasks, and the state of now."""
+    """The summary has the counts of the last day, the worst tasks, and the current state."""
     document = site.get("/api/v1/summary").json()
     assert document["since"] == "2026-11-22T14:05:09.250Z"
     assert document["counts"]["succeeded"] == 10
@@ -227,7 +227,7 @@ def test_summary(site: Served) -> None:
 
 @pytest.mark.parametrize("path", ["/api/v1", "/api/v1/"])
 def test_the_index(site: Served, path: str) -> None:
-    """The API's root lists what there is, and where it is described."""
+    """The API's root lists the endpoints, and links to their description."""
     document = site.get(path).json()
     assert [one["href"] for one in document["resources"]] == [one for one in OPERATIONS if one != INDEX]
     assert site.get(document["description"]).json()["openapi"]
@@ -235,7 +235,7 @@ def test_the_index(site: Served, path: str) -> None:
 
 @pytest.mark.parametrize("path", OPERATIONS)
 def test_answers_are_as_described(site: Served, store: SqlStore, path: str) -> None:
-    """Each path of /openapi.json answers as its schema says, and there is no path that is not described."""
+    """Each path of /openapi.json answers according to its schema, and every path is described."""
     document = site.get("/openapi.json").json()
     assert set(document["paths"]) == {*OPERATIONS, "/api/v1/silences/{id}"}
     store.silences.add(Silence("a1", ("shop.*",), "deploy", NOW - 5, NOW + 5))
@@ -285,7 +285,7 @@ def test_answers_are_as_described(site: Served, store: SqlStore, path: str) -> N
     ],
 )
 def test_a_wrong_parameter_is_named(usual_site: Served, path: str, named: str) -> None:
-    """What cannot be used is answered with status 400 and the parameter's name."""
+    """An invalid value is answered with status 400 and the parameter's name."""
     answer = usual_site.get(f"/api/v1/{path}")
     assert answer.status_code == 400
     assert named in answer.json()["error"]
@@ -295,14 +295,14 @@ def test_a_wrong_parameter_is_named(usual_site: Served, path: str, named: str) -
     "path", ["/api/v1/tasks/none", "/api/v1/queues/none", "/api/v1/failures/none", "/api/v1/nothing", "/api"]
 )
 def test_what_is_not_there(usual_site: Served, path: str) -> None:
-    """What does not exist is answered with status 404 and JSON."""
+    """A missing resource is answered with status 404 and JSON."""
     answer = usual_site.get(path)
     assert answer.status_code == 404
     assert answer.json()["error"]
 
 
 def test_nothing_can_be_written(site: Served) -> None:
-    """Any other method than GET and HEAD is refused with status 405."""
+    """Methods other than GET and HEAD are refused with status 405."""
     assert httpx.post(f"{site.url}/api/v1/tasks", json={}, timeout=60).status_code == 405
     assert httpx.delete(f"{site.url}/api/v1/failures/id-1", timeout=60).status_code == 405
     assert httpx.head(f"{site.url}/api/v1/tasks", timeout=60).content == b""
@@ -313,7 +313,7 @@ def test_nothing_can_be_written(site: Served) -> None:
     ["summary", "tasks", "tasks/a", "queues", "queues/a", "failures", "failures/a", "incidents", "reports/today"],
 )
 def test_store_away(serve: Serve, fleet: Fleet, path: str) -> None:
-    """While the store cannot be read its lists answer with status 503 and why, and a client knows when to ask."""
+    """While the store is not readable, its lists answer 503 with the reason and Retry-After."""
     fleet.trouble = StoreUnavailableError("the disk is full")
     answer = serve().get(f"/api/v1/{path}")
     assert answer.status_code == 503
@@ -322,7 +322,7 @@ def test_store_away(serve: Serve, fleet: Fleet, path: str) -> None:
 
 
 def test_workers_while_starting(site: Served, fleet: Fleet) -> None:
-    """Before the store was read, what comes from memory says that the monitor is starting."""
+    """Before the store was read, data from memory says that the monitor is starting."""
     fleet.starting = True
     answer = site.get("/api/v1/workers")
     assert answer.status_code == 503
@@ -330,6 +330,6 @@ def test_workers_while_starting(site: Served, fleet: Fleet) -> None:
 
 
 def test_workers_are_sorted(site: Served, fleet: Fleet) -> None:
-    """Workers come by hostname, whatever the order in memory."""
+    """Workers are sorted by hostname, whatever the order in memory."""
     fleet.workers = [worker("b@x"), worker("a@x")]
     assert [one["hostname"] for one in items(site, "/api/v1/workers")] == ["a@x", "b@x"]

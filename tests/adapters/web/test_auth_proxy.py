@@ -1,4 +1,4 @@
-"""Sign-in by a proxy in front, which names the person in a header."""
+"""Sign-in by a proxy, which sends the person's name in a header."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ Given = list[tuple[bytes, bytes]]
 
 
 def asked(peer: str, headers: Given, **settings: Any) -> tuple[Person | Refused | None, int]:
-    """Who asks, and how many requests were ignored."""
+    """The person of a request, and the number of ignored headers."""
     proxy = AuthProxy(AuthProxySettings(addresses=PROXIES, **settings), ROLES)
     found = proxy.person({"client": (peer, 5)} if peer else {}, Headers(raw=headers))
     return found, proxy.ignored
@@ -44,7 +44,7 @@ def asked(peer: str, headers: Given, **settings: Any) -> tuple[Person | Refused 
     ],
 )
 def test_only_the_proxy_is_believed(peer: str, trusted: bool) -> None:  # noqa: FBT001 - of the table
-    """By the address of the connection; all others are ignored and counted, whatever other headers say."""
+    """By the address of the connection; all other headers are ignored and counted."""
     given = [(USER, b"anna"), (GROUPS, b"ops"), (b"x-forwarded-for", b"192.0.2.7"), (b"x-real-ip", b"192.0.2.7")]
     assert asked(peer, given) == ((ANNA, 0) if trusted else (None, 1))
 
@@ -75,7 +75,7 @@ def test_only_the_proxy_is_believed(peer: str, trusted: bool) -> None:  # noqa: 
     ],
 )
 def test_what_the_headers_say(headers: Given, who: Person | int | str | None) -> None:
-    """One name and one list of groups, in plain text; a header that came twice names nobody."""
+    """One name and one list of groups, in plain text; a duplicate header names nobody."""
     found, ignored = asked("10.1.2.3", headers)
     assert ignored == (1 if who == "ignored" else 0)
     if isinstance(who, int):
@@ -86,7 +86,7 @@ def test_what_the_headers_say(headers: Given, who: Person | int | str | None) ->
 
 
 def test_other_headers() -> None:
-    """Their names and what separates groups can be set; the usual names say nothing then."""
+    """Their names and the separator of groups are configurable; the default names are then ignored."""
     settings = {"user_header": "X-Authentik-Username", "groups_header": "X-authentik-groups", "groups_separator": "|"}
     given = [(b"x-authentik-username", b"anna"), (b"x-authentik-groups", b"a,b|ops")]
     assert asked("10.1.2.3", given, **settings) == (ANNA, 0)
@@ -94,7 +94,7 @@ def test_other_headers() -> None:
 
 
 def test_a_site_behind_a_proxy(serve: Serve, fleet: Fleet) -> None:
-    """The person is shown and stored, without a button to sign out; others get a page that says where to go."""
+    """The person is shown and stored, without a sign-out button; others get a page that says where to go."""
     settings = {"viewers": ["staff"], "operators": ["ops"], "username": "robot", "password": "p"}
     site = serve(**settings, auth_proxy={"addresses": ["127.0.0.1"]})
     # oauth2-proxy also sends the name as a user name with some password.

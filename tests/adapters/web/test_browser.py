@@ -1,4 +1,4 @@
-"""The page in a real browser: what it looks like to people, to keyboards and to screen readers."""
+"""The page in a real browser, for people, keyboards and screen readers."""
 
 import json
 import re
@@ -87,7 +87,7 @@ shop.errors.CardError: no such card"""
 
 @dataclass
 class Visit:
-    """A page of the site, in a browser."""
+    """A page of the site in a browser."""
 
     page: Page
     url: str
@@ -102,7 +102,7 @@ class Visit:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One for all."""
+    """One browser for all tests."""
     chromium = require("chromium")
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(
@@ -115,7 +115,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlStore]:
-    """A store with texts that are long."""
+    """A store with long texts."""
     directory = tmp_path_factory.mktemp("browser")
     made = open_store(f"sqlite:///{directory / 'store.db'}", retention=30 * 86_400.0, fingerprint_window=100)
     made.start()
@@ -142,7 +142,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlStore]:
 
 @pytest.fixture(scope="module")
 def shown(filled: SqlStore) -> Iterator[tuple[Served, Fleet]]:
-    """A site of it, and what it shows."""
+    """A site with it, and its data."""
     fleet = Fleet(filled, links={"Logs": "https://logs.example.com/?q={task_id}"}, notice="Staging " + "x" * 200)
     with served(WebServer(Site(WebSettings(), fleet.sources()), host="127.0.0.1", port=0)) as server:
         yield server, fleet
@@ -153,7 +153,7 @@ Visiting = Callable[..., Visit]
 
 @pytest.fixture
 def visit(browser: Browser, shown: tuple[Served, Fleet]) -> Iterator[Visiting]:
-    """Opens pages with their own contexts; an error of a script fails the test."""
+    """Opens pages in separate contexts; a script error fails the test."""
     opened: list[Visit] = []
 
     def open_page(width: int = 1440, **options: object) -> Visit:
@@ -172,7 +172,7 @@ def visit(browser: Browser, shown: tuple[Served, Fleet]) -> Iterator[Visiting]:
 
 
 def violations(page: Page, *rules: str) -> list[tuple[str, list[str]]]:
-    """What axe finds: its rule and the elements."""
+    """The violations that axe reports: rule and elements."""
     if not page.evaluate("typeof window.axe === 'object'"):
         page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text())
     only = {"runOnly": {"type": "rule", "values": list(rules)}} if rules else {}
@@ -181,7 +181,7 @@ def violations(page: Page, *rules: str) -> list[tuple[str, list[str]]]:
 
 
 def test_nobody_is_left_out(visit: Visiting) -> None:
-    """On every page axe finds nothing, in the dark no contrast is too low, and on a phone nothing is cut off."""
+    """On every page axe finds nothing, contrast is sufficient in the dark, and nothing is cut off on a phone."""
     opened = visit()
     found = {}
     for path in PAGES:
@@ -198,7 +198,7 @@ def test_nobody_is_left_out(visit: Visiting) -> None:
 
 
 def test_corners(browser: Browser, tmp_path: Path) -> None:
-    """Nor where there is nothing, where every name is long and hostile, or where nothing answers."""
+    """Also on empty pages, with long and hostile names, and without answers."""
     found = {}
     with corners(tmp_path) as sites, browser.new_context(viewport={"width": 320, "height": 900}) as context:
         page = context.new_page()
@@ -210,7 +210,7 @@ def test_corners(browser: Browser, tmp_path: Path) -> None:
 
 
 def test_from_the_pager_to_the_cause(visit: Visiting, tmp_path: Path) -> None:
-    """An incident's link shows the application's frame at once, and one click away is the whole failure."""
+    """An incident's link shows the application's frame, and one click leads to the whole failure."""
     page = visit().go(KEY)
     assert page.locator("h1").inner_text() == "shop.charge failed 2 times"
     frame = page.locator("pre .own")
@@ -223,7 +223,7 @@ def test_from_the_pager_to_the_cause(visit: Visiting, tmp_path: Path) -> None:
 
 
 def test_figures_stay_in_one_piece(visit: Visiting) -> None:
-    """No age and no worker's name breaks in an incident's figures, on a tablet neither."""
+    """Ages and workers' names do not break in an incident's figures, also on a tablet."""
     lines = """() => [...document.querySelectorAll('.figures .age, .figures .names span')]
         .filter((one) => one.getBoundingClientRect().height > 1.8 * parseFloat(getComputedStyle(one).fontSize))
         .map((one) => one.textContent)"""
@@ -233,7 +233,7 @@ def test_figures_stay_in_one_piece(visit: Visiting) -> None:
 
 
 def test_search_and_sort(visit: Visiting) -> None:
-    """A part of a name finds a task from every page; a column's head sorts, and the address holds all of it."""
+    """A part of a name finds a task from every page; a column's header sorts, and the address has the state."""
     page = visit().go("workers")
     page.get_by_role("searchbox").fill("SHOP.")
     page.keyboard.press("Enter")
@@ -252,7 +252,7 @@ def test_search_and_sort(visit: Visiting) -> None:
 
 
 def test_a_mistake_keeps_the_form(visit: Visiting) -> None:
-    """What is wrong in one field is said beside it, and the others stay as they were filled in."""
+    """The error is next to its field, and the other fields keep their values."""
     page = visit().go("failures?task=charge&since=soon")
     assert page.get_by_label("Task", exact=True).input_value() == "charge"
     wrong = page.get_by_label("Since")
@@ -266,7 +266,7 @@ def test_a_mistake_keeps_the_form(visit: Visiting) -> None:
 
 
 def test_a_slip_finds_what_was_meant(visit: Visiting) -> None:
-    """Where nothing is found, the name that was meant is a click away."""
+    """If nothing is found, the intended name is one click away."""
     page = visit().go("failures?task=shop.chrage")
     page.get_by_role("link", name="shop.charge").click()
     page.wait_for_url("**task=shop.charge")
@@ -274,7 +274,7 @@ def test_a_slip_finds_what_was_meant(visit: Visiting) -> None:
 
 
 def test_times_are_the_viewers(visit: Visiting) -> None:
-    """Times are shown in the browser's zone, with its name; without the script in the configured one."""
+    """Times are in the browser's zone, with its name; without the script, in the configured zone."""
     page = visit().go("failures/id-1")
     assert page.locator("dd time").first.inner_text() == "2026-11-23 23:04:09 GMT+9"
     assert "Times in Asia/Tokyo" in page.locator("footer").inner_text()
@@ -284,7 +284,7 @@ def test_times_are_the_viewers(visit: Visiting) -> None:
 
 
 def test_a_page_stays_current(visit: Visiting, shown: tuple[Served, Fleet]) -> None:
-    """What has changed comes by itself, but not while somebody types or selects, and focus stays where it was."""
+    """Changes appear automatically, but not while somebody types or selects, and the focus is kept."""
     page = visit().go("workers")
     page.get_by_role("link", name="Overview").focus()
     _, fleet = shown
@@ -308,7 +308,7 @@ def test_a_page_stays_current(visit: Visiting, shown: tuple[Served, Fleet]) -> N
 
 
 def test_a_running_task_is_seen_to_its_end(visit: Visiting, shown: tuple[Served, Fleet]) -> None:
-    """The search finds it by its ID, its page shows what it does, and its end comes by itself."""
+    """The search finds it by ID, its page shows its state, and its end appears automatically."""
     _, fleet = shown
     before = fleet.monitor
     fleet.monitor = busy()
@@ -330,7 +330,7 @@ def test_a_running_task_is_seen_to_its_end(visit: Visiting, shown: tuple[Served,
 
 
 def test_copying(visit: Visiting) -> None:
-    """A click copies an id, and a traceback as it was sent."""
+    """A click copies an ID, and a traceback as it was sent."""
     one = visit(permissions=["clipboard-read", "clipboard-write"])
     page = one.go("failures/id-3")
     page.get_by_role("button", name="Copy the task ID").click()
@@ -342,7 +342,7 @@ def test_copying(visit: Visiting) -> None:
 
 
 def test_by_keyboard_alone(visit: Visiting) -> None:
-    """From the first Tab to an incident: the skip link leads past the navigation, and each focus is seen."""
+    """From the first Tab to an incident: the skip link skips the navigation, and each focus is visible."""
     page = visit().go("")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
@@ -357,7 +357,7 @@ def test_by_keyboard_alone(visit: Visiting) -> None:
 
 
 def test_without_scripts(visit: Visiting) -> None:
-    """Every page is whole without the script: the way from the overview to a traceback, the search, the filters."""
+    """Every page works without the script: from the overview to a traceback, the search, the filters."""
     page = visit(java_script_enabled=False).go("")
     page.get_by_role("searchbox").fill("char")
     page.keyboard.press("Enter")
@@ -372,7 +372,7 @@ def test_without_scripts(visit: Visiting) -> None:
 
 
 def test_signing_in_and_out(browser: Browser, filled: SqlStore) -> None:
-    """A page leads to the provider and back to itself; signing out ends it; axe finds nothing, nothing is cut off."""
+    """A page leads to the provider and back; signing out ends it; axe finds nothing, nothing is cut off."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     clock = ManualClock(time=NOW)
@@ -409,7 +409,7 @@ def test_signing_in_and_out(browser: Browser, filled: SqlStore) -> None:
 
 
 def test_forms_over_plain_http(browser: Browser, filled: SqlStore) -> None:
-    """On a host that is not this machine a browser sends no Sec-Fetch-Site: only its Origin says whose form it is."""
+    """For other hosts a browser sends no Sec-Fetch-Site over HTTP: only its Origin identifies the form."""
     settings = WebSettings(username="operator", password=Secret("p"))
     site = Site(settings, Fleet(filled).sources())
     with served(WebServer(site, host="127.0.0.1", port=0)) as server:

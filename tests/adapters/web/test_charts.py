@@ -1,4 +1,4 @@
-"""Pictures, and what they say to who cannot see them."""
+"""Charts, and their text alternatives."""
 
 import re
 from dataclasses import dataclass, field
@@ -29,12 +29,12 @@ def row(start: int, succeeded: int = 0, failed: int = 0, seconds: float = 0.0) -
 
 
 def heights(picture: str, kind: str) -> list[float]:
-    """Of the bars of a kind."""
+    """The heights of the bars of a kind."""
     return [float(each) for each in re.findall(rf'class="{kind}"[^>]*height="([\d.]+)"', picture)]
 
 
 def test_bars_are_in_proportion() -> None:
-    """The tallest bar fills the picture, the failed part is within it, and the smallest is still seen."""
+    """The tallest bar fills the chart, the failed part is within it, and the smallest is visible."""
     picture = strip([Bar("a", 1000, 500), Bar("b", 500, 0), Bar("c", 1, 1), Bar("d", 0, 0)], "told")
     assert heights(picture, "run") == [96.0, 48.0]
     assert heights(picture, "fail") == [48.0, 2.0]
@@ -49,7 +49,7 @@ def test_bars_are_in_proportion() -> None:
     ],
 )
 def test_a_picture_is_whole_and_told(picture: str) -> None:
-    """Each picture is well-formed, is an image with a text, and takes hostile texts as texts."""
+    """Each chart is well-formed, is an image with a text, and treats hostile texts as text."""
     root = ET.fromstring(picture)  # noqa: S314 - our own
     assert (root.get("role"), root.get("aria-label")) == ("img", HOSTILE)
     assert {each.tag for each in root.iter()} <= {"svg", "g", "title", "rect", "path"}
@@ -65,14 +65,14 @@ def test_nothing_makes_no_picture(picture: str) -> None:
 
 
 def test_a_gap_stays_a_gap() -> None:
-    """A line does not go on over hours in which nothing was measured."""
+    """A line is interrupted in hours without data."""
     path = re.search(r'class="trace" d="([^"]*)"', line([Point("", 1.0), Point("", None), Point("", 1.0)], ""))
     assert path is not None
     assert path[1].count("M") == 2
 
 
 def test_the_last_hours() -> None:
-    """A window ends with the current hour; what it says in words are its sums and its worst hour."""
+    """A window ends with the current hour; its description has the sums and the worst hour."""
     shown = window(NOW, 24)
     assert (shown.end - shown.first, shown.end) == (24 * HOUR, 1_795_442_400 // HOUR * HOUR + HOUR)
     rows = [row(shown.end - HOUR, 30, 10, 80.0), row(shown.first, 5), row(shown.first - HOUR, 99, 99)]
@@ -87,13 +87,13 @@ def test_the_last_hours() -> None:
 
 
 def test_hours_are_named_in_the_zone() -> None:
-    """Also in a zone that is not whole hours from UTC."""
+    """Also in a zone with a fractional offset from UTC."""
     bar = trend([row(window(NOW, 24).first, 1)], window(NOW, 24), ZoneInfo("Asia/Kolkata")).bars[0]
     assert bar.title.startswith("11-22 20:30 to 21:30 IST")
 
 
 def test_what_the_picture_is_about_stands_out() -> None:
-    """The hours of an incident are marked, also when it began and ended within one."""
+    """The hours of an incident are marked, even if it began and ended within one."""
     shown = window(NOW, 24)
     found = trend([], shown, UTC, (shown.end - 100.0, shown.end - 50.0))
     assert [bar.marked for bar in found.bars] == [False] * 23 + [True]
@@ -101,7 +101,7 @@ def test_what_the_picture_is_about_stands_out() -> None:
 
 @dataclass
 class CountingReader:
-    """A Reader's history: one run in each hour, and what was asked for."""
+    """A Reader's history with one run per hour, which records the queries."""
 
     asked: list[tuple[float, float]] = field(default_factory=list)
 
@@ -111,7 +111,7 @@ class CountingReader:
 
 
 def test_settled_hours_are_read_once() -> None:
-    """A page that stays current reads the newest hours; another span or the next hour reads what is missing."""
+    """An updated page reads the newest hours; another span or the next hour reads the missing ones."""
     reader = CountingReader()
     history = FleetHistory(cast("Reader", reader))
     day = window(NOW, 24)
@@ -140,5 +140,5 @@ def test_settled_hours_are_read_once() -> None:
     ],
 )
 def test_quantiles(counts: tuple[int, ...], share: float, wanted: float | None) -> None:
-    """As Prometheus estimates them; beyond the last bound nothing is known."""
+    """As estimated by Prometheus; beyond the last bound the value is unknown."""
     assert quantile(Histogram((1.0, 2.0), counts, 0.0), share) == wanted

@@ -1,4 +1,4 @@
-"""An incident in sentences."""
+"""The description of an incident in sentences."""
 
 from typing import Any
 
@@ -36,13 +36,13 @@ BEFORE = RECENT - BUCKET_SECONDS
     ],
 )
 def test_is_it_getting_better(changes: dict[str, Any], rows: list[HistoryRow], tone: str, said: str) -> None:
-    """The last half hour is compared with the one before, with the numbers; without runs nothing is claimed."""
+    """The last half hour is compared with the previous one, with numbers; without runs there is no statement."""
     found = outlook(incident(**changes), rows, NOW)
     assert (found.tone, found.text[: len(said)]) == (tone, said)
 
 
 def test_the_numbers() -> None:
-    """What the sentence rests on stands beside it, with its period."""
+    """The basis of the sentence is shown next to it, with its period."""
     found = outlook(incident(), [row(RECENT, 1200, 300), row(BEFORE, 1, 1), row(BEFORE - 9000, 5, 5)], NOW)
     assert found.numbers == (
         "Last 20 min 9 s: 300 of 1,500 runs failed (20.0 %). The 30 min before: 1 of 2 runs failed (50.0 %)."
@@ -50,7 +50,7 @@ def test_the_numbers() -> None:
 
 
 def test_what_to_do_next() -> None:
-    """The runbook first; then what the exception, the worker and the queue point to; last the failure itself."""
+    """The runbook first, then hints of the exception, the worker and the queue, last the failure itself."""
     one = incident(
         runbook_url="https://wiki.example/r",
         exceptions={"OSError": 1, "WorkerLostError": 7},
@@ -69,7 +69,7 @@ def test_what_to_do_next() -> None:
 
 
 def test_an_operator_may_silence() -> None:
-    """Who may add silences is led to the form with the task filled in, while the incident is open."""
+    """Operators get a link to the form with the task filled in, while the incident is open."""
 
     def links(**changes: Any) -> list[str]:
         return [step.link for step in next_steps(incident(**changes), is_notified=True, workers=1, operator=True)]
@@ -85,7 +85,7 @@ def test_an_operator_may_silence() -> None:
 
 
 def test_one_worker_alone_is_no_clue() -> None:
-    """In a fleet of one worker, or after few failures, the worker is not blamed."""
+    """In a fleet of one worker, or after few failures, the worker is not mentioned."""
     few = incident(workers={"celery@box": 2}, count=2)
     many = incident(workers={"celery@box": 9}, count=9)
     for one, up in ((few, 3), (many, 1)):
@@ -93,7 +93,7 @@ def test_one_worker_alone_is_no_clue() -> None:
 
 
 def test_a_condition_of_a_queue_leads_to_it() -> None:
-    """The queue is where one looks first; its name may be any."""
+    """The first hint is a link to the queue, whatever its name."""
     one = incident(condition=Condition.NO_WORKER, subject="mail/bulk")
     steps = next_steps(one, is_notified=True, workers=1)
     assert [(step.link, step.link_text) for step in steps] == [
@@ -103,7 +103,7 @@ def test_a_condition_of_a_queue_leads_to_it() -> None:
 
 
 def test_there_is_always_something_to_do() -> None:
-    """Also for a condition of which nothing else is known."""
+    """Even for a condition without other data."""
     assert [step.link for step in next_steps(incident(condition=Condition.BACKLOG), is_notified=True, workers=1)] == [
         "workers"
     ]

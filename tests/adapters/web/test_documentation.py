@@ -26,12 +26,12 @@ TEXT = (Path(__file__).parents[3] / "docs" / "http.md").read_text()
     ],
 )
 def test_the_bounds_are_those_of_the_code(told: str) -> None:
-    """Each bound that the document names is the one that holds."""
+    """Each documented limit is the actual one."""
     assert told in TEXT
 
 
 def test_the_parameters_are_those_of_the_code() -> None:
-    """What each list takes beside ``limit`` and ``cursor`` is what the document says."""
+    """The documented parameters of each list are the actual ones."""
     stated = dict(re.findall(r"^ *\| `(/api/v1/[\w-]+)` \| (.*) \|$", TEXT, re.MULTILINE))
     lists = {path: names for path, (_, _, _, names) in OPERATIONS.items() if "cursor" in names}
     assert {path: re.findall(r"`(\w+)`", text) for path, text in stated.items()} == {

@@ -1,4 +1,4 @@
-"""The switch to the other fleets in the same database."""
+"""The links to the other fleets in the same database."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ KNOWN = [
 
 
 def test_the_switch(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Links to pages that have a good URL, asked for once a minute by pages only; none without a database of many."""
+    """Links to pages with a valid URL, queried once a minute by pages only; none without a shared database."""
     monkeypatch.setattr("celery_monitor.adapters.web.fleets.PATIENCE_SECONDS", 60)
     clock, asked = ManualClock(time=NOW), list[int]()
     answers: list[Sequence[OtherFleet] | StoreUnavailableError] = [KNOWN, StoreUnavailableError("down"), []]

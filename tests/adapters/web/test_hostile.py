@@ -1,4 +1,4 @@
-"""Slow, silent and hostile clients, on real sockets: metrics and probes answer meanwhile."""
+"""Slow, silent and hostile clients on real sockets: metrics and probes still answer."""
 
 import contextlib
 import resource
@@ -19,7 +19,7 @@ PROMPT = 30.0
 
 
 def dial(site: Served) -> socket.socket:
-    """A client."""
+    """Connect a client."""
     return socket.create_connection(("127.0.0.1", site.server.port), timeout=60)
 
 
@@ -34,7 +34,7 @@ def answers(site: Served) -> bool:
 
 
 def is_cut(client: socket.socket) -> bool:
-    """Whether the server has closed the connection (there may be an answer before that)."""
+    """Whether the server has closed the connection, possibly after an answer."""
     client.settimeout(0.02)
     try:
         while client.recv(65536):
@@ -48,14 +48,14 @@ def is_cut(client: socket.socket) -> bool:
 
 @pytest.fixture(autouse=True)
 def deadlines(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """So late that no busy machine misses one; a test brings forward, for a while, the one that it waits for."""
+    """Long deadlines for busy machines; a test shortens the one that it waits for."""
     for name in ("REQUEST_SECONDS", "RESPONSE_SECONDS", "LINGER_SECONDS"):
         monkeypatch.setattr(connection, name, 100.0)
     return monkeypatch
 
 
 def test_a_thousand_idle_connections(site: Served) -> None:
-    """A thousand connections that say nothing do not keep anybody out, and few of them stay."""
+    """A thousand silent connections block nobody, and few of them stay open."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit < 3000:
         pytest.skip("this process may not open so many files")
@@ -71,7 +71,7 @@ def test_a_thousand_idle_connections(site: Served) -> None:
     "start", [b"", b"G", b"GET /metrics HTTP/1.1\r\nhost: a\r\n", b"POST / HTTP/1.1\r\nhost: a\r\n"]
 )
 def test_a_request_that_does_not_end(site: Served, deadlines: pytest.MonkeyPatch, start: bytes) -> None:
-    """A client that does not complete its request is cut off in time, also while it sends byte by byte."""
+    """A client that does not complete its request is disconnected in time, even if it sends byte by byte."""
     began = time.monotonic()
     with deadlines.context() as early:
         early.setattr(connection, "REQUEST_SECONDS", 0.5)
@@ -88,7 +88,7 @@ def test_a_request_that_does_not_end(site: Served, deadlines: pytest.MonkeyPatch
 
 
 def test_a_body_that_does_not_end(site: Served, deadlines: pytest.MonkeyPatch) -> None:
-    """A client that sends a body for ever, which nobody asked for, is answered and cut off."""
+    """A client that sends an endless body is answered and disconnected."""
     with dial(site) as client, deadlines.context() as early:
         client.sendall(b"POST /livez HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000000\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 405")
@@ -107,7 +107,7 @@ def test_a_body_that_does_not_end(site: Served, deadlines: pytest.MonkeyPatch) -
 
 
 def test_an_answer_that_is_not_taken(site: Served, fleet: Fleet, deadlines: pytest.MonkeyPatch) -> None:
-    """A client that does not read its answer is cut off in time."""
+    """A client that does not read its answer is disconnected in time."""
     fleet.metrics.body = [b"x" * 500_000] * 200
     with dial(site) as client, deadlines.context() as early:
         # Within it the answer has to begin.
@@ -120,12 +120,12 @@ def test_an_answer_that_is_not_taken(site: Served, fleet: Fleet, deadlines: pyte
 
 
 def _closed_by_peer(client: socket.socket) -> bool:
-    """Without reading: what the kernel knows of the connection (the first byte of tcp_info; 1 is established)."""
+    """Without reading: the kernel's state of the connection (the first byte of tcp_info; 1 is established)."""
     return client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != 1
 
 
 def test_clients_that_do_not_read_are_few(site: Served, fleet: Fleet) -> None:
-    """Of many clients that do not read, all but a few are cut off at once: each may hold an exposition."""
+    """Of many clients that do not read, all but a few are disconnected: each may hold an exposition."""
     fleet.metrics.body = [b"x" * 500_000] * 200
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(dial(site)) for _ in range(40)]
@@ -137,7 +137,7 @@ def test_clients_that_do_not_read_are_few(site: Served, fleet: Fleet) -> None:
 
 
 def test_a_slow_reader_gets_everything(site: Served, fleet: Fleet) -> None:
-    """A client that is slow and honest gets its whole answer, and a second one on the same connection."""
+    """A slow, honest client gets its complete answer, and a second one on the same connection."""
     fleet.metrics.body = [b"x" * 100_000] * 30
     with dial(site) as client:
         for _ in range(2):
@@ -149,7 +149,7 @@ def test_a_slow_reader_gets_everything(site: Served, fleet: Fleet) -> None:
 
 
 def test_a_kept_connection_lives_longer_than_a_request_may_take(site: Served, deadlines: pytest.MonkeyPatch) -> None:
-    """Between two requests a connection may be idle for longer than a request may take, and not for ever."""
+    """A connection may be idle for longer than a request may take, but not forever."""
     deadlines.setattr(connection, "REQUEST_SECONDS", 2.0)
     with dial(site) as client:
         for idle in (connection.IDLE_SECONDS, 1.0):
@@ -166,7 +166,7 @@ def test_a_kept_connection_lives_longer_than_a_request_may_take(site: Served, de
 
 
 def test_pipelined_requests(site: Served) -> None:
-    """Requests that come at once are answered one after the other."""
+    """Pipelined requests are answered one after the other."""
     with dial(site) as client:
         client.sendall(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n" * 50)
         got = b""
@@ -186,7 +186,7 @@ def test_pipelined_requests(site: Served) -> None:
     ],
 )
 def test_what_is_no_request_is_refused(site: Served, request_: bytes) -> None:
-    """Huge or broken requests are refused and do no harm."""
+    """Huge or broken requests are refused and harmless."""
     with dial(site) as client, contextlib.suppress(ConnectionError):
         client.sendall(request_)
         got = client.recv(100)
@@ -195,7 +195,7 @@ def test_what_is_no_request_is_refused(site: Served, request_: bytes) -> None:
 
 
 def all_from(client: socket.socket) -> bytes:
-    """All that the server sends until it closes."""
+    """All data that the server sends until it closes."""
     client.settimeout(60)
     got = b""
     while chunk := client.recv(65536):
@@ -212,7 +212,7 @@ def refusal(client: socket.socket) -> tuple[bytes, bytes]:
 
 
 def get_of(size: int, method: bytes = b"GET") -> bytes:
-    """A request whose head has so many bytes, in a header of many kilobytes."""
+    """A request whose head has this size, in a header of many kilobytes."""
     start, end = method + b" /livez HTTP/1.1\r\nhost: a\r\nx: ", b"\r\n\r\n"
     return start + b"x" * (size - len(start) - len(end)) + end
 
@@ -231,7 +231,7 @@ def get_of(size: int, method: bytes = b"GET") -> bytes:
     ids=["one byte", "a header", "HEAD", "many headers", "address", "unfinished", "no end"],
 )
 def test_a_head_that_is_too_large(site: Served, request_: bytes) -> None:
-    """A head above the bound is refused with 431 and a text, whether it came at once or not, and whether it ends."""
+    """A head above the limit is refused with 431 and a text, for any timing, complete or not."""
     with dial(site) as client:
         client.sendall(request_)
         status, body = refusal(client)
@@ -241,7 +241,7 @@ def test_a_head_that_is_too_large(site: Served, request_: bytes) -> None:
 
 
 def test_a_head_that_is_just_not_too_large(site: Served) -> None:
-    """A head as large as the bound is taken, also when many come at once; the next one that is larger is not."""
+    """Heads of exactly the limit are accepted, also many at once; a larger one is not."""
     with dial(site) as client:
         client.sendall(get_of(connection.MAX_HEAD_BYTES) * 3 + get_of(connection.MAX_HEAD_BYTES + 1))
         got = all_from(client)
@@ -249,7 +249,7 @@ def test_a_head_that_is_just_not_too_large(site: Served) -> None:
 
 
 def test_what_is_no_request_is_told(site: Served) -> None:
-    """What is no HTTP is refused with 400 and a text, and so is a body that is none while its request is answered."""
+    """Invalid HTTP is refused with 400 and a text, and so is an invalid body while its request is answered."""
     with dial(site) as client:
         client.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(300))
         assert refusal(client) == (b"400", b"Malformed HTTP request.\n")
@@ -259,7 +259,7 @@ def test_what_is_no_request_is_told(site: Served) -> None:
 
 
 def test_a_body_that_breaks_after_its_answer(site: Served, caplog: pytest.LogCaptureFixture) -> None:
-    """A body that breaks after its request was answered ends the connection, and is no news to the log."""
+    """A body that breaks after the answer ends the connection and is not logged."""
     with dial(site) as client:
         client.sendall(b"POST /livez HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
         assert client.recv(12) == b"HTTP/1.1 405"
@@ -270,7 +270,7 @@ def test_a_body_that_breaks_after_its_answer(site: Served, caplog: pytest.LogCap
 
 
 def test_a_refused_client_that_goes_on(site: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that was refused and goes on sending is cut off soon."""
+    """A refused client that continues to send is disconnected soon."""
     monkeypatch.setattr(connection, "LINGER_SECONDS", 0.5)
     with dial(site) as client:
         began = time.monotonic()
@@ -282,7 +282,7 @@ def test_a_refused_client_that_goes_on(site: Served, monkeypatch: pytest.MonkeyP
 
 
 def test_a_refused_client_does_not_hold_up_the_end(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server stops in time while a client that was refused is heard out."""
+    """The server stops in time while it still reads from a refused client."""
     monkeypatch.setattr(server, "GRACE_SECONDS", 100)
     site = serve()
     with dial(site) as client:
@@ -317,7 +317,7 @@ def drips(site: Served) -> Iterator[list[socket.socket]]:
 
 
 def test_while_others_drip(site: Served, drips: list[socket.socket]) -> None:
-    """While many clients drip, everybody else is served."""
+    """While many clients send slowly, all others are served."""
     for _ in range(5):
         assert answers(site)
     assert drips

@@ -1,4 +1,4 @@
-"""The page of incidents, and the ways from an incident to its failures and back."""
+"""The pages of incidents, and the links between incidents and failures."""
 
 import re
 from collections.abc import Callable
@@ -19,7 +19,7 @@ KEY = "/incidents/shop.charge%2F2026-11-23T14Z"
 
 
 def shown(site: Served, commit: Commit, *incidents: Incident, query: str = "") -> str:
-    """The page with these incidents on it."""
+    """The page with these incidents."""
     commit(Changes(now=NOW, sequence=2, incidents=incidents))
     answer = site.get(f"/incidents{query}")
     assert answer.status_code == 200
@@ -38,7 +38,7 @@ def shown(site: Served, commit: Commit, *incidents: Incident, query: str = "") -
     ],
 )
 def test_the_last_failure(site: Served, commit: Commit, parts: tuple[dict[str, int], str, str], said: str) -> None:
-    """The last failure is told with its class where that is known: the message of a KeyError is no more than a name."""
+    """The last failure is shown with its class if known, because the message of a KeyError is only a name."""
     kinds, message, traceback = parts
     text = shown(site, commit, incident(exceptions=kinds, message=message, traceback=traceback))
     assert f'<td class="text" data-label="Last failure">{said}<' in unescape(text)
@@ -46,7 +46,7 @@ def test_the_last_failure(site: Served, commit: Commit, parts: tuple[dict[str, i
 
 
 def test_many_exceptions_of_an_incident_stay_short(site: Served, commit: Commit) -> None:
-    """A row names the three most frequent exceptions, each shortened, and says how many others there are."""
+    """A row has the three most frequent exceptions, shortened, and the number of the others."""
     counts = {"x" * 200: 9, "OSError": 8, "KeyError": 7, "EOFError": 6, "IOError": 5}
     text = unescape(shown(site, commit, incident(exceptions=counts, message="", traceback="")))
     assert f"{'x' * 59}… 9, OSError 8, KeyError 7, 2 more" in text
@@ -54,7 +54,7 @@ def test_many_exceptions_of_an_incident_stay_short(site: Served, commit: Commit)
 
 
 def test_what_pagerduty_was_told(site: Served, store: SqlStore, commit: Commit) -> None:
-    """A page that was sent for fewer failures than there are says for how many."""
+    """A page sent for fewer failures than there are shows for how many."""
     (item,) = store.outbox.items(dead=False, limit=1).rows
     store.outbox.delivered(item, NOW - 50, 2)
     assert "last sent with a count" not in site.get("/incidents").text
@@ -62,7 +62,7 @@ def test_what_pagerduty_was_told(site: Served, store: SqlStore, commit: Commit) 
 
 
 def test_each_channel_is_told(site: Served, store: SqlStore, commit: Commit) -> None:
-    """Of an incident of several channels, each says what became of it, on the page and in the API."""
+    """For an incident with several channels, the page and the API show the delivery of each."""
     commit(Changes(now=NOW, sequence=2, outbox=[OutboxRequest("chat", incident().key, Action.TRIGGER)]))
     first, chat = store.outbox.items(dead=False, limit=2).rows
     store.outbox.dead(chat, NOW, "no such room")
@@ -79,7 +79,7 @@ def test_each_channel_is_told(site: Served, store: SqlStore, commit: Commit) -> 
 
 
 def test_incidents_are_sorted_by_when_the_last_channel_was_told(site: Served, store: SqlStore, commit: Commit) -> None:
-    """That is the time that the list shows; an incident that no channel took comes last."""
+    """That is the displayed time; an undelivered incident comes last."""
     keys = ("sent/a", "sent/b", "sent/c")
     asked = [OutboxRequest(channel, key, Action.TRIGGER) for key in keys for channel in ("chat", "pagerduty")]
     commit(Changes(now=NOW, sequence=2, incidents=[incident(key, task="sent") for key in keys], outbox=asked))
@@ -93,7 +93,7 @@ def test_incidents_are_sorted_by_when_the_last_channel_was_told(site: Served, st
 
 
 def test_lists_on_an_incident_say_that_there_is_more(site: Served, commit: Commit) -> None:
-    """Of other incidents, and of error groups, some are shown; links lead to the others."""
+    """Some of the other incidents and error groups are shown; links lead to the rest."""
     others = [incident(f"other/{number}", first_at=NOW - 90_000 - number, last_at=NOW - 90_000) for number in range(11)]
     names = [f"{number:016}" for number in range(60)]
     commit(
@@ -113,7 +113,7 @@ def test_lists_on_an_incident_say_that_there_is_more(site: Served, commit: Commi
 
 
 def test_what_was_not_sent(site: Served, commit: Commit) -> None:
-    """What waits to be sent is not called by the reason of its opening; what is not to be sent says why."""
+    """A waiting notification does not show the reason of its opening; one that is not sent shows the reason."""
     assert "not sent yet" in site.get("/incidents").text
     quiet = incident("quiet", state=IncidentState.SUPPRESSED, reason=Reason.BELOW_THRESHOLD)
     text = shown(site, commit, quiet)
@@ -121,7 +121,7 @@ def test_what_was_not_sent(site: Served, commit: Commit) -> None:
 
 
 def test_while_pagerduty_is_off(site: Served, fleet: Fleet) -> None:
-    """Without a routing key an incident is not about to be sent."""
+    """Without a routing key an incident is not shown as waiting."""
     fleet.channels[:] = channels("pagerduty")
     text = site.get("/incidents").text
     assert "not sent: the channel is off" in text
@@ -129,7 +129,7 @@ def test_while_pagerduty_is_off(site: Served, fleet: Fleet) -> None:
 
 
 def failures_of(site: Served, text: str) -> list[str]:
-    """The failures that an incident's link leads to."""
+    """The failures to which an incident links."""
     found = re.search(r'href="\.\./(failures\?[^"]*)">All failures of this incident', text)
     assert found is not None
     answer = site.get(f"/{unescape(found[1])}")
@@ -138,7 +138,7 @@ def failures_of(site: Served, text: str) -> list[str]:
 
 
 def test_an_incident_leads_to_its_failures(site: Served, commit: Commit) -> None:
-    """The first and the last failure of an incident are on the page that it links to, and no other task's."""
+    """The first and the last failure are on the linked page, and none of another task."""
     at = NOW - 60.000_4
     others = [failure("other", name="shop.mail", group="b" * 16), failure("late", at=NOW, group="c" * 16)]
     commit(Changes(now=NOW, sequence=2, failures=[failure("first", at=at), *others]))
@@ -157,7 +157,7 @@ def test_a_storm_leads_to_all_failures(site: Served, commit: Commit) -> None:
 
 @pytest.mark.parametrize("path", ["/failures", "/failures/id-2", "/tasks/shop.charge"])
 def test_a_failure_leads_to_its_incident(site: Served, commit: Commit, path: str) -> None:
-    """From a failure one comes to its incident, and to no other; why it did not page again is explained."""
+    """A failure links to its incident only, and explains why it did not page again."""
     commit(Changes(now=NOW, sequence=2, incidents=[incident("another", task="shop.other")]))
     answer = site.get(path)
     assert "its incident was already open; nobody is paged twice" in answer.text
@@ -168,7 +168,7 @@ def test_a_failure_leads_to_its_incident(site: Served, commit: Commit, path: str
 
 
 def test_one_incident(site: Served, store: SqlStore, commit: Commit) -> None:
-    """Its page has the state, the counts, the error groups, the traceback, the delivery, and ways to its failures."""
+    """Its page has state, counts, error groups, traceback, delivery, and links to its failures."""
     kinds = {"ValueError": 3, "KeyError": 1}
     long = "".join(f"  File 'shop.py', line {n}\n" for n in range(200)) + "ValueError: <no> such card"
     one = incident(
@@ -201,7 +201,7 @@ def test_one_incident(site: Served, store: SqlStore, commit: Commit) -> None:
 
 
 def test_an_incident_that_is_not_stored(site: Served) -> None:
-    """Who follows an old link is told why there is nothing, and where the setting is."""
+    """An old link gives the reason and the setting."""
     for path in ("/incidents/shop.charge%2F2026-01-01T00Z", "/incidents/%00", "/incidents/a%2F..%2F..%2Fb"):
         for base in ("", "/api/v1"):
             answer = site.get(f"{base}{path}")
@@ -210,7 +210,7 @@ def test_an_incident_that_is_not_stored(site: Served) -> None:
 
 
 def test_a_storm_shows_the_groups_of_its_tasks(site: Served, commit: Commit) -> None:
-    """Groups of all its tasks, most failures first, each with its task; at most 50, of at most 20 tasks."""
+    """The groups of all its tasks, most failures first; at most 50 groups of 20 tasks."""
     names = [f"shop.t{n:02}" for n in range(30)]
     commit(
         Changes(
@@ -236,7 +236,7 @@ def test_a_storm_shows_the_groups_of_its_tasks(site: Served, commit: Commit) -> 
 
 
 def test_incidents_by_the_form(site: Served, commit: Commit) -> None:
-    """Incidents are chosen as the API chooses them; the fields stay filled, and one comes back to all."""
+    """The form filters like the API; the fields keep their values, and the filter can be removed."""
     commit(Changes(now=NOW, sequence=2, incidents=[incident("mail", task="shop.mail", exceptions={"OSError": 1})]))
     assert "shop.mail" in site.get("/incidents").text
     answer = site.get("/incidents?task=shop.charge&exception=ValueError&since=1h&until=")
@@ -261,7 +261,7 @@ def test_incidents_by_the_form(site: Served, commit: Commit) -> None:
     ],
 )
 def test_incidents_are_sorted_by_any_column(site: Served, commit: Commit, sort: str, wanted: list[str]) -> None:
-    """The order is in the address; what is no column is the newest first."""
+    """The order is in the address; an unknown column means newest first."""
     facts = {"a": ("zeta", 9, 300, "resolved"), "b": ("alpha", 1, 900, "suppressed"), "c": ("beta", 5, 600, "open")}
     commit(
         Changes(
@@ -283,7 +283,7 @@ def test_incidents_are_sorted_by_any_column(site: Served, commit: Commit, sort: 
 
 
 def test_pages_of_sorted_incidents_hold_each_once(site: Served, commit: Commit) -> None:
-    """However many are equal, the pages are numbered, and hold each incident once."""
+    """However many are equal, the pages are numbered, and have each incident once."""
     made = [incident(f"many/{number}", task="t", count=number % 3, first_at=NOW - number) for number in range(120)]
     commit(Changes(now=NOW, sequence=2, incidents=made))
     found: list[str] = []

@@ -17,7 +17,7 @@ from tests.servers.waiting import wait_until
 
 
 def reached(host: str, port: int) -> bool:
-    """Whether somebody listens there."""
+    """Whether a server listens there."""
     try:
         socket.create_connection((host, port), timeout=30).close()
     except OSError:
@@ -27,7 +27,7 @@ def reached(host: str, port: int) -> bool:
 
 @pytest.fixture
 def open_sockets() -> ExitStack:
-    """To be closed."""
+    """Sockets that are closed after the test."""
     return ExitStack()
 
 
@@ -36,7 +36,7 @@ def open_sockets() -> ExitStack:
     [("::", True, True), ("0.0.0.0", True, False), ("::1", False, True), ("127.0.0.1", True, False)],
 )
 def test_families(host: str, open_sockets: ExitStack, *, four: bool, six: bool) -> None:
-    """An address is one family, and :: is both."""
+    """An address has one family, and :: means both."""
     if not socket.has_dualstack_ipv6():
         pytest.skip("no IPv6 here")
     with open_sockets:
@@ -46,7 +46,7 @@ def test_families(host: str, open_sockets: ExitStack, *, four: bool, six: bool) 
 
 
 def test_all_addresses_of_a_name(monkeypatch: pytest.MonkeyPatch, open_sockets: ExitStack) -> None:
-    """They share the port; an address that the machine does not have is left out."""
+    """They share the port; an address that the machine does not have is omitted."""
     found: list[tuple[int, int, int, str, tuple[str | int, ...]]] = [
         (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0)),
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0)),
@@ -64,7 +64,7 @@ def test_all_addresses_of_a_name(monkeypatch: pytest.MonkeyPatch, open_sockets: 
 
 
 def test_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch, open_sockets: ExitStack) -> None:
-    """:: is all of IPv4 then."""
+    """:: then means all of IPv4."""
     create = socket.create_server
 
     def without(address: tuple[str, int], *, family: int = socket.AF_INET, **options: object) -> socket.socket:
@@ -80,7 +80,7 @@ def test_a_machine_without_ipv6(monkeypatch: pytest.MonkeyPatch, open_sockets: E
 
 
 def test_a_taken_port_is_an_error(open_sockets: ExitStack) -> None:
-    """Also when only one of the two families has it taken."""
+    """Also if only one of the families is in use."""
     with open_sockets:
         taken = open_sockets.enter_context(socket.create_server(("127.0.0.1", 0)))
         for host in ("::", "0.0.0.0", "127.0.0.1"):
@@ -95,7 +95,7 @@ IPV4_ONLY = "ip link set lo up && sysctl -q -w net.ipv6.conf.all.disable_ipv6=1"
 
 @pytest.mark.parametrize("network", [pytest.param(IPV6_ONLY, id="IPv6 only"), pytest.param(IPV4_ONLY, id="IPv4 only")])
 def test_the_daemon_with_one_family(network: str, tmp_path: Path) -> None:
-    """With its defaults it listens, and is found alive, in a network that has one family only."""
+    """With its defaults it listens and passes its health check in a network with one family."""
     inside = [require("unshare"), "--net", "sh", "-c"]
     if subprocess.run([*inside, network], capture_output=True, check=False).returncode != 0:
         pytest.skip("this process may not make networks")
@@ -124,7 +124,7 @@ def test_the_daemon_with_one_family(network: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::"])
 def test_answers_are_sent_at_once(host: str) -> None:
-    """A connection does not wait for the client's acknowledgement of the headers before it sends the body."""
+    """The body is sent without waiting for the client's acknowledgement of the headers."""
     for each in listen(host, 0, 1):
         with each:
             assert each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -1,4 +1,4 @@
-"""Names with odd characters: whoever asks for one as the program wrote it, or as it is shown, finds it."""
+"""Names with odd characters are found as written by the program and as shown."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ ODD = (
 
 
 def events(name: str) -> list[Any]:
-    """Two tasks of that name, one of which runs and one of which has failed; IDs, queue and worker are called so."""
+    """Two tasks with that name, one running and one failed; IDs, queue and worker have it too."""
     told = [
         *ran(f"{name}/running", name, -90, args=f"('{name}',)"),
         *ran(f"{name}/failed", name, -60, "failed", exception=f"OddError('{name}')"),
@@ -49,7 +49,7 @@ def events(name: str) -> list[Any]:
 
 @pytest.fixture
 def client(store_url: str, tmp_path: Path) -> Iterator[httpx.Client]:
-    """A fleet with all of these names, as the core gives them to each database."""
+    """A fleet with all of these names, as the core passes them to each database."""
     store = open_store(store_url, directory=tmp_path, retention=30 * 86_400.0, fingerprint_window=100)
     store.start()
     monitor = Monitor(Limits(name_wait=0.0), Restored(), NOW)
@@ -91,7 +91,7 @@ PAGES = (
 
 
 def test_filters(client: httpx.Client) -> None:
-    """What a list of the API shows is found by that, and by what the worker has sent; each page finds it, too."""
+    """Values shown by a list of the API are found by them, and by the worker's original; each page finds them too."""
     for path, parameter, shown in FILTERS:
         listed = {shown(one) for one in asked(client, path, limit="1000").json()["items"]}
         assert len(listed) >= len(ODD), (path, parameter)
@@ -120,12 +120,12 @@ def test_filters(client: httpx.Client) -> None:
 
 
 def asked(client: httpx.Client, path: str, **parameters: str) -> httpx.Response:
-    """The answer to a path that may have a query with more parameters."""
+    """The answer to a path that may have a query."""
     return client.get(f"{path}{'&' if '?' in path else '?'}{urlencode(parameters)}")
 
 
 def found(client: httpx.Client, path: str, parameter: str, value: str, shown: Callable[[Any], str]) -> set[str]:
-    """What a filter lets through."""
+    """The results of a filter."""
     answer = asked(client, path, **{parameter: value, "limit": "1000"})
     assert answer.status_code == 200, answer.text
     return {shown(one) for one in answer.json()["items"]}

@@ -1,4 +1,4 @@
-"""The API is what /openapi.json says: asked by schemathesis for whatever that allows."""
+"""The API conforms to /openapi.json, tested with schemathesis."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator["BaseSchema"]:
-    """The description of a site that serves."""
+    """The description of a running site."""
     import schemathesis
 
     store = open_store(f"sqlite:///{tmp_path_factory.mktemp('api')}/store.db", retention=86_400.0, fingerprint_window=1)
@@ -32,7 +32,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator["BaseSchema"]:
 
 
 def ask(api: "BaseSchema", examples: int) -> dict[str, int]:
-    """Ask for each operation so often, the same in each run. How often each was asked."""
+    """Call each operation this often, the same in each run. Returns the number of calls of each."""
     from schemathesis.checks import not_a_server_error
     from schemathesis.core.result import Ok
     from schemathesis.specs.openapi import checks
@@ -59,7 +59,7 @@ def ask(api: "BaseSchema", examples: int) -> dict[str, int]:
 
 
 def test_answers_are_as_described(api: "BaseSchema") -> None:
-    """Whatever is asked within the description or beside it: no fault of ours, and an answer that is described."""
+    """For any request inside or outside the description: no server error, and a described answer."""
     changes = {"POST /api/v1/silences", "DELETE /api/v1/silences/{id}"}
     assert ask(api, 5).keys() == {f"GET {path}" for path in OPERATIONS} | changes
 

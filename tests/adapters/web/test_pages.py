@@ -73,7 +73,7 @@ def test_pages_are_there(usual_site: Served, path: str) -> None:
 
 
 def test_every_link_leads_somewhere(usual_site: Served) -> None:
-    """Whatever a page links to exists, and nothing is from elsewhere."""
+    """Every link of a page works, and nothing comes from another host."""
     seen, ahead = set(), {"/"}
     while ahead:
         path = ahead.pop()
@@ -90,7 +90,7 @@ def test_every_link_leads_somewhere(usual_site: Served) -> None:
 
 
 def test_notice_is_on_every_page(serve: Callable[[], Served], fleet: Fleet) -> None:
-    """What ``web.notice`` says is told on every page and error, as text."""
+    """``web.notice`` is shown on every page and error, as text."""
     assert "banner" not in serve().get("/").text
     fleet.notice = EVIL
     site = serve()
@@ -101,7 +101,7 @@ def test_notice_is_on_every_page(serve: Callable[[], Served], fleet: Fleet) -> N
 
 
 def test_overview(site: Served) -> None:
-    """The overview shows what failed, the queues and all tasks, with links."""
+    """The overview shows failures, queues and all tasks, with links."""
     answer = site.get("/")
     text = answer.text
     assert "Numbers: <b>current, 100 ms behind</b>" in text
@@ -115,7 +115,7 @@ def test_overview(site: Served) -> None:
 
 @pytest.mark.parametrize("path", [*PAGES, "/nothing"])
 def test_every_page_says_what_is_wrong(site: Served, fleet: Fleet, path: str) -> None:
-    """What keeps the monitor from counting stands on top of every page: links lead past the overview."""
+    """Problems that keep the monitor from counting are at the top of every page."""
     assert "the numbers may be out of date" not in site.get(path).text
     fleet.ready = HealthReport(
         {"broker": "connection <refused>", "probe": "waiting for the event stream", "store": None}
@@ -129,7 +129,7 @@ def test_every_page_says_what_is_wrong(site: Served, fleet: Fleet, path: str) ->
 
 
 def test_a_note_is_no_failure(site: Served, fleet: Fleet) -> None:
-    """What a person should look at stands on top of every page and in /readyz, which is ready."""
+    """A note is at the top of every page and in /readyz, which is ready."""
     fleet.ready = HealthReport({"broker": None}, {"workers": "celery@<box> never answers"})
     assert "<li>workers: celery@&lt;box&gt; never answers</li>" in site.get("/workers").text
     assert "the numbers may be out of date" not in site.get("/workers").text
@@ -139,7 +139,7 @@ def test_a_note_is_no_failure(site: Served, fleet: Fleet) -> None:
 
 
 def test_what_is_out_of_date_is_not_called_well(site: Served, fleet: Fleet) -> None:
-    """While no events come, nobody knows whether the workers still run."""
+    """While no events arrive, the state of the workers is unknown."""
     fleet.workers, fleet.silent = [worker()], True
     assert 'class="state good" href="./workers">Fleet: <b>no open incidents, 1 worker up</b>' in site.get("/").text
     fleet.ready = HealthReport({"broker": "it does not answer"})
@@ -148,13 +148,13 @@ def test_what_is_out_of_date_is_not_called_well(site: Served, fleet: Fleet) -> N
 
 
 def test_overview_while_starting(site: Served, fleet: Fleet) -> None:
-    """While the monitor starts the overview shows what the store holds."""
+    """While the monitor starts, the overview shows the stored data."""
     fleet.starting = True
     assert site.get("/").status_code == 200
 
 
 def test_a_task_called_storm_is_not_shown_as_one(site: Served, commit: Commit) -> None:
-    """The page leads to the task, and tells a storm from it."""
+    """The page links to the task, and distinguishes it from a storm."""
     storm = incident("storm/h/*", task="storm", reason=Reason.STORM_OPENED, tasks={"a": 1, "b": 2})
     commit(Changes(now=NOW, sequence=2, incidents=[storm, incident("storm/h", task="storm")]))
     answer = site.get("/incidents")
@@ -164,7 +164,7 @@ def test_a_task_called_storm_is_not_shown_as_one(site: Served, commit: Commit) -
 
 
 def test_a_task_leads_to_its_open_incidents(site: Served, commit: Commit) -> None:
-    """Also to a storm that it is in; not to those of other tasks, nor to those that are resolved."""
+    """Including its storm; not to those of other tasks, nor to resolved ones."""
     storm = incident("storm/h/*", task="*", reason=Reason.STORM_OPENED, tasks={"shop.charge": 1, "shop.mail": 2})
     over = incident("shop.charge/earlier", state=IncidentState.RESOLVED, first_at=NOW - 9000)
     commit(Changes(now=NOW, sequence=2, incidents=[storm, over, incident("shop.other/h", task="shop.other")]))
@@ -179,7 +179,7 @@ def test_a_task_leads_to_its_open_incidents(site: Served, commit: Commit) -> Non
 
 
 def test_hostile_texts_stay_text(site: Served, fleet: Fleet, commit: Commit) -> None:
-    """Names, messages and tracebacks of a hostile fleet are shown as they are, and are no markup on any page."""
+    """Names, messages and tracebacks are text on every page, and never markup."""
     kind = "f" * 16
     commit(
         Changes(
@@ -231,7 +231,7 @@ def test_hostile_texts_stay_text(site: Served, fleet: Fleet, commit: Commit) -> 
 
 
 def test_errors_by_the_form(site: Served, commit: Commit) -> None:
-    """Parts of names and the state filter; each group leads to its newest failure, its failures and incidents."""
+    """Parts of names and the state filter; each group links to its newest failure, its failures and incidents."""
     old = structs.replace(group("shop.mail", "a" * 16, "shop.errors.MailError"), first_at=NOW - 5 * 86_400)
     counts = {"a" * 16: 7, "b" * 16: 1}
     commit(
@@ -270,7 +270,7 @@ def test_errors_by_the_form(site: Served, commit: Commit) -> None:
 
 
 def test_new_errors(site: Served, commit: Commit) -> None:
-    """An error group is new for a day; not on the first day of counting, when each of them would be."""
+    """An error group is new for a day, except on the first day of counting, when all would be."""
     day, seen = 86_400, {"today": 0.5, "yesterday": 1.5, "last week": 6.0, "at first": 9.5}
 
     def new(**asked: str) -> list[str]:
@@ -292,7 +292,7 @@ def test_new_errors(site: Served, commit: Commit) -> None:
 
 
 def test_failures_by_the_form(site: Served) -> None:
-    """The form's fields filter, stay filled, and may be empty."""
+    """The form's fields filter, keep their values, and may be empty."""
     text = site.get("/failures", params={"task": "", "exception": "KeyError", "since": "", "until": ""}).text
     assert re.search(r'name="exception"[^>]*value="KeyError"', text)
     assert "/failures/id-2" in text
@@ -317,7 +317,7 @@ def test_the_next_page_keeps_the_filters(site: Served, commit: Commit) -> None:
 
 
 def test_the_report_brings_its_styles(site: Served) -> None:
-    """The report's page may use the styles that are inside of it, and nothing else may run or load."""
+    """The report's page may use its own styles, and nothing else may run or load."""
     answer = site.get("/reports/2026-11-23")
     assert "The mail of 2026-11-23" in answer.text
     policy = answer.headers["content-security-policy"].split("; ")
@@ -328,13 +328,13 @@ def test_the_report_brings_its_styles(site: Served) -> None:
 
 
 def test_further_pages_of_a_report(site: Served) -> None:
-    """The number in the address is that of the page; what is no number is the first one."""
+    """The number in the address is the page; an invalid number means the first one."""
     for asked, number in (("", 1), ("3", 3), ("0", 1), ("-2", 1), ("999999", 999_999), ("9" * 9, 1), ("\u00b2", 1)):
         assert f"of 2026-11-22</a>, part {number}" in site.get("/reports/2026-11-22", params={"page": asked}).text
 
 
 def test_a_report_leads_on(site: Served) -> None:
-    """From a day one comes to the day before, to the next one if there is one, and to all pages."""
+    """A day links to the previous day, to the next one if there is one, and to all pages."""
     day = Links(site.get("/reports/2026-11-22")).links
     assert {"/reports/2026-11-21", "/reports/2026-11-23", "/", "/incidents", "/api/v1/reports/2026-11-22"} <= day
     today = Links(site.get("/reports/2026-11-23")).links
@@ -355,7 +355,7 @@ def test_a_report_leads_on(site: Served) -> None:
     ],
 )
 def test_a_page_knows_its_place(usual_site: Served, path: str, named: str) -> None:
-    """The part of the site that a page belongs to is marked in the navigation, and no other."""
+    """The navigation marks the page's section, and no other."""
     assert re.findall(r'aria-current="(?:page|true)">(\w+)<', usual_site.get(path).text)[0] == named
 
 
@@ -375,22 +375,22 @@ def test_what_is_left_open_looks_again(site: Served, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/tasks/shop.charge", "/failures", "/failures/id-2"])
 def test_ages(usual_site: Served, path: str) -> None:
-    """Beside the time of a last failure stands how long it is ago."""
+    """The time of a last failure is shown with its age."""
     assert re.search(r"<time[^>]*>2026-11-23 14:04:39<span> UTC</span></time>[^/]*30 s ago", usual_site.get(path).text)
 
 
 def test_age_of_a_heartbeat(site: Served) -> None:
-    """A heartbeat has its age too."""
+    """A heartbeat is shown with its age, too."""
     assert "2 s ago" in site.get("/workers").text
 
 
 def test_a_name_cannot_turn_its_direction() -> None:
-    """A name that would be read backwards shows what turns it."""
+    """Direction marks in a name are shown as characters."""
     assert with_break_points("\u202egnp.ksat\u202c") == "\ufffdgnp.<wbr>ksat\ufffd"
 
 
 def test_figures_stay_in_one_piece() -> None:
-    """No line breaks between a figure and its unit, nor within a duration; sentences break elsewhere."""
+    """No line break between a number and its unit, nor within a duration; sentences may break elsewhere."""
     for figure in (seconds(658), seconds(7400), seconds(0.004), percent(0.0001), percent(0.2), days(86_400 * 30)):
         assert " " not in unbroken(figure)
     assert unbroken("Last 16 min 40 s: 9 of 116 runs failed (7.8 %).").split(" ") == [
@@ -415,12 +415,12 @@ def test_figures_stay_in_one_piece() -> None:
     ],
 )
 def test_how_long_ago(seconds: float, told: str) -> None:
-    """An age is told in its largest whole unit; what is to come is told as that."""
+    """An age has its largest whole unit; a future time is described as such."""
     assert ago(time(NOW - seconds), str(time(NOW))) == told
 
 
 def test_the_outbox_on_the_overview(site: Served, store: SqlStore, commit: Commit) -> None:
-    """How many notifications wait and since when, how many were given up, and what to do then."""
+    """How many notifications wait and since when, how many were given up, and the remedy."""
     text = site.get("/").text
     assert "outbox retry" not in text
     told = r'PagerDuty</td><td class="n" [^>]*>1</td><td [^>]*><span><time datetime="2026-11-23T14:05:09.250Z">'
@@ -438,7 +438,7 @@ def test_the_outbox_on_the_overview(site: Served, store: SqlStore, commit: Commi
 
 
 def test_a_store_that_is_short_of_space_is_told(site: Served, fleet: Fleet) -> None:
-    """While it is, what was given up before, and that it came back older than it was."""
+    """The shortage, the dropped data, and a rolled-back store are shown."""
     assert "short of space" not in site.get("/").text
     given_up = {"samples": 12, "groups": 3, "buckets": 0}
     fleet.space = StoreSpace(used=9, limit=10, room=1, short=True, given_up=given_up)
@@ -454,7 +454,7 @@ def test_a_store_that_is_short_of_space_is_told(site: Served, fleet: Fleet) -> N
 
 
 def test_what_is_off_is_told(site: Served, fleet: Fleet) -> None:
-    """A channel that is not configured is told to be off, and nobody wonders why no page came."""
+    """A channel that is not configured is shown as off, which explains missing pages."""
     assert "off</span>" not in site.get("/").text
     fleet.channels[:] = channels("email")
     text = site.get("/").text
@@ -477,14 +477,14 @@ def test_what_is_off_is_told(site: Served, fleet: Fleet) -> None:
     ],
 )
 def test_errors_are_pages(usual_site: Served, path: str, status: int) -> None:
-    """What goes wrong on a page is told by a page."""
+    """Errors of a page are pages."""
     answer = usual_site.get(path)
     assert answer.status_code == status
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
 
 
 def test_store_away(site: Served, fleet: Fleet) -> None:
-    """While the store cannot be read the page says so."""
+    """While the store is not readable, the page says so."""
     fleet.trouble = StoreUnavailableError("the disk is full")
     answer = site.get("/")
     assert answer.status_code == 503
@@ -492,7 +492,7 @@ def test_store_away(site: Served, fleet: Fleet) -> None:
 
 
 def test_a_sample_leads_to_its_traceback(site: Served) -> None:
-    """From a task one comes to a kind of failure, and from there to a traceback."""
+    """A task links to an error group, and that to a traceback."""
     text = site.get("/tasks/shop.charge").text
     assert "shop.py:charge" in text
     sample = re.search(r'href="../(failures/id-\d)">ValueError</a><span class="more"><code>', text)
@@ -502,7 +502,7 @@ def test_a_sample_leads_to_its_traceback(site: Served) -> None:
 
 
 def test_a_task_shows_its_percentiles_over_time(site: Served) -> None:
-    """As pictures that are told in words, and in figures below: times with their zone, what is beyond the buckets."""
+    """As charts with descriptions and as figures: times with their zone, and values beyond the buckets."""
     text = site.get("/tasks/shop.charge").text
     assert "Run time by hour: p50, p95 and p99." in text
     assert "the slowest hour was 11-23 14:00 to 15:00 UTC: p50 775 ms, p95 over 1.0 s, p99 over 1.0 s." in text
@@ -518,7 +518,7 @@ def test_a_task_shows_its_percentiles_over_time(site: Served) -> None:
 
 
 def test_the_overview_shows_lengths_of_queues_over_time(site: Served) -> None:
-    """As a picture of the longest, and for each queue of the table."""
+    """As a chart of the longest, and for each queue of the table."""
     for span in ("24h", "7d"):
         text = site.get(f"/?span={span}").text
         assert "at most 7 in billing, 11-23 13:00 to 14:00 UTC." in text

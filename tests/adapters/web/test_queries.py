@@ -1,4 +1,4 @@
-"""Queries have a deadline that the store knows, and their threads come back."""
+"""Queries have a deadline that the store knows, and their threads become free again."""
 
 import asyncio
 import math
@@ -13,14 +13,14 @@ from celery_monitor.ports import DEADLINE
 
 
 def endless() -> None:
-    """A query as the store runs it: ended at the deadline."""
+    """A query that the store ends at the deadline."""
     while time.monotonic() < DEADLINE.get():
         time.sleep(0.005)
     raise QueryTimeoutError("took too long")
 
 
 def test_slow_queries_leave_their_threads_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as there are threads reach their deadline, and the next query is answered by one of these threads."""
+    """All threads reach their deadline, and the next query is answered by one of them."""
 
     async def ask() -> list[object]:
         asked = Queries()

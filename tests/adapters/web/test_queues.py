@@ -1,4 +1,4 @@
-"""Queues: the list, and one of them as a page and as JSON."""
+"""Queues: the list, and one queue as a page and as JSON."""
 
 import re
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def shown(text: str) -> str:
 
 
 def more() -> Changes:
-    """Another task in the queue ``billing``, with times of its own, and the same task in another queue."""
+    """Another task in the queue ``billing`` with its own times, and the same task in another queue."""
     key, bounds = SeriesKey("shop.refund", "billing"), (0.1, 1.0)
     return Changes(
         now=NOW,
@@ -62,7 +62,7 @@ def more() -> Changes:
 
 
 def in_memory(name: str, queue: str, host: str, waits: tuple[int, ...], waited: float) -> Series:
-    """What the monitor has measured of a task."""
+    """The monitor's measurements of a task."""
     return Series(
         SeriesKey(name, queue, host), (0,) * len(COUNTS), {}, Histogram((1.0,), (1, 0), 0.5),
         Histogram((1.0,), waits, waited),
@@ -70,7 +70,7 @@ def in_memory(name: str, queue: str, host: str, waits: tuple[int, ...], waited: 
 
 
 def test_the_page_of_a_queue(site: Served, fleet: Fleet, commit: Commit) -> None:
-    """Its numbers are the sums of its tasks and of no other queue, over time and by task; with who consumes it."""
+    """Its numbers are the sums of its tasks, over time and by task, without other queues; with its consumers."""
     commit(more())
     fleet.series = (
         in_memory("shop.charge", "billing", "a", (2, 1), 3.0),
@@ -108,7 +108,7 @@ def cells(page: str, caption: str) -> list[list[str]]:
 
 
 def test_the_api_has_the_same_numbers(site: Served, fleet: Fleet, commit: Commit) -> None:
-    """One queue, and all of them with those that only the store, the broker or a worker knows."""
+    """For one queue, and for all, including those that only the store, the broker or a worker knows."""
     commit(more())
     fleet.series = (in_memory("shop.charge", "billing", "", (2, 2), 6.0),)
     one = site.get("/api/v1/queues/billing").json()
@@ -135,7 +135,7 @@ def test_the_api_has_the_same_numbers(site: Served, fleet: Fleet, commit: Commit
 
 
 def test_the_list(site: Served, fleet: Fleet, commit: Commit) -> None:
-    """Every queue that is known, with what waits in it now and what was counted in it, leads to its page."""
+    """Every known queue with its length and counts, with a link to its page."""
     commit(more())
     fleet.series = (in_memory("shop.charge", "billing", "a", (2, 2), 6.0),)
     fleet.details["celery@box"] = replace(fleet.details["celery@box"], queues=("billing", "idle"))
@@ -177,7 +177,7 @@ def test_the_order_of_the_list(site: Served, fleet: Fleet, commit: Commit, sort:
 
 
 def test_a_queue_that_nobody_consumes(site: Served, fleet: Fleet) -> None:
-    """It stands out. Where the number of consumers is unknown, it does not."""
+    """It is highlighted, except if the number of consumers is unknown."""
     fleet.more_queues = [QueueStats("lonely", 9, 0, 0, 0), QueueStats("unknown", 9, None, 0, 0)]
     page = site.get("/queues").text
     rows = {row[0]: row[1:] for row in cells(page, "Queues, with")}
@@ -186,7 +186,7 @@ def test_a_queue_that_nobody_consumes(site: Served, fleet: Fleet) -> None:
 
 
 def test_the_list_goes_by_pages(site: Served, commit: Commit) -> None:
-    """Per-client queues may be many."""
+    """There may be many per-client queues."""
     buckets = [bucket("a", f"client-{number:03}", succeeded=1) for number in range(QUEUES_PER_PAGE + 1)]
     commit(Changes(now=NOW, sequence=2, buckets=buckets))
     total = QUEUES_PER_PAGE + 3
@@ -199,7 +199,7 @@ def test_the_list_goes_by_pages(site: Served, commit: Commit) -> None:
 
 
 def test_no_queue_yet(site: Served, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has to happen before there is one."""
+    """The page says what is required for a queue to appear."""
     monkeypatch.setattr(QueuePages, "_all", _none)
     fleet.silent = True
     assert "No queue is known yet." in site.get("/queues").text
@@ -222,13 +222,13 @@ async def _none(_: QueuePages) -> list[QueueView]:
     ],
 )
 def test_open_incidents_of_a_queue(site: Served, commit: Commit, changes: dict[str, Any], *, named: bool) -> None:
-    """Those of its tasks that happened in it, and those that are about the queue itself."""
+    """Those of its tasks in this queue, and those about the queue itself."""
     commit(Changes(now=NOW, sequence=2, incidents=[incident("one", **changes)]))
     assert ('href="../incidents/one"' in site.get("/queues/billing").text) is named
 
 
 def test_tasks_of_a_queue_go_by_pages(site: Served, commit: Commit) -> None:
-    """Sorted by any column; the order and the period stay on the next page."""
+    """Sorted by any column; the order and the period are kept on the next page."""
     buckets = [bucket(f"task.{number:03}", "many", succeeded=number) for number in range(60)]
     commit(Changes(now=NOW, sequence=2, buckets=buckets))
     first = site.get("/queues/many?span=7d").text
@@ -241,7 +241,7 @@ def test_tasks_of_a_queue_go_by_pages(site: Served, commit: Commit) -> None:
 
 @pytest.mark.parametrize("name", ["", "none", "x" * 3000, "a/b", "line\nbreak"])
 def test_an_unknown_queue(usual_site: Served, name: str) -> None:
-    """It is told by a page with the search, and in JSON by the API."""
+    """It is reported by a page with the search, and in JSON by the API."""
     address = f"queues/{quote(name, safe='')}"
     if name:
         answer = usual_site.get(f"/{address}")
@@ -255,7 +255,7 @@ def test_an_unknown_queue(usual_site: Served, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a/b", "..", "line\nbreak", "x" * 3000, "Straße ?#%&"])
 def test_a_queue_with_any_name(site: Served, commit: Commit, name: str) -> None:
-    """What is in a queue is found whatever it is called."""
+    """A queue is found whatever its name is."""
     commit(Changes(now=NOW, sequence=2, buckets=[bucket("shop.charge", stored_text(name), succeeded=11)]))
     quoted = "".join(f"%{byte:02X}" for byte in name.encode())
     found = site.get(f"/api/v1/queues/{quoted}").json()
@@ -266,7 +266,7 @@ def test_a_queue_with_any_name(site: Served, commit: Commit, name: str) -> None:
 
 
 def test_a_queue_while_the_monitor_starts(site: Served, fleet: Fleet) -> None:
-    """What the store knows is shown before anything is in memory."""
+    """The stored data is shown before there is data in memory."""
     fleet.starting = True
     assert site.get("/queues/billing").status_code == 200
     assert site.get("/api/v1/queues/billing").json()["wait"] == {"count": 0, "seconds": 0}
@@ -274,7 +274,7 @@ def test_a_queue_while_the_monitor_starts(site: Served, fleet: Fleet) -> None:
 
 @dataclass
 class CountingReader:
-    """A Reader of runs and times, and what was asked for."""
+    """A Reader of runs and times that records the queries."""
 
     asked: list[tuple[str, str, float]] = field(default_factory=list)
 
@@ -288,7 +288,7 @@ class CountingReader:
 
 
 def test_hours_of_a_queue_are_read_once() -> None:
-    """The newest are read again; all of them after some hours, and of a queue that was dropped."""
+    """The newest are read again; all of them after some hours, and for a queue that was evicted."""
     reader = CountingReader()
     history, week = QueueHistory(cast("Reader", reader)), window(NOW, 24 * 7)
 

@@ -1,4 +1,4 @@
-"""What runs now, and a task by its ID."""
+"""The running tasks, and a task by its ID."""
 
 import html
 import itertools
@@ -37,7 +37,7 @@ LISTS: list[tuple[str, list[str]]] = [
 
 @pytest.mark.parametrize(("query", "uuids"), LISTS)
 def test_the_list(usual_site: Served, query: str, uuids: list[str]) -> None:
-    """What is under way, by each filter of the API."""
+    """The active tasks, with each filter of the API."""
     answer = usual_site.get(f"/api/v1/runs{query}").json()
     found = [one["uuid"] for one in answer["items"]]
     assert sorted(found) == sorted(uuids)
@@ -46,7 +46,7 @@ def test_the_list(usual_site: Served, query: str, uuids: list[str]) -> None:
 
 
 def test_pages_of_the_list(site: Served) -> None:
-    """The cursor leads through all of it; a wrong one is said."""
+    """The cursor leads through all of it; an invalid one is reported."""
     found: list[str] = []
     address = "/api/v1/runs?limit=3"
     while address:
@@ -60,7 +60,7 @@ def test_pages_of_the_list(site: Served) -> None:
 
 
 def test_a_run_in_json(site: Served) -> None:
-    """What is known of a task that runs: where, since when, out of which workflow, and with which arguments."""
+    """A running task: location, start, workflow, and arguments."""
     answer = site.get("/api/v1/runs/run-1").json()
     (run,) = answer["runs"]
     assert (run["state"], run["hostname"], run["queue"]) == ("running", "celery@box", "billing")
@@ -75,7 +75,7 @@ def test_a_run_in_json(site: Served) -> None:
 
 
 def test_the_page(site: Served) -> None:
-    """Running tasks with a count of each state; what is waiting is one click away."""
+    """Running tasks with a count for each state; waiting ones are one click away."""
     text = site.get("/runs").text
     assert text.index("runs/run-2") < text.index("runs/run-1")
     assert "order-4711" in text
@@ -95,7 +95,7 @@ def test_the_page(site: Served) -> None:
 
 
 def test_a_task_by_its_id(site: Served, fleet: Fleet) -> None:
-    """A running task is seen to its end on the same address."""
+    """A running task keeps its address until and after its end."""
     text = site.get("/runs/run-1").text
     assert "data-refresh" in text
     assert ">running<" in text
@@ -110,7 +110,7 @@ def test_a_task_by_its_id(site: Served, fleet: Fleet) -> None:
 
 
 def test_what_has_ended_is_in_the_store(site: Served, fleet: Fleet, store: SqlStore) -> None:
-    """It is found there when memory has forgotten it, and shown once while both know it."""
+    """It is found there when memory has dropped it, and shown once while both have it."""
     changes = fleet.monitor.take(NOW)
     assert changes is not None
     store.commit(Changes(now=NOW, sequence=2, ended=changes.ended))
@@ -144,7 +144,7 @@ def test_a_standby(site: Served, fleet: Fleet, store: SqlStore, monkeypatch: pyt
 
 
 def test_what_has_ended(site: Served, fleet: Fleet, store: SqlStore) -> None:
-    """A list of the newest runs, heard of last first; filters and orders are in the address, and in each chip's."""
+    """A list of the newest runs, newest first; filters and orders are in the address and in each link."""
     assert "No ended tasks are stored" in site.get("/runs?state=ended").text
     changes = fleet.monitor.take(NOW)
     assert changes is not None
@@ -166,7 +166,7 @@ def test_what_has_ended(site: Served, fleet: Fleet, store: SqlStore) -> None:
 
 
 def test_pages_of_what_has_ended_hold_still(site: Served, store: SqlStore) -> None:
-    """By its links each task is shown once, however many end meanwhile; the first page alone shows those that do."""
+    """Following its links shows each task once, however many end meanwhile; only the first page shows new ones."""
     sequence = itertools.count(2)
 
     def end(uuids: Sequence[str]) -> None:
@@ -199,7 +199,7 @@ def test_pages_of_what_has_ended_hold_still(site: Served, store: SqlStore) -> No
 
 
 def test_what_has_ended_as_json(site: Served, fleet: Fleet, store: SqlStore) -> None:
-    """The pages of a list are those of when it began, however many tasks end meanwhile."""
+    """The pages are those of the time of the first request, however many tasks end meanwhile."""
     changes = fleet.monitor.take(NOW)
     assert changes is not None
     store.commit(Changes(now=NOW, sequence=2, ended=changes.ended))
@@ -225,7 +225,7 @@ def test_what_has_ended_as_json(site: Served, fleet: Fleet, store: SqlStore) -> 
 
 
 def test_nothing_is_known(site: Served) -> None:
-    """The answer says what the reason can be."""
+    """The answer gives possible reasons."""
     answer = site.get("/runs/never")
     assert answer.status_code == 404
     for reason in ("tracking.max_ended_tasks", "another celery-monitor", "task_send_sent_event", "mistyped"):
@@ -234,7 +234,7 @@ def test_nothing_is_known(site: Served) -> None:
 
 
 def test_the_search_finds_ids(site: Served) -> None:
-    """An id that is known leads to its task, and one that looks like an id to what the reason can be."""
+    """A known ID leads to its task, and a possible ID to the possible reasons."""
     for uuid in ("run-1", "done-1", "id-2", "6f8b1c1e-0b0e-4a5e-8a36-0d4b7f1c2a11"):
         answer = site.get(f"/tasks?q={uuid}")
         assert (answer.status_code, answer.headers["location"]) == (303, f"runs/{uuid}")
@@ -244,7 +244,7 @@ def test_the_search_finds_ids(site: Served) -> None:
 
 @pytest.mark.parametrize("odd", ["{}", " {} ", "'{}'", "`{}`\n", "Task shop.mail[{}] received", "{} succeeded in 0.2s"])
 def test_an_id_as_it_was_copied(site: Served, fleet: Fleet, odd: str) -> None:
-    """An id is found with what was copied around it, and a UUID in upper case; the address is then the id's own."""
+    """An ID is found with surrounding text, and a UUID in upper case; the address then has the stored ID."""
     uuid = "6f8b1c1e-0b0e-4a5e-8a36-0d4b7f1c2a11"
     fleet.monitor.receive([Delivery(json.dumps(one).encode()) for one in ran(uuid, "shop.mail", -5)], NOW)
     for typed in {odd.format(uuid), odd.format(uuid.upper())} - {uuid}:
@@ -257,7 +257,7 @@ def test_an_id_as_it_was_copied(site: Served, fleet: Fleet, odd: str) -> None:
 
 @pytest.mark.parametrize("uuid", ["a/b", "<script>alert(1)</script>", "..", "ünï ☃"])
 def test_odd_ids(site: Served, fleet: Fleet, uuid: str) -> None:
-    """Whatever an application chose as an id: the list leads to its page, and nothing of it is markup."""
+    """For any ID of an application, the list links to its page, and it is never markup."""
     odd = ran(uuid, "<em>odd</em>", -5, parent_id="<i>", root_id="<u>")
     fleet.monitor.receive([Delivery(json.dumps(one).encode()) for one in odd], NOW)
     text = site.get("/runs").text
@@ -271,7 +271,7 @@ def test_odd_ids(site: Served, fleet: Fleet, uuid: str) -> None:
 
 
 def test_workers_are_sorted(site: Served, fleet: Fleet) -> None:
-    """By each column and either way; without a wish those that are down come first."""
+    """By each column in both directions; by default, those that are down come first."""
     fleet.workers = [worker("celery@a"), worker("celery@b", up=False), structs.replace(worker("celery@c"), active=9)]
 
     def shown(sort: str) -> str:
@@ -286,7 +286,7 @@ def test_workers_are_sorted(site: Served, fleet: Fleet) -> None:
 
 
 def test_a_worker(site: Served, fleet: Fleet) -> None:
-    """What it consumes, how large it is, how it does, and what runs on it; also of one that has told nothing."""
+    """Its queues, size, state, and running tasks; also for a worker that has reported nothing."""
     text = site.get("/workers/celery%40box").text.replace("\N{NO-BREAK SPACE}", " ")
     for told in ("prefork, 8", "prefetch limit 32", "0.50", "1 h 0 min", "90 MiB", "runs/run-2", "queues/celery"):
         assert told in text

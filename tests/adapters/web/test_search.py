@@ -1,4 +1,4 @@
-"""Names found by what people type."""
+"""Search by typed names."""
 
 import time
 
@@ -30,26 +30,29 @@ NAMES = ["shop.billing.charge", "shop.billing.refund", "shop.mail.Send", "weird[
     ],
 )
 def test_names(text: str, found: list[str]) -> None:
-    """A part finds all that have it, in any case; a whole name is itself alone; a pattern is of whole names."""
+    """A part finds all names that contain it, in any case.
+
+    A whole name finds only itself; a pattern matches whole names.
+    """
     assert find(text, NAMES) == found
 
 
 def test_a_hostile_pattern_is_quick() -> None:
-    """Many stars take no longer than they should."""
+    """Many stars do not slow it down."""
     begun = time.process_time()
     find("*a" * 100 + "b", ["a" * 255] * 200)
     assert time.process_time() - begun < 20
 
 
 def test_what_may_have_been_meant() -> None:
-    """A slip of the fingers is met with the names that are most like it."""
+    """For a typo, the most similar names are suggested."""
     assert suggestions("shop.biling.chrage", NAMES)[0] == "shop.billing.charge"
     assert suggestions("chrage", NAMES) == ["shop.billing.charge"]
     assert suggestions("", NAMES) == []
 
 
 def test_hostile_names_are_compared_for_a_bounded_time() -> None:
-    """Few letters in long names are the worst case; names that are as people write them are all compared."""
+    """Few letters in long names are the worst case; typical names are all compared."""
     hostile = [f"{number:011b}".replace("0", "a").replace("1", "b") * 40 for number in range(2_000)]
     compared = search._first(hostile, search._COMPARED // len(hostile[0]))
     assert len(compared) * len(hostile[0]) ** 2 <= search._COMPARED

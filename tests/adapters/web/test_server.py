@@ -38,14 +38,14 @@ GUARDED = (
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server waits so long for slow clients and queries that one sees whom else it lets wait for them."""
+    """Long timeouts for slow clients and queries, so that other waiting clients show."""
     monkeypatch.setattr(connection, "REQUEST_SECONDS", 100.0)
     monkeypatch.setattr(connection, "RESPONSE_SECONDS", 100.0)
     monkeypatch.setattr(queries, "QUERY_TIMEOUT_SECONDS", 100.0)
 
 
 def test_probes_say_why(site: Served, fleet: Fleet) -> None:
-    """A probe that fails has status 503 and the reasons, and says what is well too."""
+    """A failing probe has status 503 with the reasons, and lists what is fine, too."""
     assert site.get("/livez").json() == {"status": "ok", "checks": {"threads": "ok"}, "notes": {}, "about": {}}
     fleet.live = HealthReport({"threads": "pump has not turned for 70 s"})
     answer = site.get("/livez")
@@ -55,7 +55,7 @@ def test_probes_say_why(site: Served, fleet: Fleet) -> None:
 
 
 def test_health_is_an_alias_of_readyz(site: Served, fleet: Fleet) -> None:
-    """/readyz and /health tell the same, and are not /livez."""
+    """/readyz and /health are equal, and differ from /livez."""
     fleet.ready = HealthReport({"broker": "connection refused", "store": None})
     for path in ("/readyz", "/health"):
         answer = site.get(path)
@@ -65,7 +65,7 @@ def test_health_is_an_alias_of_readyz(site: Served, fleet: Fleet) -> None:
 
 
 def test_metrics_without_a_store(serve: Serve, fleet: Fleet) -> None:
-    """Metrics and probes answer while the store is away, while it hangs, and while the monitor starts."""
+    """Metrics and probes answer while the store is unavailable or hangs, and while the monitor starts."""
     fleet.trouble, fleet.starting = StoreUnavailableError("the disk is full"), True
     site = serve()
     assert [site.get(path).status_code for path in OPEN] == [200] * 4
@@ -73,13 +73,13 @@ def test_metrics_without_a_store(serve: Serve, fleet: Fleet) -> None:
 
 @pytest.fixture
 def guarded(serve: Serve, tmp_path: Path) -> Served:
-    """A site with a password, which comes from a file."""
+    """A site with a password from a file."""
     (tmp_path / "password").write_text("se cret:é\n")
     return serve(username="ops", password_file=tmp_path / "password")
 
 
 def test_everything_but_metrics_and_probes_asks_for_the_password(guarded: Served) -> None:
-    """Without the password there are metrics and probes, and nothing else."""
+    """Without the password only metrics and probes are accessible."""
     assert [guarded.get(path).status_code for path in OPEN] == [200] * 4
     for path in GUARDED:
         answer = guarded.get(path)
@@ -88,14 +88,14 @@ def test_everything_but_metrics_and_probes_asks_for_the_password(guarded: Served
 
 
 def test_a_program_is_refused_in_json(guarded: Served) -> None:
-    """Where the API would answer, what is missing is said in JSON, as all that is wrong."""
+    """On the API, a missing password is reported in JSON, like all errors."""
     for path in ("/api/v1/tasks", "/api/v1", "/api/nothing", "/openapi.json"):
         assert guarded.get(path).json() == {"error": "HTTP Basic authentication required"}
     assert guarded.get("/").headers["content-type"].startswith("text/html")
 
 
 def test_the_description_says_that_there_is_a_password(guarded: Served, serve: Serve) -> None:
-    """The description has the password and the refusal where there are some, and nowhere else."""
+    """The description has the password and the refusal only if one is configured."""
     document = guarded.get("/openapi.json", auth=("ops", "se cret:é")).json()
     assert document["components"]["securitySchemes"] == {"password": {"type": "http", "scheme": "basic"}}
     assert document["security"] == [{"password": []}]
@@ -106,7 +106,7 @@ def test_the_description_says_that_there_is_a_password(guarded: Served, serve: S
 
 
 def test_the_password_opens(guarded: Served) -> None:
-    """With the user's name and password all is there."""
+    """With user name and password everything is accessible."""
     assert guarded.get("/api/v1/tasks", auth=("ops", "se cret:é")).status_code == 200
 
 
@@ -138,7 +138,7 @@ def test_anything_else_does_not_open(guarded: Served, header: str) -> None:
 
 
 def test_a_changed_password_counts(guarded: Served, tmp_path: Path) -> None:
-    """A new password in the file is the password, and the old one is not."""
+    """A new password in the file replaces the old one."""
     (tmp_path / "password").write_text("another")
     assert guarded.get("/api/v1/tasks", auth=("ops", "another")).status_code == 200
     assert guarded.get("/api/v1/tasks", auth=("ops", "se cret:é")).status_code == 401
@@ -146,7 +146,7 @@ def test_a_changed_password_counts(guarded: Served, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/metrics", "/livez", "/api/v1/tasks", "/nothing", "/"])
 def test_headers_of_security(site: Served, path: str) -> None:
-    """Every answer forbids scripts but a page's own file, frames, sniffing and caching."""
+    """Every answer forbids scripts except the page's own file, frames, sniffing and caching."""
     answer = site.get(path)
     headers = answer.headers
     is_page = answer.text.startswith("<!doctype html>")
@@ -161,7 +161,7 @@ def test_headers_of_security(site: Served, path: str) -> None:
 
 
 def test_scrapes_share_a_rendering(site: Served, fleet: Fleet) -> None:
-    """However many scrapes come while one is being rendered, they share one more."""
+    """Scrapes that arrive during a rendering share the next one."""
     gate = fleet.metrics.gate = threading.Event()
     answers: list[int] = []
 
@@ -183,7 +183,7 @@ def test_scrapes_share_a_rendering(site: Served, fleet: Fleet) -> None:
 
 @pytest.mark.usefixtures("patient")
 def test_a_slow_store_holds_up_nobody(site: Served, fleet: Fleet) -> None:
-    """While queries hang, more of them than there are threads, metrics and probes answer."""
+    """While more queries hang than there are threads, metrics and probes answer."""
     gate = fleet.gate = threading.Event()
     threads = [threading.Thread(target=site.get, args=("/api/v1/tasks",)) for _ in range(10)]
     for thread in threads:
@@ -200,7 +200,7 @@ def test_a_slow_store_holds_up_nobody(site: Served, fleet: Fleet) -> None:
 
 
 def test_a_query_is_given_up(site: Served, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A query that hangs is answered with status 503 after its time."""
+    """A query that hangs is answered with status 503 at its deadline."""
     monkeypatch.setattr("celery_monitor.adapters.web.queries.QUERY_TIMEOUT_SECONDS", 0.2)
     gate = fleet.gate = threading.Event()
     try:
@@ -212,7 +212,7 @@ def test_a_query_is_given_up(site: Served, fleet: Fleet, monkeypatch: pytest.Mon
 
 
 def test_reports_are_prepared(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of today and yesterday, once: a little later where the store is not open yet. The server ends meanwhile."""
+    """Today's and yesterday's, once, later if the store is not open yet. The server can stop meanwhile."""
     monkeypatch.setattr("celery_monitor.adapters.web.site.PREPARE_AFTER", (0.0, 0.0, 0.0, 60.0))
     made, asked, parts = fleet.sources(), list[date](), list[tuple[str, int]]()
 
@@ -237,7 +237,7 @@ def test_reports_are_prepared(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_templates_are_compiled_one_at_a_time(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a pause after each, in which the interpreter is free for a scrape."""
+    """With a pause after each, in which a scrape can run."""
     compiled = list[str]()
     monkeypatch.setattr("celery_monitor.adapters.web.site.PREPARE_AFTER", (0.0, 60.0))
     monkeypatch.setattr("celery_monitor.adapters.web.pages.compile_template", compiled.append)
@@ -249,7 +249,7 @@ def test_templates_are_compiled_one_at_a_time(fleet: Fleet, monkeypatch: pytest.
 
 
 def test_earlier_days_are_prepared(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The newest first, as many as there is space for, and again later: whatever the store did meanwhile."""
+    """Newest first, as many as are kept, and again later, whatever happens to the store."""
     monkeypatch.setattr("celery_monitor.adapters.web.site.PREPARE_AFTER", (0.0, 0.0))
     monkeypatch.setattr("celery_monitor.adapters.web.site.PREPARE_DAYS_EVERY", 0.01)
     monkeypatch.setattr("celery_monitor.adapters.web.site.PAUSE", 0.0)
@@ -270,7 +270,7 @@ def test_earlier_days_are_prepared(fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 
 
 def test_only_what_is_cheap_is_prepared(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hours of a queue take half a second to read: not before somebody asks. Days come one at a time."""
+    """The hours of a queue take half a second to read, so they are read on request. Days are read one at a time."""
     monkeypatch.setattr("celery_monitor.adapters.web.site.PREPARE_AFTER", (0.0, 60.0))
     asked, prepared, made = set[str](), list[date](), fleet.sources()
 
@@ -293,7 +293,7 @@ def test_only_what_is_cheap_is_prepared(fleet: Fleet, monkeypatch: pytest.Monkey
 
 
 def test_a_fault_of_ours_is_told_without_details(site: Served, fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
-    """An error that nobody expected is answered with status 500 and nothing of its text, and is in the log."""
+    """An unexpected error is answered with status 500 without its text, and is logged."""
     fleet.trouble = RuntimeError("amqp://user:secret@host")  # type: ignore[assignment]
     for path in ("/api/v1/tasks", "/failures"):
         answer = site.get(path)
@@ -304,7 +304,7 @@ def test_a_fault_of_ours_is_told_without_details(site: Served, fleet: Fleet, cap
 
 
 def test_a_taken_port_is_told(site: Served, fleet: Fleet) -> None:
-    """A port that is in use may be free in a moment: no fault of the configuration, and told with what to do."""
+    """A port in use may be temporary: no configuration error, and reported with a remedy."""
     second = WebServer(Site(WebSettings(), fleet.sources()), host="127.0.0.1", port=site.server.port)
     told = (
         r"^cannot listen on 127\.0\.0\.1, port \d+: Address already in use.*another celery-monitor.*ss -ltnp.*web\.port"
@@ -314,7 +314,7 @@ def test_a_taken_port_is_told(site: Served, fleet: Fleet) -> None:
 
 
 def test_an_unknown_host_is_told(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that does not exist, or is not this machine's, is a fault of web.host; a name server away is none."""
+    """A host that does not exist or is not local is an error of web.host; an unavailable name server is not."""
     site = Site(WebSettings(), fleet.sources())
     resolve = socket.getaddrinfo
 
@@ -356,7 +356,7 @@ def test_both_families(fleet: Fleet) -> None:
 
 
 def test_it_listens_before_it_serves(fleet: Fleet) -> None:
-    """A client that comes between start and serve is answered, not refused."""
+    """A client that connects between start and serve is answered, not refused."""
     server = WebServer(Site(WebSettings(), fleet.sources()), host="127.0.0.1", port=0)
     server.start()
     stop = threading.Event()
@@ -371,13 +371,13 @@ def test_it_listens_before_it_serves(fleet: Fleet) -> None:
 
 
 def test_it_reports_its_turns(site: Served) -> None:
-    """The serving loop reports its turns: a watchdog sees that it lives."""
+    """The serving loop reports progress to the watchdog."""
     wait_until(lambda: len(site.turns) > 5)
 
 
 @pytest.mark.usefixtures("patient")
 def test_it_stops_in_time_whatever_clients_do(site: Served, fleet: Fleet) -> None:
-    """Clients that are silent, that do not read, and queries that hang do not hold up the end."""
+    """Silent clients, clients that do not read, and hanging queries do not delay the end."""
     fleet.metrics.body = [b"x" * 1_000_000] * 100
     gate = fleet.gate = threading.Event()
     address = ("127.0.0.1", site.server.port)
@@ -393,7 +393,7 @@ def test_it_stops_in_time_whatever_clients_do(site: Served, fleet: Fleet) -> Non
 
 
 def test_it_can_be_started_again(fleet: Fleet) -> None:
-    """When serving fails, another call serves on the same port: the daemon that counts goes on without it meanwhile."""
+    """After a failure, serving restarts on the same port, and the daemon counts meanwhile."""
     server = WebServer(Site(WebSettings(), fleet.sources()), host="127.0.0.1", port=0)
     server.start()
     port = server.port

@@ -1,4 +1,4 @@
-"""One answer for all who have the same page open."""
+"""One answer for all viewers of the same page."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ SCRIPT = {"cache-control": "max-age=3"}
 
 @dataclass
 class Site:
-    """An application that counts what it makes, and what is in front of it."""
+    """An application that counts its answers, and the cache in front of it."""
 
     clock: ManualClock = field(default_factory=ManualClock)
     made: list[str] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Site:
 
 
 def test_all_who_look_get_one_answer() -> None:
-    """While it is being made, and while it is young enough; of whoever leaves nobody else hears."""
+    """While it is being created, and while it is recent; a viewer who leaves does not affect the others."""
 
     async def run() -> None:
         site = Site()
@@ -104,7 +104,7 @@ def test_all_who_look_get_one_answer() -> None:
     ],
 )
 def test_others_get_what_is_known_now(target: str, headers: dict[str, str]) -> None:
-    """A person who reloads, a program, and whoever changes something."""
+    """Reloads, programs, and changes get a new answer."""
 
     async def run() -> None:
         site = Site()
@@ -116,7 +116,7 @@ def test_others_get_what_is_known_now(target: str, headers: dict[str, str]) -> N
 
 
 def test_a_change_is_seen_at_once() -> None:
-    """By all: what was made before somebody changed something, or is being made meanwhile, is given to nobody later."""
+    """After a change, no earlier answer is used, not even one in progress."""
 
     async def run() -> None:
         site = Site()
@@ -130,7 +130,7 @@ def test_a_change_is_seen_at_once() -> None:
 
 
 def test_other_pages_are_other_answers() -> None:
-    """By the address, its parameters, the encoding, and the role of the person, whose name is in none of them."""
+    """By address, parameters, encoding, and the person's role; answers do not contain the person's name."""
 
     async def run() -> None:
         site = Site()
@@ -151,7 +151,7 @@ def test_other_pages_are_other_answers() -> None:
 
 
 def test_an_error_is_not_kept() -> None:
-    """Who waits is told of it, and the next one asks again; of a fault of ours each gets its own answer."""
+    """Waiting viewers get it, and the next one asks again; after a server error each gets a new answer."""
 
     async def run() -> None:
         site = Site(status=503)
@@ -167,7 +167,7 @@ def test_an_error_is_not_kept() -> None:
 
 
 def test_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The newest are kept, whatever is asked for, and none for long."""
+    """The newest are kept, for any requests, and none for long."""
     monkeypatch.setattr(shared_pages, "MAX_ANSWERS", 4)
 
     async def run() -> None:
@@ -183,7 +183,7 @@ def test_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_page_is_shared_and_still_guarded(serve: Serve, site: Served) -> None:
-    """The script's answer has the headers of every page, and whoever is not signed in gets none."""
+    """The script's answer has the headers of every page, and requires the sign-in."""
     first, second = (site.get("/tasks", headers=SCRIPT) for _ in range(2))
     assert first.text == second.text
     assert {*first.headers.items()} ^ {*second.headers.items()} <= {

@@ -1,4 +1,4 @@
-"""Sign-in by an OpenID provider, against a real one on loopback."""
+"""Sign-in by a real OpenID provider on loopback."""
 
 import hmac
 import json
@@ -51,12 +51,12 @@ class Place:
     clients: ExitStack = field(default_factory=ExitStack)
 
     def browser(self, site: Served | None = None) -> "Browser":
-        """Somebody who is not signed in."""
+        """A browser that is not signed in."""
         client = httpx.Client(base_url=(site or self.site).url, timeout=60, verify=NO_TLS)
         return Browser(self, self.clients.enter_context(client))
 
     def refused(self) -> dict[str, int]:
-        """How many were refused until now, by the reason."""
+        """The refused sign-ins so far, by reason."""
         return dict(self.site.server.sign_ins_refused)
 
 
@@ -72,7 +72,7 @@ class Browser:
         return self.client.get(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
     def begin(self, path: str = "/sign-in") -> str:
-        """To the provider; the address that it sends the browser to."""
+        """Go to the provider; returns the address to which it redirects."""
         to_provider = self.get(path)
         assert to_provider.status_code == 302, to_provider.text
         back = httpx.get(to_provider.headers["location"], timeout=60, verify=NO_TLS)
@@ -80,17 +80,17 @@ class Browser:
         return str(back.headers["location"])
 
     def complete(self, address: str) -> httpx.Response:
-        """Back from the provider."""
+        """Return from the provider."""
         assert address.startswith(f"{BASE}/")
         return self.get(address.removeprefix(BASE))
 
     def sign_in(self, path: str = "/sign-in") -> httpx.Response:
-        """All of it."""
+        """The whole sign-in."""
         return self.complete(self.begin(path))
 
 
 def settings_of(provider: Provider, **changes: Any) -> WebSettings:
-    """A monitor's that trusts it."""
+    """The settings of a monitor that trusts it."""
     oidc = {"issuer": provider.issuer, "client_id": CLIENT_ID, "client_secret": SECRET} | changes.pop("oidc", {})
     given = {"external_url": BASE, "viewers": ["staff"], "operators": ["ops"], "oidc": oidc}
     return WebSettings(**given | changes)
@@ -98,7 +98,7 @@ def settings_of(provider: Provider, **changes: Any) -> WebSettings:
 
 @contextmanager
 def monitor(store: SqlStore, clock: ManualClock, settings: WebSettings) -> Iterator[Served]:
-    """One that runs meanwhile."""
+    """A running monitor."""
     sources = replace(Fleet(store).sources(), clock=clock)
     with served(WebServer(Site(settings, sources, OidcProvider(settings, clock)), host="127.0.0.1", port=0)) as site:
         yield site
@@ -106,7 +106,7 @@ def monitor(store: SqlStore, clock: ManualClock, settings: WebSettings) -> Itera
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """One for all tests: each leaves the provider as it was."""
+    """One for all tests: each restores the provider."""
     clock = ManualClock(time=NOW)
     store = open_store(
         f"sqlite:///{tmp_path_factory.mktemp('sign-in') / 'store.db'}", retention=2_592_000.0, fingerprint_window=100
@@ -122,7 +122,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture
 def place(kept: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """The provider says what it usually says, and nobody has failed to sign in."""
+    """The provider has its usual answers, and nobody has failed to sign in."""
     monkeypatch.setattr("celery_monitor.adapters.web.basic.monotonic", kept.clock.monotonic)
     with ExitStack() as clients:
         yield replace(kept, clients=clients)
@@ -133,7 +133,7 @@ def place(kept: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
 
 
 def test_a_person_signs_in_and_out(place: Place) -> None:
-    """A page leads to the provider and back to itself; the name is shown and stored; signing out ends it."""
+    """A page leads to the provider and back; the name is shown and stored; signing out ends it."""
     browser = place.browser()
     led = browser.get("/tasks?q=a%26b")
     assert (led.status_code, led.headers["location"]) == (303, "./sign-in?next=/tasks%3Fq%3Da%2526b")
@@ -154,7 +154,7 @@ def test_a_person_signs_in_and_out(place: Place) -> None:
 
 
 def test_what_cookies_are_like(place: Place) -> None:
-    """HttpOnly, Lax, with an end and signed; over https also Secure, with names that no other host can set."""
+    """HttpOnly, Lax, expiring and signed; over https also Secure, with names that no other host can set."""
     browser = place.browser()
     begun = browser.get("/sign-in").headers["set-cookie"]
     assert "Max-Age=600" in begun
@@ -176,7 +176,7 @@ def test_what_cookies_are_like(place: Place) -> None:
 
 
 def test_the_request_to_the_provider(place: Place) -> None:
-    """Code flow, PKCE by S256, state and nonce; nothing that is known without the cookie."""
+    """Code flow, PKCE with S256, state and nonce; nothing that can be predicted without the cookie."""
     address = place.browser().get("/sign-in").headers["location"]
     asked = {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
     assert address.startswith(f"{place.provider.issuer}/authorize?")
@@ -187,7 +187,7 @@ def test_the_request_to_the_provider(place: Place) -> None:
 
 
 def hs256(provider: Provider, claims: Claims) -> str:
-    """Signed with the public key as if it were a secret: who knows it is everybody."""
+    """Signed with the public key as a shared secret, which everybody knows."""
     public = provider.keys[0].as_pem(private=False)
     parts = [json.dumps(part).encode() for part in ({"alg": "HS256", "kid": provider.keys[0].kid}, claims)]
     signed = b".".join(urlsafe_b64encode(part).rstrip(b"=") for part in parts)
@@ -230,7 +230,7 @@ def _changed(token: str) -> str:
 
 @pytest.mark.parametrize("kind", FORGED)
 def test_a_token_that_proves_nothing(place: Place, kind: str) -> None:
-    """Nobody is signed in, whatever is wrong with it; the page says that it failed, and it is counted."""
+    """Nobody is signed in with an invalid token; the page reports the failure, and it is counted."""
     forged, before = FORGED[kind], place.refused()
     if isinstance(forged, dict):
         place.provider.claims = {"exp": int(place.clock.now()) + 300, **forged}
@@ -246,7 +246,7 @@ def test_a_token_that_proves_nothing(place: Place, kind: str) -> None:
 
 
 def test_an_answer_that_this_browser_did_not_ask_for(place: Place) -> None:
-    """Forged, of another browser, replayed, too old or of another provider: it signs nobody in."""
+    """Forged, from another browser, replayed, too old or from another provider: it signs nobody in."""
     victim, attacker = place.browser(), place.browser()
     address = attacker.begin()
     assert victim.complete(address).status_code == 400
@@ -296,7 +296,7 @@ ELSEWHERE = (
 
 
 def test_no_open_redirect(place: Place) -> None:
-    """Whatever ``next`` says, the way back leads to this site; what is no path of it leads to its root."""
+    """For any ``next``, the redirect stays on this site; other values lead to its root."""
     for path in ELSEWHERE:
         scope = {"type": "http", "query_string": str(httpx.QueryParams({"next": path})).encode(), "headers": []}
         assert (path, following(Request(scope))) == (path, "/")
@@ -307,7 +307,7 @@ def test_no_open_redirect(place: Place) -> None:
 
 
 def test_cookies_that_nobody_gave(place: Place) -> None:
-    """Changed, oversize, of another purpose, of another key, and ended ones are as none."""
+    """Changed, oversized, for another purpose, with another key, and expired ones are ignored."""
     browser = place.browser()
     browser.sign_in()
     good = browser.client.cookies[SESSION]
@@ -328,7 +328,7 @@ def test_cookies_that_nobody_gave(place: Place) -> None:
 
 
 def test_a_session_on_another_replica(place: Place, tmp_path: Path) -> None:
-    """It is good on each replica and after a restart; not with another key, for other roles, or at another fleet."""
+    """It is valid on each replica and after a restart, but not with another key, other roles, or another fleet."""
     key = tmp_path / "key"
     key.write_text("k" * 40)
     good, now = place.settings, place.clock.now()
@@ -354,7 +354,7 @@ def test_a_session_on_another_replica(place: Place, tmp_path: Path) -> None:
 
 
 def test_roles(place: Place) -> None:
-    """Viewers read, operators change, and whoever is in neither group is told so on a page."""
+    """Viewers read, operators change, and people in neither group get a page that says so."""
     place.provider.person = {"sub": "u-2", "email": "bo@example.com", "groups": ["staff", 7, None]}
     viewer = place.browser()
     assert viewer.sign_in().status_code == 303
@@ -375,7 +375,7 @@ def test_roles(place: Place) -> None:
 
 
 def test_groups_of_the_userinfo_response(place: Place) -> None:
-    """Where the ID token has none; a response about somebody else is refused."""
+    """If the ID token has none; a response about another person is refused."""
     place.provider.person = {"sub": "u-4"}
     place.provider.userinfo = {"sub": "u-4", "groups": ["ops"], "preferred_username": "dora"}
     place.clock.advance(3601)  # so that the metadata is asked for again
@@ -387,7 +387,7 @@ def test_groups_of_the_userinfo_response(place: Place) -> None:
 
 
 def test_the_provider_changes_its_keys(place: Place) -> None:
-    """A token of a new key is good at once; the clocks may differ by a minute."""
+    """A token with a new key is valid immediately; clocks may differ by a minute."""
     place.browser().sign_in()
     place.clock.advance(11)
     place.provider.keys = [new_key("RSA"), *place.provider.keys]
@@ -414,7 +414,7 @@ def test_the_provider_changes_its_keys(place: Place) -> None:
     ],
 )
 def test_a_provider_that_does_not_work(place: Place, path: str, status: int, body: bytes) -> None:
-    """It is unavailable, with what is wrong and without anything secret."""
+    """It is reported as unavailable, with the problem and without secrets."""
     provider = OidcProvider(place.settings, place.clock)
     sessions = Sessions(place.settings, "shop")
     attempt = sessions.secret_of(sessions.new_state())
@@ -432,7 +432,7 @@ def test_a_provider_that_does_not_work(place: Place, path: str, status: int, bod
 
 @pytest.mark.parametrize("error", ['"invalid_grant"', f'"{SECRET}"', f'["{SECRET}"]', '{"a": 1}'])
 def test_a_provider_that_refuses_the_code(place: Place, error: str) -> None:
-    """Whatever it writes as the error: what it repeats of the request is not shown."""
+    """Whatever the error contains, repeated parts of the request are not shown."""
     provider = OidcProvider(place.settings, place.clock)
     sessions = Sessions(place.settings, "shop")
     place.provider.answers["/token"] = (400, b'{"error": %s}' % error.encode())
@@ -443,7 +443,7 @@ def test_a_provider_that_refuses_the_code(place: Place, error: str) -> None:
 
 
 def test_authlib_is_only_there_where_it_is_used() -> None:
-    """No module but those of the provider's adapter imports it, or them, before a provider is configured."""
+    """Only the provider's adapter imports it, and nothing imports that adapter before a provider is configured."""
     package = Path(celery_monitor.__file__).parent
     heavy = re.compile(r"^(from|import) (authlib|joserfc|celery_monitor\.adapters\.oidc)\b", re.MULTILINE)
     found = {path.relative_to(package) for path in package.rglob("*.py") if heavy.search(path.read_text())}
@@ -451,7 +451,7 @@ def test_authlib_is_only_there_where_it_is_used() -> None:
 
 
 def test_a_provider_that_is_down(place: Place, tmp_path: Path) -> None:
-    """Nothing listens there, or the key is gone: the page says so, and metrics go on."""
+    """Nothing listens there, or the key is gone: the page says so, and metrics still work."""
     key = tmp_path / "key"
     key.write_text("k" * 40)
     down = settings_of(place.provider, session_key_file=key, oidc={"issuer": "http://127.0.0.1:1"})
@@ -471,7 +471,7 @@ def test_a_provider_that_is_down(place: Place, tmp_path: Path) -> None:
 
 
 def test_a_public_client(place: Place) -> None:
-    """Without a secret PKCE proves who asks."""
+    """Without a secret, PKCE identifies the client."""
     place.provider.secret = None
     settings = settings_of(place.provider, session_key="k" * 40, oidc={"client_secret": None})
     try:
@@ -502,7 +502,7 @@ def test_programs_and_scripts_are_not_led_away(place: Place) -> None:
 
 
 def test_whom_a_forged_answer_locks_out(place: Place) -> None:
-    """Nobody: behind a proxy everybody has the address of who sends it. The same for errors and wrong passwords."""
+    """Nobody, because all clients behind a proxy share an address. The same for errors and wrong passwords."""
     with monitor(place.store, place.clock, settings_of(place.provider, username="robot", password="p")) as site:
         forger = place.browser(site)
         assert {forger.get("/sign-in/callback?state=x&code=y").status_code for _ in range(25)} == {400}
@@ -516,7 +516,7 @@ def test_whom_a_forged_answer_locks_out(place: Place) -> None:
 
 
 def test_guessing_is_throttled(place: Place) -> None:
-    """Twenty codes that the provider refuses, and the client has to wait; who sends a password does not."""
+    """After twenty refused codes the client has to wait; clients with a password do not."""
     with monitor(place.store, place.clock, settings_of(place.provider, username="robot", password="p")) as site:
         browser = place.browser(site)
         state = parse_qs(urlsplit(browser.begin()).query)["state"][0]

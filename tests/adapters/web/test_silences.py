@@ -1,4 +1,4 @@
-"""Silences and schedules, on the page and in the API."""
+"""Silences and schedules on the page and in the API."""
 
 import httpx
 import pytest
@@ -21,12 +21,12 @@ def guarded(serve: Serve) -> Served:
 
 
 def post(site: Served, path: str, **options: object) -> httpx.Response:
-    """As a program."""
+    """A POST like that of a program."""
     return httpx.post(site.url + path, timeout=60, verify=NO_TLS, **options)  # type: ignore[arg-type]
 
 
 def test_the_api_adds_lists_and_ends(guarded: Served, store: SqlStore) -> None:
-    """With the user's name; what has ended is listed apart."""
+    """With the user's name; ended ones are listed separately."""
     made = post(guarded, "/api/v1/silences", json=ASKED, auth=SIGNED)
     assert made.status_code == 201
     one = made.json()
@@ -69,7 +69,7 @@ def test_the_api_adds_lists_and_ends(guarded: Served, store: SqlStore) -> None:
 def test_no_silence_without_an_end_and_a_reason(
     guarded: Served, store: SqlStore, change: dict[str, object], told: str
 ) -> None:
-    """400, with what is wrong, and nothing is stored."""
+    """400 with the problem, and nothing is stored."""
     asked = {key: value for key, value in (ASKED | change).items() if value is not ...}
     refused = post(guarded, "/api/v1/silences", json=asked, auth=SIGNED)
     assert refused.status_code == 400
@@ -78,7 +78,7 @@ def test_no_silence_without_an_end_and_a_reason(
 
 
 def test_without_a_sign_in_nothing_can_be_changed(site: Served, store: SqlStore) -> None:
-    """Whoever reaches the port could hold back pages; the page says how else."""
+    """Everybody who reaches the port could suppress pages; the page names the alternatives."""
     store.silences.add(Silence("a1", ("x",), "because", NOW - 5, NOW + 5))
     for answer in (
         post(site, "/api/v1/silences", json=ASKED),
@@ -111,7 +111,7 @@ def test_without_a_sign_in_nothing_can_be_changed(site: Served, store: SqlStore)
 def test_no_other_site_can_use_a_persons_browser(
     guarded: Served, store: SqlStore, headers: dict[str, str], kind: str
 ) -> None:
-    """The browser adds the password to what another site sends: it is refused all the same."""
+    """The browser adds the password to requests of other sites, which are still refused."""
     if kind == "form":
         answer = post(guarded, "/silences", data=FORM, headers=headers, auth=SIGNED)
     else:
@@ -135,14 +135,14 @@ def test_no_other_site_can_use_a_persons_browser(
     ],
 )
 def test_behind_a_proxy_that_changes_the_host(serve: Serve, external_url: str, origin: str, status: int) -> None:
-    """Browsers send no Sec-Fetch-Site over HTTP, and nginx passes its own Host on: the page is known by its URL."""
+    """Browsers send no Sec-Fetch-Site over HTTP, and nginx sends its own Host: the page is identified by its URL."""
     site = serve(username=SIGNED[0], password=SIGNED[1], external_url=external_url)
     answer = post(site, "/silences", data=FORM, headers={"origin": origin, "host": "monitor:9808"}, auth=SIGNED)
     assert answer.status_code == status
 
 
 def test_the_page_adds_and_ends(guarded: Served, store: SqlStore) -> None:
-    """Forms that work without a script; a mistake keeps what was written."""
+    """The forms work without a script; after a mistake they keep their values."""
     same = {"sec-fetch-site": "same-origin"}
     added = post(guarded, "/silences", data=FORM, headers=same, auth=SIGNED)
     assert (added.status_code, added.headers["location"]) == (303, "./silences")
@@ -158,7 +158,7 @@ def test_the_page_adds_and_ends(guarded: Served, store: SqlStore) -> None:
 
 
 def test_long_and_broken_bodies(guarded: Served) -> None:
-    """They are refused before they are kept."""
+    """They are refused before they are stored."""
     long = post(guarded, "/api/v1/silences", content=b"x" * 100_000, headers={"content-type": "application/json"},
                 auth=SIGNED)  # fmt: skip
     assert long.status_code == 413
@@ -169,7 +169,7 @@ def test_long_and_broken_bodies(guarded: Served) -> None:
 
 
 def test_schedules(site: Served, fleet: Fleet) -> None:
-    """When each is expected, and its runs, the newest first, with hostile names."""
+    """The expected start and the runs of each, newest first, with hostile names."""
     runs = (
         ScheduledRun("u1", NOW - 90_000, "w@box", Outcome.SUCCEEDED, NOW - 89_959),
         ScheduledRun("<u2>", NOW - 3600, "w@box"),

@@ -1,4 +1,4 @@
-"""Failed sign-ins: told, counted, and slowed down."""
+"""Failed sign-ins: logged, counted, and throttled."""
 
 from ipaddress import ip_network
 
@@ -13,7 +13,7 @@ PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 
 
 def test_who_fails_too_often_waits() -> None:
-    """Until the window ends that began with the first failure; others do not."""
+    """Until the end of the window that began with the first failure; others do not."""
     made = Throttle()
     told = [made.failed("a", 100.0 + number) for number in range(MAX_FAILURES)]
     assert told == [False] * (MAX_FAILURES - 1) + [True]
@@ -25,7 +25,7 @@ def test_who_fails_too_often_waits() -> None:
 
 
 def test_the_memory_is_bounded() -> None:
-    """However many addresses fail, few are remembered."""
+    """However many addresses fail, few are stored."""
     made = Throttle()
     for number in range(MAX_CLIENTS * 3):
         made.failed(str(number), 1.0)
@@ -49,12 +49,12 @@ def test_the_memory_is_bounded() -> None:
     ],
 )
 def test_who_asks(peer: str, forwarded: str, client: str) -> None:
-    """The peer, unless it is a proxy of ours: then the last one that it or its proxies have seen themselves."""
+    """The peer, unless it is a trusted proxy: then the last address that a trusted proxy has added."""
     assert client_of(peer, forwarded, PROXIES) == client
 
 
 def test_guessing(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Failures are logged without the password; after too many, also the right one waits, and metrics do not."""
+    """Failures are logged without the password; after too many, even the right one has to wait, but not metrics."""
     clock = [0.0]
     monkeypatch.setattr("celery_monitor.adapters.web.basic.monotonic", lambda: clock[0])
     site = serve(username="ops", password="right", trusted_proxies=["127.0.0.1"])

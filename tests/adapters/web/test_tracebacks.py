@@ -26,12 +26,12 @@ KeyError: 'x'"""
 
 
 def text_of(traceback: str, frame: str = "") -> str:
-    """What the blocks say together."""
+    """The text of all blocks."""
     return "\n".join(line for block in blocks(traceback, frame) for _, line in block.lines)
 
 
 def test_frames_of_the_application_stand_out() -> None:
-    """Celery's own frames and the exception lines are told from the application's, in every part of a chain."""
+    """Celery's frames and the exception lines are separate from the application's, in every part of a chain."""
     assert [block.kind for block in blocks(TRACEBACK)] == [
         "text", "frame", "own", "raised", "text", "own", "raised",
     ]  # fmt: skip
@@ -42,7 +42,7 @@ def test_frames_of_the_application_stand_out() -> None:
 
 
 def test_an_installed_application() -> None:
-    """An application that is installed like a library is known by the frame of its error group."""
+    """An application installed like a library is identified by the frame of its error group."""
     path = "/srv/venv/lib/python3.12/site-packages/shop/tasks.py"
     traceback = f'Traceback (most recent call last):\n  File "{path}", line 3, in pay\n    raise E\nE: no'
     assert "own" not in [block.kind for block in blocks(traceback)]
@@ -53,12 +53,12 @@ def test_an_installed_application() -> None:
     "traceback", ["", "\n", TRACEBACK, "no traceback at all", '  File "', "^^^", "a\n" * 500, "\x00\ud800\r\n | x"]
 )
 def test_nothing_is_lost(traceback: str) -> None:
-    """Whatever the text is, all of it is shown, in order."""
+    """For any text, all of it is shown, in order."""
     assert text_of(traceback) == traceback
 
 
 def test_recorded_tracebacks() -> None:
-    """All of each recorded traceback is shown."""
+    """Each recorded traceback is shown completely."""
     texts = [text for text in _texts(RECORDED) if "Traceback" in text]
     assert texts
     assert all(text_of(text) == text for text in texts)
