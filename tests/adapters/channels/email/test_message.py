@@ -95,7 +95,7 @@ def test_the_subject_says_it_all(name: str, line: str) -> None:
 
 
 def test_the_subject_of_a_quiet_day_that_was_not_watched_does_not_say_that_all_is_well() -> None:
-    """ "No failures seen" differs from "no failures"."""
+    """The words "no failures seen" differ from "no failures"."""
     summary = days.make(days.traffic(1), counters={"uptime_seconds": 7_200.0})
     assert subject(summary) == "[shop] no failures seen on Sunday 22 Nov, 24,233 tasks ran (partial data)"
 
