@@ -29,8 +29,8 @@ _REMEDIES: Final = {
     538: "set email.security to starttls (usually port 587) or tls (usually port 465)",
 }
 """What to do about some of these answers."""
-_NOT_AUTHORIZED: Final = re.compile(rb"\b5\.7\.\d{1,3}\b|\brelay", re.IGNORECASE)
-"""The server does not permit this client to send (RFC 3463, 3.8; Exim has no such codes). Sent for each recipient."""
+_NOT_AUTHORIZED: Final = re.compile(rb"\s*(?:5\.7\.\d|(?!5\.\d{1,3}\.\d).*\brelay)", re.IGNORECASE | re.DOTALL)
+"""The server does not let this client send: its status code is 5.7.x (RFC 3463, 3.8), or it has none, as Exim's."""
 _NOT_AUTHORIZED_REMEDY: Final = (
     "allow this machine or the user of email.username to send from email.from to these recipients on the server, "
     "or use another server"
@@ -70,7 +70,7 @@ class Refusal:
     @property
     def concerns_client(self) -> bool:
         """Whether the refusal may concern this client, not the recipient. It does if no other recipient is accepted."""
-        return self.final and _NOT_AUTHORIZED.search(self.text.encode()) is not None
+        return self.final and _NOT_AUTHORIZED.match(self.text.encode()) is not None
 
     def __str__(self) -> str:
         return f"{self.code} {self.text}"
@@ -161,7 +161,7 @@ def refusal_of(
     if (error := concerning_client(code, answer, server)) is not None:
         return error
     message = f"{action} was refused: {quote(code, reply)}"
-    if of_client and is_permanent(code) and _NOT_AUTHORIZED.search(answer):
+    if of_client and is_permanent(code) and _NOT_AUTHORIZED.match(answer):
         return NotAuthorizedError(message)
     return RejectedError(message) if is_permanent(code) else RetryableError(message)
 

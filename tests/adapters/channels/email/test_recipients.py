@@ -8,7 +8,7 @@ import pytest
 from celery_monitor.adapters.channels.email.sender import describe, send_test, server_of
 from celery_monitor.adapters.channels.email.session import SmtpServer
 from celery_monitor.adapters.channels.email.smtp import BATCH, SendResult, deliver
-from celery_monitor.errors import RetryableError
+from celery_monitor.errors import RejectedError, RetryableError
 from celery_monitor.settings import EmailSettings, email_address
 from tests.servers.scripted import misbehaving
 
@@ -143,6 +143,13 @@ def test_a_client_that_may_not_send_is_tried_again(command: str, answer: bytes) 
     assert caught.value.needs_repair
     assert "email.from" in (caught.value.remedy or "")
     assert answer.decode()[:9] in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", [b"550 5.1.1 <relay@shop.example>: no such user\r\n", b"550 no such user\r\n"])
+def test_an_unknown_recipient_is_no_matter_of_the_client(answer: bytes) -> None:
+    """Whatever the address is called: it is refused for good."""
+    with misbehaving(Talk({"RCPT": answer}).speak) as port, pytest.raises(RejectedError):
+        send(port, "relay@shop.example")
 
 
 def test_a_recipient_who_takes_no_mail_from_this_client_is_refused_for_good() -> None:
