@@ -153,6 +153,8 @@ class App:
 
     def _lead(self, takeover: Takeover) -> bool:
         """Lead until the process has to stop; True if it has to stand by instead, because another one leads."""
+        # The standby has ended: it must not answer while the leader is built, nor for the next standby.
+        self._standby = None
         leader = self._leader = Leader(self._env, takeover, self._exit_stuck)
         if self.stopping.is_set():  # by a call of ``stop`` just before the leader existed
             leader.stopping.set()
@@ -170,8 +172,6 @@ class App:
         leader.step_down()
         if leader.resigning:
             self.store.resign()
-        # The former standby must not answer for the next one: it was ready before this process led.
-        self._standby = None
         self._leader = None
         return True
 

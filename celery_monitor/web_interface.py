@@ -37,8 +37,8 @@ class WebInterface:
     ) -> None:
         """Does no I/O. ``threads``: those of the whole process.
 
-        ``role`` returns the leader and the standby that this process has now: neither before the store is opened, and
-        both while it leads.
+        ``role`` returns the leader and the standby that this process has now: at most one of them, and neither while
+        it starts or takes over.
         """
         self._env = environment
         self._store = environment.store
@@ -177,7 +177,7 @@ class WebInterface:
         elif standby is not None:
             health = standby.health()
         else:
-            return HealthReport({"store": "not opened yet", "broker": "not connected yet", "probe": NO_STREAM})
+            return HealthReport({"store": "starting", "broker": "not connected yet", "probe": NO_STREAM})
         checks = dict(health.checks)
         if leader is None and not self._store.shared:
             checks |= {"broker": "not connected yet", "probe": NO_STREAM}
