@@ -44,7 +44,7 @@ changes it. ``Task.replace`` sends the ID again under another name: the worker's
 the old one when it ends. A failure by a hard time limit right after a failure of that worker is a duplicate even if the
 ID was received again in between.
 
-When the last run has ended, the entry is no longer tracked. The exception are entries for which a further event may
+When the last run has ended, the entry is no longer tracked. Exceptions are entries for which a further event may
 follow: the duplicate of a failure (Celery 5.7 sends a hard time limit's task-failed twice, and a rejection after the
 failure), a second task-revoked, or a missing task-sent in a fleet that sends them. Such entries linger for a minute,
 which counts only while events arrive. If only some runs of an ID have ended, the others may never end (their worker was

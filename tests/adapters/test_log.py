@@ -73,8 +73,8 @@ def test_what_is_told_has_more_room(lines: io.StringIO) -> None:
     for number in range(MAX_NEWS * 2):
         logger.info("A task failed", incident=number)
         logger.critical("Stuck")
-    told = [line["event"] for line in events(lines)]
-    assert (told.count("A task failed"), told.count("Stuck")) == (MAX_NEWS, MAX_NEWS * 2)
+    logged = [line["event"] for line in events(lines)]
+    assert (logged.count("A task failed"), logged.count("Stuck")) == (MAX_NEWS, MAX_NEWS * 2)
 
 
 def test_other_libraries(lines: io.StringIO) -> None:

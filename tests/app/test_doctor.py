@@ -173,7 +173,7 @@ def test_wrong_credentials(rabbitmq_url: str, environ: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "maxmemory", "told"),
+    ("policy", "maxmemory", "unsafe"),
     [
         ("allkeys-lru", "100mb", True),
         ("allkeys-random", "100mb", True),
@@ -183,12 +183,12 @@ def test_wrong_credentials(rabbitmq_url: str, environ: dict[str, str]) -> None:
     ],
 )
 def test_a_redis_that_may_delete_queued_tasks(
-    start: Start, tmp_path: Path, policy: str, maxmemory: str, *, told: bool
+    start: Start, tmp_path: Path, policy: str, maxmemory: str, *, unsafe: bool
 ) -> None:
     """Only one that has a limit, and takes any key; a user that may not ask is told nothing."""
     server = start(Redis(tmp_path / "redis", options=("--maxmemory", maxmemory, "--maxmemory-policy", policy)))
     server.execute("ACL", "SETUSER", "u", "on", ">pw", "~*", "&*", "+@all", "-info")
-    for url, expected in ((server.url(), told), (server.url().replace("redis://", "redis://u:pw@"), False)):
+    for url, expected in ((server.url(), unsafe), (server.url().replace("redis://", "redis://u:pw@"), False)):
         with closing(BrokerDiagnostics(BrokerSettings.model_validate({"url": url}))) as diagnostics:
             diagnostics.connect()
             assert diagnostics.evicts() == (policy if expected else None)

@@ -104,14 +104,14 @@ def test_a_taken_port_is_worth_another_try(tmp_path: Path) -> None:
     """It exits with 1, so service managers restart it, and says how to find out who uses the port."""
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         port = other.getsockname()[1]
-        code, told = ended(tmp_path, WEB__PORT=str(port))
+        code, output = ended(tmp_path, WEB__PORT=str(port))
     assert code == 1
-    assert f"ss -ltnp 'sport = :{port}'" in told
-    assert "configuration" not in told
+    assert f"ss -ltnp 'sport = :{port}'" in output
+    assert "configuration" not in output
 
 
 def test_an_unknown_host_is_a_wrong_configuration(tmp_path: Path) -> None:
     """It exits with 2 and names web.host."""
-    code, told = ended(tmp_path, WEB__HOST="192.0.2.1")
+    code, output = ended(tmp_path, WEB__HOST="192.0.2.1")
     assert code == 2
-    assert "  web.host: cannot listen on 192.0.2.1" in told
+    assert "  web.host: cannot listen on 192.0.2.1" in output

@@ -159,15 +159,15 @@ def test_an_odd_id_in_the_journal(postgresql: PostgreSQL, tmp_path: Path) -> Non
         new = [(uuid, TaskRef(name="new")) for uuid in ("both\0", "end\0", "stays\0")]
         store.commit(changes(last, tracked=new, forgotten=["gone\0"]))
     assert run(tmp_path, url, server).exit_code == 0
-    kept = {"row\0": "old", "both\0": "new", "stays\0": "new"}  # as events have them
+    stored = {"row\0": "old", "both\0": "new", "stays\0": "new"}  # as events have them
     with opened(server, tmp_path) as store:
         store.commit(changes(last + 1, forgotten=[r"end\x00"]))
         store.stop()
-        assert {uuid: ref.name for uuid, ref in store.start("pod-1").tracked} == kept
+        assert {uuid: ref.name for uuid, ref in store.start("pod-1").tracked} == stored
         for sequence in range(last + 2, last + 2 + YOUNG_FLUSHES):
             store.commit(changes(sequence))
         store.stop()
-        assert {uuid: ref.name for uuid, ref in store.start("pod-1").tracked} == kept
+        assert {uuid: ref.name for uuid, ref in store.start("pod-1").tracked} == stored
 
 
 def test_refusals(source: str, postgresql: PostgreSQL, tmp_path: Path) -> None:

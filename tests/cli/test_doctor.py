@@ -91,10 +91,10 @@ def test_options_stand_in_for_the_daemon_s_configuration(tmp_path: Path) -> None
     ports = [free_port(), free_port()]
     broker, store_url = f"redis://127.0.0.1:{ports[0]}/0", f"sqlite:///{tmp_path}/mine.db"
     _, lines = doctor("--broker", broker, "--store", store_url, "--port", str(ports[1]))
-    told = {line[6:20].strip(): line[21:] for line in lines}
-    assert told["broker"].startswith(f"{broker}: ")
-    assert told["store"].startswith(f"{tmp_path}/mine.db ")
-    assert told["web"].startswith(f"port {ports[1]} ")
+    findings = {line[6:20].strip(): line[21:] for line in lines}
+    assert findings["broker"].startswith(f"{broker}: ")
+    assert findings["store"].startswith(f"{tmp_path}/mine.db ")
+    assert findings["web"].startswith(f"port {ports[1]} ")
 
 
 def test_a_finding_cannot_control_the_terminal() -> None:

@@ -65,7 +65,7 @@ def test_add_list_and_end(store: SqlStore, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["x.*", "--reason", "deploy"], "Missing option '--for'"),
         (["x.*", "--for", "2h"], "Missing option '--reason'"),
@@ -80,12 +80,12 @@ def test_add_list_and_end(store: SqlStore, tmp_path: Path) -> None:
     ],
 )
 def test_no_silence_without_an_end_and_a_reason(
-    store: SqlStore, tmp_path: Path, arguments: list[str], told: str
+    store: SqlStore, tmp_path: Path, arguments: list[str], expected: str
 ) -> None:
     """Each mistake is a usage error that names it, and nothing is stored."""
     result = invoke(tmp_path, "add", *arguments)
     assert result.exit_code == 2
-    assert told in result.output
+    assert expected in result.output
     assert store.silences.current(AT) == []
 
 

@@ -205,8 +205,8 @@ def test_closed(store: Store) -> None:
 def test_prune_keeps_what_waits_for_the_end_of_a_silence(sql: SqlStore) -> None:
     """A silence may be longer than the retention; after the longest one there is nothing to wait for."""
     waits = incident(state=IncidentState.SUPPRESSED, reason=Reason.MUTED)
-    told = incident("shop.mail/2026-11-23T12Z", state=IncidentState.EXPIRED)
-    sql.commit(changes(1, incidents=[waits, told]))
+    expired = incident("shop.mail/2026-11-23T12Z", state=IncidentState.EXPIRED)
+    sql.commit(changes(1, incidents=[waits, expired]))
     sql.prune(NOW + RETENTION + 86_400)
     assert restarted(sql).incidents == [waits]
     sql.prune(NOW + RETENTION + 31 * 86_400)

@@ -22,7 +22,7 @@ def watching(restored: Restored | None = None, now: float = NOON) -> Monitor:
     return made
 
 
-def hear(of: Monitor, now: float, *events: dict[str, object]) -> None:
+def receive(of: Monitor, now: float, *events: dict[str, object]) -> None:
     """Receive events at ``now``."""
     of.receive([Delivery(body(one)) for one in events], now)
 
@@ -30,7 +30,7 @@ def hear(of: Monitor, now: float, *events: dict[str, object]) -> None:
 def probe(of: Monitor, now: float, sent_at: float | None = None) -> None:
     """Receive one of the monitor's own probes."""
     probe = {"type": PROBE, "probe_instance": PROBER, "probe_number": 1, "hostname": "m@p"}
-    hear(of, now, probe | {"timestamp": sent_at or now})
+    receive(of, now, probe | {"timestamp": sent_at or now})
 
 
 def beat(at: float, kind: str = "heartbeat") -> dict[str, object]:
@@ -66,8 +66,8 @@ def test_a_failure_is_judged_by_the_time_when_it_happened(wrong: float) -> None:
     """However wrong its worker's clock is, a failure pages and is counted in the hour in which it happened."""
     of = watching()
     probe(of, NOON)
-    hear(of, NOON + 1, beat(NOON + wrong))
-    hear(of, NOON + 5, *failure(NOON + 4 + wrong))
+    receive(of, NOON + 1, beat(NOON + wrong))
+    receive(of, NOON + 5, *failure(NOON + 4 + wrong))
     changes = taken(of, NOON + 5)
     assert [row.key for row in changes.outbox] == ["shop.pay/2023-11-15T12Z"]
     assert {bucket.start for bucket in changes.buckets} == {NOON}
@@ -81,8 +81,8 @@ def test_a_small_difference_corrects_nothing(wrong: float) -> None:
     """With a small clock difference, the hour is that of the failure's own timestamp, to the second."""
     of = watching()
     probe(of, NOON)
-    hear(of, NOON + 1, beat(NOON + wrong))
-    hear(of, NOON + 2, *failure(NOON - 0.5), *failure(NOON + 0.5, "u2"))
+    receive(of, NOON + 1, beat(NOON + wrong))
+    receive(of, NOON + 2, *failure(NOON - 0.5), *failure(NOON + 0.5, "u2"))
     assert keys(of, NOON + 2) == ["shop.pay/2023-11-15T11Z", "shop.pay/2023-11-15T12Z"]
     assert worker(of).clock_offset == 0.0
 
@@ -90,10 +90,10 @@ def test_a_small_difference_corrects_nothing(wrong: float) -> None:
 def test_what_has_waited_says_nothing_of_clocks() -> None:
     """Old heartbeats after a downtime do not count as clock errors, and failures keep their hour."""
     of = watching(now=NOON + HOUR)
-    hear(of, NOON + HOUR, beat(NOON), *failure(NOON + 1), beat(NOON + 2))
+    receive(of, NOON + HOUR, beat(NOON), *failure(NOON + 1), beat(NOON + 2))
     assert keys(of, NOON + HOUR) == ["shop.pay/2023-11-15T12Z"]
     probe(of, NOON + HOUR + 1, sent_at=NOON + HOUR - 60)  # the stream is still behind
-    hear(of, NOON + HOUR + 1, beat(NOON + 600))
+    receive(of, NOON + HOUR + 1, beat(NOON + 600))
     assert worker(of).clock_offset == 0.0
 
 
@@ -102,15 +102,15 @@ def test_what_comes_after_a_standstill_says_nothing_of_clocks() -> None:
     of = watching()
     probe(of, NOON)
     for second in (1, 3, 5):
-        hear(of, NOON + second, beat(NOON + second))
+        receive(of, NOON + second, beat(NOON + second))
     for late in (900, 903, 906):
-        hear(of, NOON + late, beat(NOON + late - 890))
-    hear(of, NOON + 907, *failure(NOON + 17))
+        receive(of, NOON + late, beat(NOON + late - 890))
+    receive(of, NOON + 907, *failure(NOON + 17))
     assert taken(of, NOON + 907).failures[0].at == NOON + 17
     probe(of, NOON + 910)
     of.connected(acknowledges=True)
     for late in (911, 914, 917):
-        hear(of, NOON + late, beat(NOON + late - 890))
+        receive(of, NOON + late, beat(NOON + late - 890))
     assert worker(of).clock_offset == 0.0
     assert LIVE_FOR < 890
 
@@ -119,10 +119,10 @@ def test_a_restart_keeps_what_is_known_of_a_clock() -> None:
     """A failure has the same key before and after a restart, even if it is read before the first heartbeat."""
     of = watching()
     probe(of, NOON)
-    hear(of, NOON + 1, beat(NOON - 3 * HOUR))
+    receive(of, NOON + 1, beat(NOON - 3 * HOUR))
     (stored,) = taken(of, NOON + 1).workers
     again = watching(Restored(workers=[stored]), NOON + 60)
-    hear(again, NOON + 60, *failure(NOON + 30 - 3 * HOUR))
+    receive(again, NOON + 60, *failure(NOON + 30 - 3 * HOUR))
     assert keys(again, NOON + 60) == ["shop.pay/2023-11-15T12Z"]
 
 
@@ -137,7 +137,7 @@ def test_what_a_worker_with_a_wrong_clock_runs(wrong: float, *, live: bool) -> N
     second, pid = 0, 1
 
     def send(*events: dict[str, object]) -> None:
-        hear(of, NOON + second, *(one | {"pid": pid} for one in events))
+        receive(of, NOON + second, *(one | {"pid": pid} for one in events))
 
     def run(uuid: str, before: float = 0.0) -> None:
         at = NOON + second + wrong - before
@@ -180,10 +180,10 @@ def test_a_clock_that_is_set_right() -> None:
     """Three heartbeats after a clock was corrected, its timestamps are used unchanged."""
     of = watching()
     probe(of, NOON)
-    hear(of, NOON + 1, beat(NOON - 3 * HOUR))
+    receive(of, NOON + 1, beat(NOON - 3 * HOUR))
     for second in (3, 5, 7):
-        hear(of, NOON + second, beat(NOON + second))
-    hear(of, NOON + 8, *failure(NOON + 8))
+        receive(of, NOON + second, beat(NOON + second))
+    receive(of, NOON + 8, *failure(NOON + 8))
     assert taken(of, NOON + 8).failures[0].at == NOON + 8
     assert worker(of).clock_offset == 0.0
 
@@ -218,10 +218,10 @@ def test_a_worker_without_heartbeats_is_known_by_its_tasks() -> None:
     """It is up while its task events arrive, down after a long silence, and then forgotten."""
     of = watching()
     probe(of, NOON)
-    hear(of, NOON + 1, raw("started"))
+    receive(of, NOON + 1, raw("started"))
     assert (worker(of).hostname, worker(of).up, worker(of).heartbeats) == ("w1@box", True, False)
     assert of.take_arrivals() == ["w1@box"]
-    hear(of, NOON + 2, raw("started", "u2"))
+    receive(of, NOON + 2, raw("started", "u2"))
     assert of.take_arrivals() == []
     pass_time(of, 310, NOON + 2)
     assert not worker(of).up
@@ -251,14 +251,14 @@ def test_a_worker_whose_first_heartbeat_is_yet_to_come() -> None:
     """After its first heartbeat it is treated like any other, and its audit begins with that heartbeat."""
     of = watching()
     probe(of, NOON)
-    hear(of, NOON + 1, raw("started"))
-    hear(of, NOON + 2, beat(NOON + 2) | {"processed": 100})
+    receive(of, NOON + 1, raw("started"))
+    receive(of, NOON + 2, beat(NOON + 2) | {"processed": 100})
     assert worker(of).heartbeats
     for second in (4, 6, 8, 10):
-        hear(of, NOON + second, beat(NOON + second) | {"processed": 100})
+        receive(of, NOON + second, beat(NOON + second) | {"processed": 100})
     assert worker(of).unobserved == 0
     of.learn_queues({"w1@box": ["celery"]})
-    hear(of, NOON + 11, beat(NOON + 11, "offline"))
+    receive(of, NOON + 11, beat(NOON + 11, "offline"))
     of.learn_queues({"w1@box": ["celery"]})  # an answer from before its end
     assert not worker(of).up
 
@@ -266,7 +266,7 @@ def test_a_worker_whose_first_heartbeat_is_yet_to_come() -> None:
 def test_what_is_too_old_to_page_is_counted() -> None:
     """Each old failure is counted for the mail, and by reason for alerts."""
     of = watching(now=NOON + 3 * HOUR)
-    hear(of, NOON + 3 * HOUR, *failure(NOON), *failure(NOON + 1, "u2"))
+    receive(of, NOON + 3 * HOUR, *failure(NOON), *failure(NOON + 1, "u2"))
     counters = taken(of, NOON + 3 * HOUR).counters
     assert (counters["too_old_failures"], counters["incidents.too_old"]) == (2, 2)
 
@@ -274,7 +274,7 @@ def test_what_is_too_old_to_page_is_counted() -> None:
 def test_old_events_show_no_worker_that_is_gone() -> None:
     """Events from before the monitor's downtime do not add workers, because these may have ended since."""
     of = watching(now=NOON + HOUR)
-    hear(of, NOON + HOUR, raw("started", "u1", NOON), raw("failed", "u1", NOON + 1, exception="ValueError()"))
+    receive(of, NOON + HOUR, raw("started", "u1", NOON), raw("failed", "u1", NOON + 1, exception="ValueError()"))
     assert of.snapshot().workers == []
 
 
@@ -289,11 +289,11 @@ class Turning:
 
     def turn(self, seconds: int, *events: dict[str, object]) -> None:
         """Receive events now, then let seconds pass without events."""
-        hear(self.of, self.now, *(one | {"timestamp": self.now} for one in events))
+        receive(self.of, self.now, *(one | {"timestamp": self.now} for one in events))
         for _ in range(seconds):
             self.now += 1
             probe(self.of, self.now)
-            hear(self.of, self.now, beat(self.now))
+            receive(self.of, self.now, beat(self.now))
             self.of.tick(self.now)
             changes = self.of.take(self.now)
             if changes is not None:

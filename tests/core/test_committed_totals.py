@@ -25,9 +25,9 @@ def taken(of: Monitor) -> Changes:
     return changes
 
 
-def started(of: Monitor, kept: CommittedTotals) -> int:
+def started(of: Monitor, totals: CommittedTotals) -> int:
     """The number of executions that readers see."""
-    return sum(one.counts[STARTED] for one in of.snapshot(kept).series)
+    return sum(one.counts[STARTED] for one in of.snapshot(totals).series)
 
 
 def heartbeat(processed: int) -> bytes:
@@ -37,15 +37,15 @@ def heartbeat(processed: int) -> bytes:
 
 def test_totals_are_shown_when_they_are_committed() -> None:
     """Totals are shown only after the commit, with the values at the time of the flush."""
-    of, kept = monitor()
+    of, totals = monitor()
     receive(of, *life("u1"))
-    assert started(of, kept) == 0
+    assert started(of, totals) == 0
     changes = taken(of)
     receive(of, *life("u2"))
-    assert started(of, kept) == 0
-    kept.commit(changes)
-    assert started(of, kept) == 1
-    assert of.snapshot(kept).counters["events.task-started"] == 1
+    assert started(of, totals) == 0
+    totals.commit(changes)
+    assert started(of, totals) == 1
+    assert of.snapshot(totals).counters["events.task-started"] == 1
 
 
 def test_a_restart_goes_on_from_what_was_shown() -> None:
@@ -59,25 +59,25 @@ def test_a_restart_goes_on_from_what_was_shown() -> None:
 
 def test_workers_are_shown_as_they_are_with_totals_as_committed() -> None:
     """While the store is unavailable, a heartbeat still shows that a worker is up."""
-    of, kept = monitor()
+    of, totals = monitor()
     receive(of, heartbeat(10))
-    assert [one.processed for one in of.snapshot(kept).workers] == [10]  # nothing older was ever shown
-    kept.commit(taken(of))
+    assert [one.processed for one in of.snapshot(totals).workers] == [10]  # nothing older was ever shown
+    totals.commit(taken(of))
     receive(of, heartbeat(15))
     pass_time(of, 301)
-    (shown,) = of.snapshot(kept).workers
+    (shown,) = of.snapshot(totals).workers
     assert (shown.processed, shown.up) == (10, False)
 
 
 def test_dropped_series_and_workers_go() -> None:
     """They disappear with the commit that drops them."""
-    of, kept = monitor(hostname_label=True)
+    of, totals = monitor(hostname_label=True)
     receive(of, heartbeat(1), body(raw("received", name="t") | {"hostname": "w@pod"}))
-    kept.commit(taken(of))
+    totals.commit(taken(of))
     pass_time(of, 601)
-    assert [one.hostname for one in of.snapshot(kept).workers] == ["w@pod"]
-    kept.commit(taken(of))
-    shown = of.snapshot(kept)
+    assert [one.hostname for one in of.snapshot(totals).workers] == ["w@pod"]
+    totals.commit(taken(of))
+    shown = of.snapshot(totals)
     assert (shown.series, shown.workers) == ([], [])
 
 

@@ -65,7 +65,7 @@ class Shop:
         monitor.connected(acknowledges=self.acknowledges)
         return monitor
 
-    def tell(
+    def send(
         self, kind: str, uuid: str = "u1", *, host: str = "w1@box", at: float | None = None, **fields: Any
     ) -> None:
         """Send an event."""
@@ -74,13 +74,13 @@ class Shop:
 
     def run(self, uuid: str = "u1", name: str = "shop.report", host: str = "w1@box") -> None:
         """A worker fetches a task and starts it."""
-        self.tell("received", uuid, name=name, host=host)
-        self.tell("started", uuid, host=host)
+        self.send("received", uuid, name=name, host=host)
+        self.send("started", uuid, host=host)
         self.held.setdefault(host, set()).add(uuid)
 
     def end(self, uuid: str = "u1", host: str = "w1@box") -> None:
         """The task ends."""
-        self.tell("succeeded", uuid, host=host)
+        self.send("succeeded", uuid, host=host)
         self.held[host].discard(uuid)
 
     def worker(self, kind: str, host: str, pid: int = 1, processed: int = 0) -> None:
@@ -139,14 +139,14 @@ class Shop:
         self._take()
         since = self.now
         self.now += away
-        kept = [one for one in self.incidents.values() if one.state is not IncidentState.EXPIRED]
+        stored = [one for one in self.incidents.values() if one.state is not IncidentState.EXPIRED]
         workers = tuple(self.known.values())
         counters = self.counters | {"alive_at": since}
         self.monitor = self._start(
             Restored(
                 tracked=list(self.tracked.items()),
                 ended=list(self.ended.items()),
-                incidents=kept,
+                incidents=stored,
                 workers=workers,
                 counters=counters,
             )
@@ -201,9 +201,9 @@ def test_a_run_that_has_ended_took_too_long(kind: str) -> None:
     """The run's own timestamps count, even if no check happened while it ran."""
     shop = Shop()
     shop.pass_time(30)
-    shop.tell("received", at=shop.now - 700, name="shop.report")
-    shop.tell("started", at=shop.now - 700)
-    shop.tell(kind, exception="ValueError()")
+    shop.send("received", at=shop.now - 700, name="shop.report")
+    shop.send("started", at=shop.now - 700)
+    shop.send(kind, exception="ValueError()")
     shop.pass_time(5)
     (one,) = shop.open(Condition.RUNTIME)
     assert "took 11 min 40 s" in one.message
@@ -272,9 +272,9 @@ def test_the_monitor_is_away_while_the_run_ends(*, acknowledges: bool) -> None:
     shop.restart(away=3_600, missed=not acknowledges)
     if acknowledges:
         # The backlog is read first: what it tells is of an hour ago.
-        shop.tell("started", "other", at=shop.now - 3_500)
+        shop.send("started", "other", at=shop.now - 3_500)
         shop.monitor.tick(shop.now)
-        shop.tell("succeeded", at=shop.now - 3_400)
+        shop.send("succeeded", at=shop.now - 3_400)
     shop.held.clear()
     shop.pass_time(900)
     assert shop.opened() == 0
@@ -329,16 +329,16 @@ def test_waiting_in_the_queue() -> None:
     shop.queues[0] = QueueStats("pay", 2, 1, 1, 4)
     shop.pass_time(10)
     sent = shop.now
-    shop.tell("sent", "u1", name="shop.pay", queue="pay", host="web")
+    shop.send("sent", "u1", name="shop.pay", queue="pay", host="web")
     eta = "2023-11-15T12:10:00+00:00"
-    shop.tell("sent", "u2", name="shop.eta", queue="pay", host="web", eta=eta)
+    shop.send("sent", "u2", name="shop.eta", queue="pay", host="web", eta=eta)
     shop.pass_time(295)
     assert shop.open(Condition.WAITING) == []
     shop.pass_time(20)
     (one,) = shop.open(Condition.WAITING)
     assert (one.subject, one.samples, one.first_at, dict(one.queues)) == ("shop.pay", ("u1",), sent + 300, {"pay": 1})
-    shop.tell("received", "u1", name="shop.pay")
-    shop.tell("started", "u1")
+    shop.send("received", "u1", name="shop.pay")
+    shop.send("started", "u1")
     shop.pass_time(2)
     assert shop.open(Condition.WAITING) == []
     shop.pass_time(700)
@@ -352,9 +352,9 @@ def test_what_has_expired_does_not_wait(*, restart: bool) -> None:
     shop.queues[0] = QueueStats("pay", 2, 1, 1, 4)
     for uuid, seconds in (("soon", 30), ("late", 120)):
         expires = datetime.fromtimestamp(shop.now + seconds, UTC).isoformat()
-        shop.tell("sent", uuid, name=f"shop.{uuid}", queue="pay", host="web", expires=expires)
-    shop.tell("sent", "odd", name="shop.odd", queue="pay", host="web", expires="tomorrow")
-    shop.tell("received", "held", name="shop.held", expires=datetime.fromtimestamp(shop.now + 90, UTC).isoformat())
+        shop.send("sent", uuid, name=f"shop.{uuid}", queue="pay", host="web", expires=expires)
+    shop.send("sent", "odd", name="shop.odd", queue="pay", host="web", expires="tomorrow")
+    shop.send("received", "held", name="shop.held", expires=datetime.fromtimestamp(shop.now + 90, UTC).isoformat())
     shop.held["w1@box"] = {"held"}
     if restart:
         shop.pass_time(10)
@@ -389,17 +389,17 @@ def test_an_event_that_is_read_after_its_task_has_ended(life: list[str], late: s
         }
         for uuid in ("earlier", "u1"):
             for kind in life:
-                shop.tell(kind, uuid, **fields.get(kind, {}))
+                shop.send(kind, uuid, **fields.get(kind, {}))
         at = shop.now - 0.5
         shop.pass_time(70)
         if away is not None:
             shop.restart(away=away)
-        shop.tell(late, at=at, **fields[late])
+        shop.send(late, at=at, **fields[late])
         shop.pass_time(70)
         assert shop.open(Condition.WAITING) == []
         snapshot = shop.monitor.snapshot()
         assert (snapshot.tracked, dict(snapshot.load)) == (0, {})
-        shop.tell("sent", **fields["sent"])
+        shop.send("sent", **fields["sent"])
         shop.pass_time(70)
         assert [one.samples for one in shop.open(Condition.WAITING)] == [("u1",)]
 
@@ -409,7 +409,7 @@ def test_waiting_on_its_worker() -> None:
     shop = Shop()
     shop.pass_time(10)
     for uuid, name in (("u1", "shop.pay"), ("u2", "shop.gone")):
-        shop.tell("received", uuid, name=name)
+        shop.send("received", uuid, name=name)
     shop.held["w1@box"] = {"u1"}
     shop.pass_time(420)
     assert [one.subject for one in shop.open(Condition.WAITING)] == ["shop.pay"]
@@ -418,7 +418,7 @@ def test_waiting_on_its_worker() -> None:
 def test_a_queue_that_was_purged() -> None:
     """Tasks sent to a queue that is empty do not count as waiting."""
     shop = Shop()
-    shop.tell("sent", "u1", name="shop.pay", queue="pay", host="web")
+    shop.send("sent", "u1", name="shop.pay", queue="pay", host="web")
     shop.pass_time(1_000)
     assert shop.opened() == 0
 
@@ -450,9 +450,9 @@ def test_a_worker_that_is_gone(happens: Callable[[Shop], None], after: int) -> N
     assert (one.condition, one.subject, one.count) == (Condition.LOST, "w1@box", 2)
     assert dict(one.tasks) == {"shop.report": 1, "shop.mail": 1}
     assert set(one.samples) == {"u1", "u2"}
-    ((label, told),) = one.details
+    ((label, value),) = one.details
     assert label == "Lost tasks"
-    assert [name in told for name in ("shop.report u1, started", "shop.mail u2, started")] == [True, True]
+    assert [name in value for name in ("shop.report u1, started", "shop.mail u2, started")] == [True, True]
     assert "Worker w1@box was lost at" in one.message
     for _ in range(3):
         shop.restart()
@@ -479,7 +479,7 @@ def test_an_orderly_shutdown(*, restart: bool, successor: bool) -> None:
         shop.workers["w1@box"] = 1
     shop.pass_time(400)
     for uuid in ("u1", "u2"):
-        shop.tell("succeeded", uuid)
+        shop.send("succeeded", uuid)
     shop.pass_time(900)
     assert shop.opened() == 0
     assert not [name for name in shop.counters if name.startswith("lost")]
@@ -503,11 +503,11 @@ def test_a_task_is_revoked_while_a_worker_finishes(*, terminated: bool) -> None:
     """A revoked task that had not started was not running at worker-offline; a terminated one was."""
     shop = Shop(rules=RULES[2:3])
     shop.run("u1")
-    shop.tell("received", "u2", name="shop.mail")
+    shop.send("received", "u2", name="shop.mail")
     shop.pass_time(2)
     goodbye(shop)
     shop.pass_time(1)
-    shop.tell("revoked", "u1" if terminated else "u2")
+    shop.send("revoked", "u1" if terminated else "u2")
     shop.pass_time(700)
     assert [one.samples for one in shop.open()] == ([] if terminated else [("u1",)])
 
@@ -518,7 +518,7 @@ def test_a_worker_that_claims_any_time(claimed: float) -> None:
     shop = Shop(rules=RULES[2:3])
     shop.run()
     shop.pass_time(2)
-    shop.tell("cancelled", at=claimed)
+    shop.send("cancelled", at=claimed)
     goodbye(shop)
     for _ in range(3):
         shop.pass_time(700)
@@ -545,7 +545,7 @@ def cold_shutdown(shop: Shop) -> None:
     shop.worker("offline", "w1@box")
     del shop.workers["w1@box"]
     for uuid in uuids:
-        shop.tell("cancelled", uuid)
+        shop.send("cancelled", uuid)
 
 
 def cold_after_warm_shutdown(shop: Shop) -> None:
@@ -555,13 +555,13 @@ def cold_after_warm_shutdown(shop: Shop) -> None:
     del shop.workers["w1@box"]
     shop.pass_time(100)
     for uuid in uuids:
-        shop.tell("cancelled", uuid)
+        shop.send("cancelled", uuid)
 
 
 def reconnected(shop: Shop) -> None:
     """The worker lost its connection, and kills the tasks that the broker will redeliver."""
     for uuid in shop.held.pop("w1@box"):
-        shop.tell("cancelled", uuid)
+        shop.send("cancelled", uuid)
 
 
 CANCELLED = [cold_shutdown, cold_after_warm_shutdown, reconnected]
@@ -591,7 +591,7 @@ def test_a_worker_kills_what_it_runs(happens: Callable[[Shop], None]) -> None:
         shop.pass_time(120)
     assert shop.open() == [one]
     assert (shop.counters["lost.shop.report"], shop.counters["lost.shop.mail"]) == (1, 1)
-    shop.tell("sent", "u1", name="shop.report", queue="pay", host="web")  # it comes late
+    shop.send("sent", "u1", name="shop.report", queue="pay", host="web")  # it comes late
     shop.run("u1", host="w2@box")
     shop.run("u2", host="w2@box")
     shop.pass_time(3)
@@ -606,7 +606,7 @@ def test_what_was_killed_comes_again(happens: Callable[[Shop], None]) -> None:
     shop.run("u2")
     shop.pass_time(5)
     happens(shop)
-    shop.tell("succeeded", "u2")
+    shop.send("succeeded", "u2")
     shop.pass_time(5)
     shop.run("u1", host="w2@box")
     shop.pass_time(900)
@@ -698,7 +698,7 @@ def test_the_monitor_restarts_while_workers_finish() -> None:
         shop.restart(away=5)
         shop.pass_time(60)
     assert shop.opened() == 0
-    shop.tell("succeeded", "ends")
+    shop.send("succeeded", "ends")
     shop.pass_time(250)
     assert shop.opened() == 0
     shop.pass_time(50)
@@ -716,11 +716,11 @@ def test_the_ends_of_a_finishing_worker_come_after_a_restart(*, ended: bool) -> 
     shop.held["w1@box"].discard("ignored")
     goodbye(shop)
     shop.pass_time(10)
-    shop.tell("succeeded", "u1")
+    shop.send("succeeded", "u1")
     shop.restart(away=5)
     shop.pass_time(10)
     if ended:
-        shop.tell("succeeded", "u2")
+        shop.send("succeeded", "u2")
     shop.pass_time(700)
     assert [one.count for one in shop.open()] == ([] if ended else [2])
 
@@ -740,7 +740,7 @@ def test_what_ends_without_an_event_before_a_warm_shutdown(*, killed: bool) -> N
     shop.pass_time(20)
     for uuid, at in {"ended": ended_at, "u1": shop.now, "u2": shop.now}.items():
         if not (killed and uuid == "u2"):
-            shop.tell("succeeded", uuid, at=at)
+            shop.send("succeeded", uuid, at=at)
     shop.pass_time(700)
     assert [one.count for one in shop.open()] == ([2] if killed else [])
 
@@ -813,8 +813,8 @@ def test_it_ran_again_by_another_clock(behind: float) -> None:
     shop.pass_time(100)
     del shop.workers["w1@box"]
     shop.pass_time(2)
-    shop.tell("received", "u1", name="shop.report", host="w2@box", at=shop.now - behind)
-    shop.tell("started", "u1", host="w2@box", at=shop.now - behind)
+    shop.send("received", "u1", name="shop.report", host="w2@box", at=shop.now - behind)
+    shop.send("started", "u1", host="w2@box", at=shop.now - behind)
     shop.held["w2@box"] = {"u1"}
     shop.pass_time(300)
     assert (shop.opened(), shop.counters.get("lost.shop.report", 0)) == (0, 0)
@@ -945,8 +945,8 @@ NOBODY: dict[str, tuple[Mapping[int, QueueStats], bool, str]] = {
 }
 
 
-@pytest.mark.parametrize(("queues", "mute", "said"), NOBODY.values(), ids=NOBODY)
-def test_no_worker(queues: Mapping[int, QueueStats], mute: bool, said: str) -> None:  # noqa: FBT001  # a column
+@pytest.mark.parametrize(("queues", "mute", "expected"), NOBODY.values(), ids=NOBODY)
+def test_no_worker(queues: Mapping[int, QueueStats], mute: bool, expected: str) -> None:  # noqa: FBT001  # a column
     """A queue with tasks needs a worker, or as many as the rule requires."""
     shop = Shop(rules=RULES[4:])
     shop.mute = mute
@@ -955,7 +955,7 @@ def test_no_worker(queues: Mapping[int, QueueStats], mute: bool, said: str) -> N
     shop.pass_time(60)
     assert shop.open() == []
     shop.pass_time(60)
-    assert [said in one.message for one in shop.open()] == ([True] if said else [])
+    assert [expected in one.message for one in shop.open()] == ([True] if expected else [])
     shop.queues = [QueueStats("pay", 7, 1, 1, 1), QueueStats("mail", 0, 3, 3, 4)]
     shop.pass_time(POLL)
     assert shop.open() == []

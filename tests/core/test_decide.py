@@ -334,13 +334,13 @@ def test_a_task_called_storm_is_not_one(*, restarted: bool) -> None:
     of = decider(**policy)
     for task in ("storm", "a", "b", "c"):
         of.decide(failed(task=task), NOON)
-    kept, rows = of.take()
+    incidents, rows = of.take()
     keys = ["storm/2023-11-15T12Z", "a/2023-11-15T12Z", "storm/2023-11-15T12Z/*"]
     assert [row.key for row in rows] == keys
-    assert {one.key: one.is_storm for one in kept if one.task == STORM} == {keys[0]: False, keys[2]: True}
+    assert {one.key: one.is_storm for one in incidents if one.task == STORM} == {keys[0]: False, keys[2]: True}
     if restarted:
         of = decider(**policy)
-        of.restore(kept, NOON)
+        of.restore(incidents, NOON)
     of.tick(NOON + 61)
     assert sent(of) == [(keys[2], Action.RESOLVE)]
     of.succeeded("storm", NOON + 62)
@@ -353,9 +353,9 @@ def test_a_task_called_storm_may_be_part_of_one() -> None:
     of = decider(storm_tasks=1)
     for task in ("a", "storm", "b"):
         of.decide(failed(task=task), NOON)
-    kept, rows = of.take()
+    incidents, rows = of.take()
     assert [row.key for row in rows] == ["a/2023-11-15T12Z", "storm/2023-11-15T12Z/*"]
-    assert {one.key: (one.is_storm, one.count) for one in kept if one.task == STORM} == {
+    assert {one.key: (one.is_storm, one.count) for one in incidents if one.task == STORM} == {
         "storm/2023-11-15T12Z": (False, 1),
         "storm/2023-11-15T12Z/*": (True, 3),
     }

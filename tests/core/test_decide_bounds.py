@@ -30,15 +30,15 @@ def decider(*rules: Rule, storm_tasks: int = 5, **policy: object) -> tuple[Decid
 def test_part_of_a_storm_is_forgotten_for_what_comes() -> None:
     """However many tasks fail, memory is bounded; each forgotten incident is stored, and each page is sent."""
     of, overflows = decider()
-    told = set[str]()
+    written = set[str]()
     for number in range(1000):
         verdict = of.decide(failed(f"x{number}", uuid=f"u{number}"), NOON)
         assert verdict.reason in {Reason.OPENED, Reason.STORM_OPENED, Reason.STORM_JOINED}
         assert len(of) <= MAX_OPEN + 1
         if not number % 30:
-            told |= {one.key for one in of.take()[0]}
-    told |= {one.key for one in of.take()[0]}
-    assert len(told) == 1001
+            written |= {one.key for one in of.take()[0]}
+    written |= {one.key for one in of.take()[0]}
+    assert len(written) == 1001
     assert overflows["incidents"] > 900
 
 

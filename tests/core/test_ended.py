@@ -123,8 +123,8 @@ def test_the_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             receive(to, *[one for each in range(4) for one in life(f"u{number + each}")])
         assert [run.uuid for run in taken(of)] == [f"u{number + each}" for each in (1, 2, 3)]
         assert taken(none) == []
-    kept = [number for number in range(12) if of.lookup.find(f"u{number}")]
-    assert kept == [6, 7, 9, 10, 11]
+    found = [number for number in range(12) if of.lookup.find(f"u{number}")]
+    assert found == [6, 7, 9, 10, 11]
 
 
 def under_way() -> Monitor:

@@ -25,13 +25,13 @@ def decider(*rules: Rule, most: int = 100, **changes: Any) -> Decider:
 
 def episode(subject: str = "shop.report", since: float = NOON, **fields: Any) -> Episode:
     """A task that runs too long."""
-    told: dict[str, Any] = {
+    values: dict[str, Any] = {
         "at": since + 600,
         "summary": f"{subject} has run for 10 min",
         "task": subject,
         "rule": SLOW,
     }
-    return Episode(Condition.RUNTIME, subject, since=since, **told | fields)
+    return Episode(Condition.RUNTIME, subject, since=since, **values | fields)
 
 
 def over(of: Episode, at: float = NOON + 900, summary: str = "") -> EpisodeEnd:
@@ -59,8 +59,8 @@ def test_the_life_of_an_episode() -> None:
     assert episodes.observe(episode(), NOON + 600) == Verdict(Reason.OPENED, KEY)
     for second in range(1, 1200):
         now = NOON + 600 + second
-        told = episode(at=now, summary=f"shop.report has run for {second} s")
-        assert episodes.observe(told, now) == Verdict(Reason.JOINED, KEY, changed=False)
+        current = episode(at=now, summary=f"shop.report has run for {second} s")
+        assert episodes.observe(current, now) == Verdict(Reason.JOINED, KEY, changed=False)
         of.tick(now)
         if second in {1, 599}:
             assert sent(of) == ([("oncall", KEY, Action.TRIGGER)] if second == 1 else [])
@@ -229,13 +229,13 @@ def test_bounds(read: Callable[[Incident], Any], most: int) -> None:
     """The data that an incident keeps of an episode is bounded."""
     of = decider()
     many = dict.fromkeys((f"t{number}" for number in range(100)), 1)
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "summary": HOSTILE,
         "details": [(HOSTILE, HOSTILE)] * 100,
         "samples": [HOSTILE] * 100,
         "tasks": many,
     }
-    of.episodes.observe(episode(HOSTILE, **told), NOON)
+    of.episodes.observe(episode(HOSTILE, **fields), NOON)
     (one,) = of.take()[0]
     assert len(read(one)) == most
     assert all(label.isalnum() and value.isprintable() for label, value in facts(one))

@@ -43,12 +43,12 @@ def test_a_traceback_that_ends_in_the_application_is_its_frame() -> None:
 
 def test_a_traceback_of_libraries_alone_keeps_its_last_frames() -> None:
     """For example that of a killed worker."""
-    kept = relevant_tail(HEAD + "".join(LIBRARY[:3]) + "WorkerLostError: no").splitlines()
-    assert [line for line in kept if "File" in line] == [
+    excerpt = relevant_tail(HEAD + "".join(LIBRARY[:3]) + "WorkerLostError: no").splitlines()
+    assert [line for line in excerpt if "File" in line] == [
         '  File "…/http/client1.py", line 7, in step1',
         '  File "…/http/client2.py", line 7, in step2',
     ]
-    assert (kept[0], kept[-1]) == ("  …", "WorkerLostError: no")
+    assert (excerpt[0], excerpt[-1]) == ("  …", "WorkerLostError: no")
 
 
 def test_a_traceback_without_frames_keeps_its_last_lines() -> None:
@@ -60,6 +60,6 @@ def test_a_traceback_without_frames_keeps_its_last_lines() -> None:
 @given(st.text(alphabet=st.sampled_from('ab\n "File,in:'), max_size=400), st.text(max_size=10))
 def test_any_traceback_becomes_short(text: str, frame: str) -> None:
     """For any text, the result has a bounded number of bounded lines."""
-    kept = relevant_tail(text * 50, frame).split("\n")
-    assert len(kept) <= 30
-    assert max(map(len, kept)) <= 200
+    excerpt = relevant_tail(text * 50, frame).split("\n")
+    assert len(excerpt) <= 30
+    assert max(map(len, excerpt)) <= 200

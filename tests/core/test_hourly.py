@@ -235,9 +235,9 @@ def test_lengths_of_a_quarter_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(hourly, "MAX_QUEUES", 20)
     monkeypatch.setattr(hourly, "MAX_LATE_QUEUES", 5)
     lengths, found = QueueLengths(), Counter[tuple[int, str]]()
-    for look in range(180):
-        others = [QueueStats(f"client-{look}-{number}", number, None, 1, 1) for number in range(100)]
-        lengths.note([QueueStats("default", 1_000, None, 1, 1), *others], NOON + look * 15)
+    for poll in range(180):
+        others = [QueueStats(f"client-{poll}-{number}", number, None, 1, 1) for number in range(100)]
+        lengths.note([QueueStats("default", 1_000, None, 1, 1), *others], NOON + poll * 15)
         found.update({(one.start, one.queue): one.looks for one in lengths.take()})
     quarters = Counter(start for start, _ in found)
     assert quarters == {int(NOON) + quarter * BUCKET_SECONDS: 25 for quarter in range(3)}

@@ -24,7 +24,7 @@ def test_a_template(template: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "expected"),
     [
         ("javascript:alert({task})", "http:// or https://"),
         ("data:text/html,{task}", "http:// or https://"),
@@ -43,9 +43,9 @@ def test_a_template(template: str) -> None:
         ("https://logs.example.com/" + "a" * MAX_LENGTH, "at most"),
     ],
 )
-def test_a_wrong_template(template: str, said: str) -> None:
+def test_a_wrong_template(template: str, expected: str) -> None:
     """Templates that could lead elsewhere or cannot be filled in are rejected with the allowed form."""
-    assert said in str(problem(template))
+    assert expected in str(problem(template))
 
 
 def test_values_are_encoded() -> None:

@@ -205,13 +205,13 @@ def test_redelivered_and_known_is_not_counted_again() -> None:
 
 def test_half_open_connections_bring_their_messages_back_late() -> None:
     """Messages of an old connection are recognised after thousands of others on a new one."""
-    of, held = monitor(prefetch=100), life("held")
-    of.receive(deliver(*held), NOON)
+    of, events = monitor(prefetch=100), life("held")
+    of.receive(deliver(*events), NOON)
     of.connected(acknowledges=True)
     for number in range(500):
         of.receive(deliver(*life(f"u{number}")), NOON)
         of.take(NOON)
-    of.receive(deliver(*held, redelivered=True), NOON)
+    of.receive(deliver(*events, redelivered=True), NOON)
     assert totals(of.snapshot())["succeeded"] == 501
 
 
@@ -361,10 +361,10 @@ def test_a_probe_tells_until_when_the_stream_was_read() -> None:
 
 def test_arguments_reach_a_failure_only_when_allowed() -> None:
     """And they are redacted."""
-    told = [raw("received", name="t", args="('tok-123',)", kwargs="{}"), raw("failed", exception="E('x')")]
+    events = [raw("received", name="t", args="('tok-123',)", kwargs="{}"), raw("failed", exception="E('x')")]
     for capture, args in ((False, None), (True, "('[redacted]',)")):
         of = monitor(capture_arguments=capture, redact=[re.compile("tok-[0-9]+")])
-        of.receive(deliver(body(*told)), NOON)
+        of.receive(deliver(body(*events)), NOON)
         taken = of.take(NOON)
         assert taken is not None
         assert taken.failures[0].args == args
@@ -376,8 +376,8 @@ def test_a_secret_at_the_end_of_what_is_shown_of_arguments_is_redacted() -> None
     secret = "tok-1234567890"
     for length in range(MAX_ARGUMENTS_LENGTH - len(secret) - 2, MAX_ARGUMENTS_LENGTH + 2):
         of = monitor(capture_arguments=True, redact=[re.compile("tok-[0-9]{10}")])
-        told = raw("received", name="t", args="x" * length + secret + "y" * 5000)
-        of.receive(deliver(body(told, raw("failed", exception="E('x')"))), NOON)
+        received = raw("received", name="t", args="x" * length + secret + "y" * 5000)
+        of.receive(deliver(body(received, raw("failed", exception="E('x')"))), NOON)
         taken = of.take(NOON)
         assert taken is not None
         shown = taken.failures[0].args or ""
@@ -401,13 +401,13 @@ def test_an_incident_keeps_the_end_of_a_traceback_in_memory() -> None:
     of = monitor(policy=Policy(storm_tasks=10_000))
     tracemalloc.start()
     for number in range(100):
-        told = raw("failed", f"u{number}", exception="E('x')", traceback=f"{number}" * 16_000)
-        of.receive(deliver(body(raw("received", f"u{number}", name=f"t{number}"), told)), NOON)
+        failed = raw("failed", f"u{number}", exception="E('x')", traceback=f"{number}" * 16_000)
+        of.receive(deliver(body(raw("received", f"u{number}", name=f"t{number}"), failed)), NOON)
     of.take(NOON)
     gc.collect()  # garbage is not kept, and when it goes is a matter of chance
-    held, _ = tracemalloc.get_traced_memory()
+    allocated, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert held / 100 < 10_000
+    assert allocated / 100 < 10_000
 
 
 def test_the_hostname_label() -> None:

@@ -85,9 +85,9 @@ def test_known_tasks_are_bounded() -> None:
     tracemalloc.start()
     for number in range(1000):
         of.register({f"w{number}@box": [f"{number}.{name}" for name in range(100)]})
-    held, _ = tracemalloc.get_traced_memory()
+    allocated, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert held < 10_000
+    assert allocated < 10_000
 
 
 def test_what_only_dead_workers_know_is_forgotten() -> None:
@@ -136,9 +136,9 @@ def test_queues_of_one_worker_each() -> None:
     of.learn({"celery@x": ["celery@x.dq2"]}, hosts)
     of.register(dict.fromkeys(hosts, ("a", "b")))
     of.register({"celery@x": ["c"]})
-    told = registered(of)
-    assert told[:4] == [("a", "pay"), ("b", "pay"), ("a", "dflt"), ("b", "dflt")]
-    assert sorted(told[4:]) == sorted([(name, f"only{number}") for name in "ab" for number in range(20)] + [OWN])
+    listed = registered(of)
+    assert listed[:4] == [("a", "pay"), ("b", "pay"), ("a", "dflt"), ("b", "dflt")]
+    assert sorted(listed[4:]) == sorted([(name, f"only{number}") for name in "ab" for number in range(20)] + [OWN])
 
 
 OWN = ("c", "celery@x.dq2")
@@ -162,20 +162,20 @@ def test_pods_with_the_same_code_share_its_names() -> None:
     tracemalloc.start()
     for host in hosts:
         of.register({host: [f"shop.task{number}" for number in range(500)]})
-    held, _ = tracemalloc.get_traced_memory()
+    allocated, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(registered(of)) == 1500
-    assert held < 400_000
+    assert allocated < 400_000
 
 
 def test_nothing_is_worked_out_again_where_nothing_has_changed() -> None:
     """Without changes, a scrape reuses the result of the last one, however many workers there are."""
     of = queues()
     of.register({"one@box": ["t"]})
-    told = of.registered(lambda _name, _queue: True, 1)
+    listed = of.registered(lambda _name, _queue: True, 1)
     of.learn({"one@box": ["mail"], "two@box": ["pay", "ship"]}, ())
     of.register({"one@box": ["t"]})
-    assert of.registered(lambda _name, _queue: True, 1) is told
+    assert of.registered(lambda _name, _queue: True, 1) is listed
 
 
 @pytest.mark.parametrize(

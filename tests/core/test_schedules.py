@@ -84,22 +84,22 @@ class Bench:
         self.judge.observe(STARTED, task, uuid, began, "w1@box", 0.1)
         self.judge.observe(SUCCEEDED, task, uuid, began + took, "w1@box", took)
 
-    def look(self, read_until: float) -> list[str]:
+    def evaluate(self, read_until: float) -> list[str]:
         """Evaluate the schedules. Returns what has opened (+) and ended (-) since the last evaluation."""
-        told = []
+        changes = []
         for one in self.judge.judge(read_until):
             identity = one.subject, one.rule if isinstance(one, EpisodeEnd) else one.rule.name
             if isinstance(one, EpisodeEnd):
                 if self.open.pop(identity, None) is not None:
                     self.over.append(one)
-                    told.append(f"-{one.subject}")
+                    changes.append(f"-{one.subject}")
             else:
                 if identity not in self.open:
                     self.opened.append(one)
-                    told.append(f"+{one.subject}")
+                    changes.append(f"+{one.subject}")
                 self.open[identity] = one
         self.commit()
-        return told
+        return changes
 
     def commit(self) -> None:
         """Store the changes."""
@@ -121,30 +121,34 @@ def test_what_the_incident_says() -> None:
     """When it should have started, how the last run ended, and what was observed since."""
     bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
     bench.run("shop.report.nightly", at("2026-11-26T03:00:02"), took=41)
-    assert bench.look(at("2026-11-27T03:15:01")) == []
-    assert bench.look(at("2026-11-27T03:15:03")) == ["+shop.report.nightly"]
-    (told,) = bench.open.values()
-    assert told.summary == (
+    assert bench.evaluate(at("2026-11-27T03:15:01")) == []
+    assert bench.evaluate(at("2026-11-27T03:15:03")) == ["+shop.report.nightly"]
+    (incident,) = bench.open.values()
+    assert incident.summary == (
         "shop.report.nightly did not start by 03:15:00 Europe/Berlin (0 3 * * * Europe/Berlin); "
         "last run yesterday 03:00:02, succeeded in 41 s"
     )
-    assert (told.condition, told.task, told.since) == (Condition.MISSED, "shop.report.nightly", at("2026-11-27T03:00"))
-    assert "celery beat" in dict(told.details)["Received"]
+    assert (incident.condition, incident.task, incident.since) == (
+        Condition.MISSED,
+        "shop.report.nightly",
+        at("2026-11-27T03:00"),
+    )
+    assert "celery beat" in dict(incident.details)["Received"]
     bench.judge.observe(RECEIVED, "shop.report.nightly", "u", at("2026-11-27T03:20"), "w1@box", None)
-    bench.look(at("2026-11-27T03:21"))
+    bench.evaluate(at("2026-11-27T03:21"))
     assert "by w1@box, but not started" in dict(next(iter(bench.open.values())).details)["Received"]
 
 
 def test_it_ends_when_it_runs_and_opens_anew() -> None:
     """One incident per episode, however many starts were missed."""
     bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
-    assert bench.look(at("2026-11-26T04:00")) == ["+shop.report.nightly"]
-    assert bench.look(at("2026-11-28T04:00")) == []
+    assert bench.evaluate(at("2026-11-26T04:00")) == ["+shop.report.nightly"]
+    assert bench.evaluate(at("2026-11-28T04:00")) == []
     assert bench.missed == {"shop.report.nightly": 3}
     assert "; 3 starts missed; no earlier run is known" in next(iter(bench.open.values())).summary
     bench.run("shop.report.nightly", at("2026-11-28T09:00"))
-    assert bench.look(at("2026-11-28T10:00")) == ["-shop.report.nightly"]
-    assert bench.look(at("2026-11-29T03:16")) == ["+shop.report.nightly"]
+    assert bench.evaluate(at("2026-11-28T10:00")) == ["-shop.report.nightly"]
+    assert bench.evaluate(at("2026-11-29T03:16")) == ["+shop.report.nightly"]
     assert bench.missed == {"shop.report.nightly": 4}
 
 
@@ -153,9 +157,9 @@ def test_a_start_that_is_early_or_late_belongs_to_its_time() -> None:
     bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
     for day, time in ((26, "02:59:15"), (27, "03:00:00"), (28, "03:14:59")):
         bench.run("shop.report.nightly", at(f"2026-11-{day}T{time}"))
-        assert bench.look(at(f"2026-11-{day}T04:00")) == []
+        assert bench.evaluate(at(f"2026-11-{day}T04:00")) == []
     bench.run("shop.report.nightly", at("2026-11-29T02:58:00"))  # by hand: it is no start of 03:00
-    assert bench.look(at("2026-11-29T04:00")) == ["+shop.report.nightly"]
+    assert bench.evaluate(at("2026-11-29T04:00")) == ["+shop.report.nightly"]
 
 
 def test_an_interval_counts_from_the_last_start() -> None:
@@ -166,13 +170,13 @@ def test_an_interval_counts_from_the_last_start() -> None:
     for step in (300.1, 301.0, 120.0, 419.0):
         last += step
         bench.run("shop.sync", last)
-        assert bench.look(last + 1) == []
-    assert bench.look(last + 420) == []
-    assert bench.look(last + 423) == ["+shop.sync"]
-    assert bench.look(last + 300 * 4 + 123) == []
+        assert bench.evaluate(last + 1) == []
+    assert bench.evaluate(last + 420) == []
+    assert bench.evaluate(last + 423) == ["+shop.sync"]
+    assert bench.evaluate(last + 300 * 4 + 123) == []
     assert bench.missed == {"shop.sync": 4}
     bench.run("shop.sync", last + 2000)
-    assert bench.look(last + 2001) == ["-shop.sync"]
+    assert bench.evaluate(last + 2001) == ["-shop.sync"]
 
 
 def test_a_retry_is_no_new_start() -> None:
@@ -182,29 +186,29 @@ def test_a_retry_is_no_new_start() -> None:
     for time in range(400, 3000, 100):
         bench.judge.observe(RETRIED, "shop.sync", "u", time, "w", None)
         bench.judge.observe(STARTED, "shop.sync", "u", time + 1, "w", None)
-    assert bench.look(800.0) == ["+shop.sync"]
+    assert bench.evaluate(800.0) == ["+shop.sync"]
 
 
 def test_an_end_proves_a_start_that_was_lost() -> None:
     """The start is computed from the run time."""
     bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
     bench.judge.observe(SUCCEEDED, "shop.report.nightly", "u", at("2026-11-26T03:30"), "w", 29 * MINUTE)
-    assert bench.look(at("2026-11-26T04:00")) == []
+    assert bench.evaluate(at("2026-11-26T04:00")) == []
     bench.judge.observe(FAILED, "shop.report.nightly", "v", at("2026-11-27T03:05"), "w", None)
-    assert bench.look(at("2026-11-27T04:00")) == []
+    assert bench.evaluate(at("2026-11-27T04:00")) == []
 
 
 def test_a_run_that_takes_too_long() -> None:
     """The incident opens when the run exceeds max_runtime, and ends with the run."""
     bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
     bench.judge.observe(STARTED, "shop.report.nightly", "u", at("2026-11-26T03:00:02"), "w1@box", None)
-    assert bench.look(at("2026-11-26T04:00:03")) == []
-    assert bench.look(at("2026-11-26T04:00:05")) == ["+shop.report.nightly"]
-    told = next(iter(bench.open.values()))
-    assert "has been running since 03:00:02 Europe/Berlin, longer than its max_runtime of 1 h" in told.summary
-    assert (told.samples, dict(told.workers)) == (("u",), {"w1@box": 1})
+    assert bench.evaluate(at("2026-11-26T04:00:03")) == []
+    assert bench.evaluate(at("2026-11-26T04:00:05")) == ["+shop.report.nightly"]
+    incident = next(iter(bench.open.values()))
+    assert "has been running since 03:00:02 Europe/Berlin, longer than its max_runtime of 1 h" in incident.summary
+    assert (incident.samples, dict(incident.workers)) == (("u",), {"w1@box": 1})
     bench.judge.observe(SUCCEEDED, "shop.report.nightly", "u", at("2026-11-26T04:30"), "w1@box", None)
-    assert bench.look(at("2026-11-26T04:31")) == ["-shop.report.nightly"]
+    assert bench.evaluate(at("2026-11-26T04:31")) == ["-shop.report.nightly"]
 
 
 def test_what_began_before_a_gap_may_have_ended_in_it() -> None:
@@ -212,18 +216,18 @@ def test_what_began_before_a_gap_may_have_ended_in_it() -> None:
     bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
     bench.judge.observe(STARTED, "shop.report.nightly", "u", at("2026-11-26T03:00:02"), "w1@box", None)
     bench.judge.unwatched(at("2026-11-26T03:30"), at("2026-11-26T03:31"))
-    assert bench.look(at("2026-11-26T06:00")) == []
+    assert bench.evaluate(at("2026-11-26T06:00")) == []
 
 
 @pytest.mark.parametrize("began", ["02:50", "02:59:30", "03:01", "03:14:59"])
 def test_what_was_due_in_a_gap_is_not_judged(began: str) -> None:
     """It is counted as not judged, and a later incident mentions it."""
     bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
-    bench.look(at("2026-11-26T02:00"))
+    bench.evaluate(at("2026-11-26T02:00"))
     bench.judge.unwatched(at(f"2026-11-26T{began}"), at("2026-11-26T03:40"))
-    assert bench.look(at("2026-11-26T04:00")) == []
+    assert bench.evaluate(at("2026-11-26T04:00")) == []
     assert (bench.missed, bench.unjudged) == ({}, {"shop.report.nightly": 1})
-    assert bench.look(at("2026-11-27T04:00")) == ["+shop.report.nightly"]
+    assert bench.evaluate(at("2026-11-27T04:00")) == ["+shop.report.nightly"]
     assert "Not watched" in dict(next(iter(bench.open.values())).details)
 
 
@@ -231,7 +235,7 @@ def test_a_gap_after_the_deadline_changes_nothing() -> None:
     """The result was certain before the gap, even if it was not evaluated yet."""
     bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
     bench.judge.unwatched(at("2026-11-26T03:15:10"), at("2026-11-26T03:40"))
-    assert bench.look(at("2026-11-26T03:40:30")) == ["+shop.report.nightly"]
+    assert bench.evaluate(at("2026-11-26T03:40:30")) == ["+shop.report.nightly"]
 
 
 def test_an_interval_after_a_gap() -> None:
@@ -239,19 +243,19 @@ def test_an_interval_after_a_gap() -> None:
     bench = Bench([SYNC], 0.0)
     bench.run("shop.sync", 300.0)
     bench.judge.unwatched(500.0, 1000.0)
-    assert bench.look(1000.0 + 420) == []
-    assert bench.look(1000.0 + 423) == ["+shop.sync"]
+    assert bench.evaluate(1000.0 + 420) == []
+    assert bench.evaluate(1000.0 + 423) == ["+shop.sync"]
 
 
 def test_a_backlog_is_judged_by_the_events_own_times() -> None:
     """After two days of downtime with events in the broker, nothing opens, and missed starts are counted."""
     bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
-    bench.look(at("2026-11-25T13:00"))
+    bench.evaluate(at("2026-11-25T13:00"))
     bench.start(at("2026-11-28T09:00"))
-    assert bench.look(at("2026-11-25T13:00")) == []
+    assert bench.evaluate(at("2026-11-25T13:00")) == []
     bench.run("shop.report.nightly", at("2026-11-26T03:00:01"))
     bench.run("shop.report.nightly", at("2026-11-28T03:00:01"))
-    assert bench.look(at("2026-11-28T09:00")) == []
+    assert bench.evaluate(at("2026-11-28T09:00")) == []
     assert bench.missed == {"shop.report.nightly": 1}
 
 
@@ -263,7 +267,7 @@ def test_a_silent_scheduler_is_one_incident() -> None:
     start = at("2026-11-25T12:00")
     bench = Bench([SYNC, *HOURLY], start)
     bench.run("shop.sync", start + 60)
-    opened = [bench.look(start + 60 + second) for second in range(0, 4000, 10)]
+    opened = [bench.evaluate(start + 60 + second) for second in range(0, 4000, 10)]
     assert [one for told in opened for one in told] == ["+shop.sync", "-shop.sync", "+scheduler"]
     told = bench.open[SCHEDULER, SCHEDULER]
     assert told.summary.startswith("None of 4 scheduled tasks has started since 2026-11-25 11:06:00 UTC")
@@ -272,9 +276,9 @@ def test_a_silent_scheduler_is_one_incident() -> None:
         "Did not start", ["shop.sync", "shop.h0", "shop.h1", "shop.h2"],
     )  # fmt: skip
     bench.run("shop.sync", start + 4100)
-    assert bench.look(start + 4105) == ["-scheduler"]
+    assert bench.evaluate(start + 4105) == ["-scheduler"]
     assert bench.over[-1].summary == "shop.sync has started again; these have not yet: shop.h0, shop.h1, shop.h2"
-    assert bench.look(start + 4110) == []
+    assert bench.evaluate(start + 4110) == []
 
 
 def test_schedules_that_miss_at_about_the_same_time_are_one_incident_at_once() -> None:
@@ -283,8 +287,8 @@ def test_schedules_that_miss_at_about_the_same_time_are_one_incident_at_once() -
     bench = Bench(both, 0.0)
     bench.run("a", 100.0)
     bench.run("b", 130.0)
-    told = [one for second in range(130, 700, 5) for one in bench.look(second)]
-    assert told == ["+scheduler"]
+    changes = [one for second in range(130, 700, 5) for one in bench.evaluate(second)]
+    assert changes == ["+scheduler"]
     assert bench.opened[-1].since == 400.0
 
 
@@ -301,34 +305,34 @@ def test_one_entry_that_was_removed_is_its_own_incident() -> None:
     both = [every("a", 300.0, 60.0), every("b", 300.0, 60.0)]
     bench = Bench(both, 0.0)
     bench.run("a", 100.0)
-    told = []
+    changes = []
     for second in range(100, 3000, 10):
         if second % 300 == 0:
             bench.run("b", float(second))
-        told += bench.look(second)
-    assert told == ["+a"]
+        changes += bench.evaluate(second)
+    assert changes == ["+a"]
 
 
 def test_a_schedule_that_misses_already_is_not_waited_for() -> None:
     """The remaining schedules are reported as soon as they miss a start."""
     bench = Bench([every("a", 300.0, 60.0), every("b", 300.0, 60.0)], 0.0)
-    told = []
+    changes = []
     for second in range(0, 3000, 10):
         if second % 300 == 0 and second < 1500:
             bench.run("b", float(second))
-        told += [(second, one) for one in bench.look(second)]
-    assert told == [(370, "+a"), (1570, "+b")]
+        changes += [(second, one) for one in bench.evaluate(second)]
+    assert changes == [(370, "+a"), (1570, "+b")]
 
 
 def test_an_old_miss_says_nothing_about_the_scheduler() -> None:
     """Two misses that are days apart, with runs in between, do not mean that the scheduler is down."""
     bench = Bench([cron("a", "0 12 * * *", BERLIN), NIGHTLY], at("2026-11-24T13:00"))
-    told = []
+    changes = []
     for day in (25, 26):
         bench.run("shop.report.nightly", at(f"2026-11-{day}T03:00:01"))
-        told += bench.look(at(f"2026-11-{day}T13:00"))
-    told += bench.look(at("2026-11-27T03:30"))
-    assert told == ["+a", "+shop.report.nightly"]
+        changes += bench.evaluate(at(f"2026-11-{day}T13:00"))
+    changes += bench.evaluate(at("2026-11-27T03:30"))
+    assert changes == ["+a", "+shop.report.nightly"]
 
 
 def test_sent_and_not_started() -> None:
@@ -337,8 +341,8 @@ def test_sent_and_not_started() -> None:
     for task in ("a", "b"):
         bench.run(task, 100.0)
         bench.judge.observe(SENT, task, "u", 401.0, "beat", None)
-    told = [one for second in range(100, 700, 5) for one in bench.look(second)]
-    assert told == ["+scheduler"]
+    changes = [one for second in range(100, 700, 5) for one in bench.evaluate(second)]
+    assert changes == ["+scheduler"]
     assert bench.open[SCHEDULER, SCHEDULER].summary.endswith("They were sent but not started: check the workers")
 
 
@@ -346,27 +350,27 @@ def test_a_restart_goes_on_with_what_is_open() -> None:
     """Nothing opens twice, and incidents that ended meanwhile resolve."""
     bench = Bench([NIGHTLY, SYNC], at("2026-11-26T02:00"))
     bench.run("shop.sync", at("2026-11-26T03:14"))
-    assert bench.look(at("2026-11-26T03:16")) == ["+shop.report.nightly"]
+    assert bench.evaluate(at("2026-11-26T03:16")) == ["+shop.report.nightly"]
     since = bench.opened[-1].since
     bench.start(at("2026-11-26T03:17"))
     bench.run("shop.sync", at("2026-11-26T03:18"))
-    assert bench.look(at("2026-11-26T03:19")) == []
+    assert bench.evaluate(at("2026-11-26T03:19")) == []
     assert bench.open["shop.report.nightly", "shop.report.nightly"].since == since
     bench.start(at("2026-11-26T03:20"))
     bench.run("shop.report.nightly", at("2026-11-26T03:21"))
-    assert bench.look(at("2026-11-26T03:22")) == ["-shop.report.nightly"]
+    assert bench.evaluate(at("2026-11-26T03:22")) == ["-shop.report.nightly"]
 
 
 def test_a_changed_or_new_schedule_is_expected_from_now_on() -> None:
     """Misses under an older configuration do not count; a removed schedule leaves nothing behind."""
     bench = Bench([NIGHTLY, SYNC], at("2026-11-25T12:00"))
-    bench.look(at("2026-11-25T12:01"))
+    bench.evaluate(at("2026-11-25T12:01"))
     changed = replace(NIGHTLY, spec="0 5 * * * Europe/Berlin", next_time=partial(next_due, "0 5 * * *", BERLIN))
     bench.schedules = [changed]
     bench.start(at("2026-11-26T04:00"))
-    assert bench.look(at("2026-11-26T04:01")) == []
+    assert bench.evaluate(at("2026-11-26T04:01")) == []
     assert set(bench.stored) == {"shop.report.nightly"}
-    assert bench.look(at("2026-11-26T05:16")) == ["+shop.report.nightly"]
+    assert bench.evaluate(at("2026-11-26T05:16")) == ["+shop.report.nightly"]
 
 
 # --- a year ---------------------------------------------------------------------------------------------------------
@@ -428,8 +432,8 @@ def test_the_days_on_which_clocks_change(expression: str, zone: ZoneInfo, day: s
     bench = Bench([schedule], start)
     for sent in beat(schedule, random.Random(1), start, start + 60 * HOUR):
         bench.run("task", sent + 1)
-        bench.look(sent + 2)
-    bench.look(start + 60 * HOUR)
+        bench.evaluate(sent + 2)
+    bench.evaluate(start + 60 * HOUR)
     assert (bench.missed, bench.opened) == ({}, [])
 
 
@@ -454,7 +458,7 @@ def test_a_year_of_five_schedules_in_three_zones(seed: int) -> None:
             else:
                 left_out[schedule.name] += 1
     bench = Bench(YEAR, FROM)
-    bench.look(FROM)
+    bench.evaluate(FROM)
     steps = [*((gap, "gap", 0.0) for gap in gaps), *((outage, "outage", 0.0) for outage in outages), *events]
     away_until = lost_until = 0.0
     for moment, what, took in sorted(steps):
@@ -468,8 +472,8 @@ def test_a_year_of_five_schedules_in_three_zones(seed: int) -> None:
         elif moment > lost_until:
             bench.run(what, moment, took)
             if moment > away_until and shake.random() < 0.2:
-                bench.look(moment - 0.01)
-    bench.look(UNTIL)
+                bench.evaluate(moment - 0.01)
+    bench.evaluate(UNTIL)
     assert bench.missed == {name: number for name, number in left_out.items() if number}
     assert left_out["month"] >= 1
     assert sum(left_out.values()) > 100

@@ -61,7 +61,7 @@ def test_sums_are_exact_and_other_never_falls(*, hosts: bool) -> None:
     """For any order of events, none is lost or counted twice, and the budget holds."""
     dice = random.Random(2)
     of = aggregator(40, hosts=hosts)
-    kept: dict[object, Series] = {}
+    stored: dict[object, Series] = {}
     counted, last = Counter[int](), 0
     for turn in range(60):
         of.tick(NOON + turn * 60)
@@ -76,18 +76,18 @@ def test_sums_are_exact_and_other_never_falls(*, hosts: bool) -> None:
         taken = of.take()
         series, dropped = taken.series, taken.dropped_series
         for key in dropped:
-            kept.pop(key, None)
-        kept |= {one.key: one for one in series}
+            stored.pop(key, None)
+        stored |= {one.key: one for one in series}
         assert of.used["series"] <= 40
-        other = sum(sum(one.counts) for one in kept.values() if (one.key.name, one.key.queue) == (OTHER, OTHER))
+        other = sum(sum(one.counts) for one in stored.values() if (one.key.name, one.key.queue) == (OTHER, OTHER))
         assert other >= last
         last = other
-    for shown in (list(kept.values()), of.snapshot()):
+    for shown in (list(stored.values()), of.snapshot()):
         assert {kind: sum(one.counts[kind] for one in shown) for kind in counted} == dict(counted)
         assert sum(sum(one.exceptions.values()) for one in shown) == counted[FAILED]
         assert sum(sum(one.wait.counts) for one in shown) == counted[STARTED]
         assert sum(one.wait.sum for one in shown) == counted[STARTED]
-    assert {one.key: one for one in of.snapshot()} == kept
+    assert {one.key: one for one in of.snapshot()} == stored
 
 
 def test_names_that_somebody_invents_do_not_push_out_the_fleet() -> None:

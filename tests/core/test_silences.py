@@ -230,15 +230,15 @@ COVERED: dict[str, tuple[list[Silence], float]] = {
 @pytest.mark.parametrize(("silences", "until"), COVERED.values(), ids=COVERED)
 def test_several_silences_of_a_task(silences: list[Silence], until: float, *, restart: bool) -> None:
     """It pages once, when no silence covers it any more, even if the monitor is down when some of them end."""
-    case, kept = Case(*silences), dict[str, Incident]()
+    case, stored = Case(*silences), dict[str, Incident]()
     case.fail(NOON + 60)
     for minute in range(2, 200):
         now = NOON + 60 * minute
         if restart and minute % 37 == 0:
             case.sent()
-            kept |= case.incidents
+            stored |= case.incidents
             current = [one for one in silences if one.ends_at > now]  # as the store gives them back
-            case = Case(*current, restored=list(kept.values()))
+            case = Case(*current, restored=list(stored.values()))
         assert case.tick(now) == ([Reason.OPENED] if minute == until else []), minute
 
 
@@ -295,7 +295,7 @@ def test_queues() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"match": []}, "match: give a glob of task names"),
         ({"match": [""]}, "match: must be"),
@@ -312,10 +312,10 @@ def test_queues() -> None:
         ({"reason": "a\x00b"}, "reason: give a reason of 1 to 500 characters"),
     ],
 )
-def test_no_silence_without_an_end_and_a_reason(change: dict[str, object], told: str) -> None:
+def test_no_silence_without_an_end_and_a_reason(change: dict[str, object], expected: str) -> None:
     """Each mistake is reported."""
     asked = {"silence_id": "a", "match": ["shop.*"], "lasting": 60.0, "reason": "deploy", "now": NOON} | change
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=expected):
         silence_of(**asked)  # type: ignore[arg-type]
 
 

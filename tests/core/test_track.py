@@ -30,8 +30,8 @@ def feed(to: Tracker, *kinds: str, uuid: str = "u1", name: str | None = "a.b") -
     counted = []
     for second, kind in enumerate(kinds):
         named = kind in {"sent", "received"}
-        told = event(kind, uuid, NOON + second, name=name if named else None, queue="q" if kind == "sent" else None)
-        counted.append(to.advance(told, KINDS[f"task-{kind}"]) is not None)
+        message = event(kind, uuid, NOON + second, name=name if named else None, queue="q" if kind == "sent" else None)
+        counted.append(to.advance(message, KINDS[f"task-{kind}"]) is not None)
     return counted
 
 
@@ -319,9 +319,9 @@ def test_long_names_are_not_kept_whole() -> None:
     tracemalloc.start()
     for number in range(20):
         to.name(f"{number}" + "x" * 1_000_000)
-    held, _ = tracemalloc.get_traced_memory()
+    allocated, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert held < 1_000_000
+    assert allocated < 1_000_000
     assert to.name("y" * 5000) is to.name("y" * 5000)
     assert to.name("y" * 5000) != to.name("y" * 6000)
 
@@ -368,13 +368,13 @@ def test_memory_runs_short() -> None:
 
 def test_arguments_are_kept_only_when_asked_for() -> None:
     """They are dropped with their task."""
-    kept = tracker(capture_arguments=True)
-    for to in (kept, tracker()):
+    capturing = tracker(capture_arguments=True)
+    for to in (capturing, tracker()):
         to.advance(event("received", name="a", args="(1,)", kwargs="{}"), RECEIVED)
-    assert kept.arguments == {"u1": ("(1,)", "{}")}
+    assert capturing.arguments == {"u1": ("(1,)", "{}")}
     assert not to.arguments
-    kept.advance(event("succeeded"), SUCCEEDED)
-    assert not kept.arguments
+    capturing.advance(event("succeeded"), SUCCEEDED)
+    assert not capturing.arguments
 
 
 def test_a_reference_is_small() -> None:

@@ -267,10 +267,10 @@ def test_hostile_values() -> None:
     """An empty hostname is not a worker; texts are shortened."""
     of = workers()
     assert not of.hear(beat(host=""), NOON)
-    told = beat(host="h" * 1000)
-    told.sw_ver = "v" * 1000
-    told.traceback = "t" * 1_000_000
-    of.hear(told, NOON)
+    heartbeat = beat(host="h" * 1000)
+    heartbeat.sw_ver = "v" * 1000
+    heartbeat.traceback = "t" * 1_000_000
+    of.hear(heartbeat, NOON)
     (one,) = of.snapshot()
     assert (len(one.hostname), len(one.sw_ver)) == (255, 64)
 
@@ -320,9 +320,9 @@ def test_what_is_kept_of_a_heartbeat() -> None:
     tracemalloc.start()
     for number in range(100):
         of.hear(structs.replace(beat(host=f"w@{number}"), traceback=f"{number}" * 100_000), NOON)
-    held, _ = tracemalloc.get_traced_memory()
+    allocated, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert held / 100 < 5_000
+    assert allocated / 100 < 5_000
 
 
 def test_memory_of_a_worker() -> None:
@@ -333,6 +333,6 @@ def test_memory_of_a_worker() -> None:
     for heartbeat in range(4):
         for worker in range(number):
             of.hear(beat(heartbeat, host=f"w@{worker}"), NOON + 2.0 * heartbeat)
-    held, _ = tracemalloc.get_traced_memory()
+    allocated, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert held / number < 2_000
+    assert allocated / number < 2_000

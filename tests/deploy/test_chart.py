@@ -236,8 +236,8 @@ def test_configuration_is_accepted(template: Template, values: Path, tmp_path: P
     file.write_text(text.replace(SECRETS, str(tmp_path)))
     settings = load(file, environ={})
     in_postgresql = "postgresql" in values.stem or values.stem == "replicas"
-    kept = "postgresql://" if in_postgresql else "sqlite:////var/lib/celery-monitor/celery-monitor.db"
-    assert (settings.store.url_source().get() or "").startswith(kept)
+    scheme = "postgresql://" if in_postgresql else "sqlite:////var/lib/celery-monitor/celery-monitor.db"
+    assert (settings.store.url_source().get() or "").startswith(scheme)
     assert all(f"{SECRETS}/{name}" in text for name in files)
 
 

@@ -35,8 +35,8 @@ def test_the_fleets_series_outlive_their_pod(template: Template, values: str, pr
     for family in FAMILIES:
         for name in samples(family, prefix):
             labels = {"__name__": name, "name": "shop.pay", **OF_THE_POD, **LASTING}
-            kept = OF_THE_POD if family in OF_THE_PROCESS else {}
-            assert relabelled(labels, given) == {"__name__": name, "name": "shop.pay", **kept, **LASTING}
+            pod_labels = OF_THE_POD if family in OF_THE_PROCESS else {}
+            assert relabelled(labels, given) == {"__name__": name, "name": "shop.pay", **pod_labels, **LASTING}
     for name in ("scrape_duration_seconds", "go_goroutines"):
         assert relabelled({"__name__": name, **OF_THE_POD}, given) == {"__name__": name, **OF_THE_POD}
 

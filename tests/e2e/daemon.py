@@ -68,8 +68,8 @@ class Daemon(ServerProcess):
         return [sys.executable, "-m", "celery_monitor", "run", "--config", str(self.config)]
 
     def environment(self) -> Mapping[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("CELERY_MONITOR_")}
-        return {**kept, "PYTHONPATH": str(_ROOT)}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("CELERY_MONITOR_")}
+        return {**inherited, "PYTHONPATH": str(_ROOT)}
 
     def launch(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -117,18 +117,18 @@ class Daemon(ServerProcess):
 
     def until_trouble(self, *words: str, timeout: float = 90.0) -> str:
         """Wait until /readyz answers 503 and a check contains all ``words``; return the check."""
-        told: dict[str, str] = {}
+        shown: dict[str, str] = {}
 
         def found() -> str | None:
             status, checks = self.readyz()
-            told.update(checks)
+            shown.update(checks)
             troubles = (text for text in checks.values() if text != "ok" and status == 503)
             return next((text for text in troubles if all(word in text for word in words)), None)
 
         try:
             return wait_until(found, timeout, every=0.02) or ""
         except TimeoutError as exc:
-            message = f"/readyz never told of {words}; at last: {told}"
+            message = f"/readyz never told of {words}; at last: {shown}"
             raise TimeoutError(message) from exc
 
     def counts(self) -> Counts:
@@ -224,8 +224,8 @@ class Daemon(ServerProcess):
                 rows = connection.execute(f"SELECT uuid FROM tracked WHERE uuid IN ({marks})", list(uuids))  # noqa: S608
                 found = {uuid for (uuid,) in rows}
                 bodies = connection.execute("SELECT body FROM tracked_changes ORDER BY sequence").fetchall()
-            for kept, removed in (msgspec.msgpack.decode(body) for (body,) in bodies):
-                found = (found - set(removed)) | {uuid for uuid, _ in kept}
+            for saved, removed in (msgspec.msgpack.decode(body) for (body,) in bodies):
+                found = (found - set(removed)) | {uuid for uuid, _ in saved}
             return found & uuids
         except sqlite3.OperationalError:  # killed before its first table
             return set()

@@ -156,10 +156,10 @@ def again(pair: Pair, one: Replica) -> None:
     if one.running:
         return
     pair.done.append(f"ended_with_{one.stop()}")
-    kept = Path(tempfile.mkdtemp(prefix="celery-monitor-ended-")) / f"{pair.name}-{one.directory.name}.log"
-    shutil.copy(one.log, kept)
+    log_copy = Path(tempfile.mkdtemp(prefix="celery-monitor-ended-")) / f"{pair.name}-{one.directory.name}.log"
+    shutil.copy(one.log, log_copy)
     last = "\n".join(one.log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
-    print(f"{one.directory.name} of {pair.name} {pair.done[-1]} after {pair.done[:-1]}; {kept}:\n{last}")  # noqa: T201 - see report
+    print(f"{one.directory.name} of {pair.name} {pair.done[-1]} after {pair.done[:-1]}; {log_copy}:\n{last}")  # noqa: T201 - see report
     one.launch()
 
 

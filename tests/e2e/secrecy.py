@@ -121,8 +121,8 @@ def repeating(connection: "socket.socket", over: "threading.Event") -> None:
                 case b"AUTH" if words[1] == b"LOGIN":
                     answer = b"334 UGFzc3dvcmQ6"
                 case _:
-                    said = base64.b64decode(words[-1])
-                    answer = b"535 5.7.8 refused " + words[-1] + b" which is " + said.replace(b"\0", b" ")
+                    credentials = base64.b64decode(words[-1])
+                    answer = b"535 5.7.8 refused " + words[-1] + b" which is " + credentials.replace(b"\0", b" ")
             connection.sendall(answer + b"\r\n")
 
 

@@ -44,11 +44,11 @@ def begun(witness: Path) -> int:
 def say_until_told(to: Publisher, pods: Sequence[Pod], daemon: Daemon, lost: int) -> None:
     """Send heartbeats until the loss is reported exactly."""
 
-    def told() -> bool:
+    def reported() -> bool:
         say(to, pods)
         return unobserved(daemon) == lost
 
-    wait_until(told, 60, every=0.2, what=f"{lost} unobserved tasks")
+    wait_until(reported, 60, every=0.2, what=f"{lost} unobserved tasks")
 
 
 def test_loss_on_redis_is_reported(start: Start, tmp_path: Path) -> None:
@@ -148,10 +148,10 @@ def test_killed_workers_are_no_false_alarm(kills: int, broker_url: str, start: S
                 worker.start()
     quiet(daemon, witness)
 
-    truth, told = begun(witness) - started(daemon), unobserved(daemon)
-    outcomes.figures("workers", kills=kills, begun=begun(witness), not_seen=truth, reported=told)
-    assert 0 <= told <= truth
-    assert truth - told <= 30 * kills
+    truth, measured = begun(witness) - started(daemon), unobserved(daemon)
+    outcomes.figures("workers", kills=kills, begun=begun(witness), not_seen=truth, reported=measured)
+    assert 0 <= measured <= truth
+    assert truth - measured <= 30 * kills
 
 
 def quiet(daemon: Daemon, witness: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_stop_of_ninety_seconds_on_redis(start: Start, tmp_path: Path) -> None
         wait_until(lambda: started(daemon) > before + 2_000, 60, every=0.5, what="tasks")
     quiet(daemon, witness)
 
-    truth, told = begun(witness) - started(daemon), unobserved(daemon)
-    outcomes.figures("Redis", begun=begun(witness), not_seen=truth, reported=told)
+    truth, measured = begun(witness) - started(daemon), unobserved(daemon)
+    outcomes.figures("Redis", begun=begun(witness), not_seen=truth, reported=measured)
     assert truth > 1_000
-    assert told == pytest.approx(truth, rel=0.05)
+    assert measured == pytest.approx(truth, rel=0.05)

@@ -140,7 +140,7 @@ def test_killed_daemon(kills: int, rabbitmq_url: str, slack: SlackServer, start:
     ids = defaultdict(set)
     for request in hooks.requests:
         ids[request.json["data"]["task"], request.json["type"]].add(request.headers["webhook-id"])
-    assert {told: len(known) for told, known in ids.items()} == {(task, "incident.opened"): 1 for task in tasks}
+    assert {message: len(known) for message, known in ids.items()} == {(task, "incident.opened"): 1 for task in tasks}
     assert len(alertmanager.alerts()) == len(tasks)
     outcomes.figures("Slack, webhook, Alertmanager", kills=kills, incidents=len(tasks))
 
@@ -200,6 +200,6 @@ def test_an_open_incident_keeps_firing(rabbitmq_url: str, start: Start, tmp_path
         publish_events(rabbitmq_url, succeeding("shop.billing", time.time()))
         server.until("shop.billing", fires=False)
         wait_until(lambda: len(notified.requests) > 1, 60, what="the notification of the end")
-        told = [alert["status"] for request in notified.requests for alert in request.json["alerts"]]
-        assert told == ["firing", "resolved"]
-        outcomes.figures("Alertmanager", seconds=round(time.monotonic() - began), notifications=len(told))
+        notified_states = [alert["status"] for request in notified.requests for alert in request.json["alerts"]]
+        assert notified_states == ["firing", "resolved"]
+        outcomes.figures("Alertmanager", seconds=round(time.monotonic() - began), notifications=len(notified_states))

@@ -108,8 +108,8 @@ def test_a_worker_is_killed(request: pytest.FixtureRequest, broker: str, start: 
         assert opened == {one["key"]: 1 for one in (slow, nobody, long, waiting, lost)}
         assert daemon.metric("task_lost_total") == 2
         assert server.violations == []
-        told = next(seen for seen in server.taken() if seen.key == lost["key"])
-        assert set(told.details["task_ids"]) == {hanging, late}
+        page = next(seen for seen in server.taken() if seen.key == lost["key"])
+        assert set(page.details["task_ids"]) == {hanging, late}
 
 
 @pytest.mark.campaign
@@ -224,9 +224,11 @@ def until_idle(daemon: Daemon, hostname: str) -> None:
     """
     # A heartbeat says nothing of what began less than BETWEEN before it.
     since, active = time.time() + BETWEEN, "worker_tasks_active"
-    heard = "worker_last_heartbeat_timestamp_seconds"
+    last_heartbeat = "worker_last_heartbeat_timestamp_seconds"
     wait_until(
-        lambda: daemon.metric(heard, hostname=hostname) > since and not daemon.metric(active, hostname=hostname),
+        lambda: (
+            daemon.metric(last_heartbeat, hostname=hostname) > since and not daemon.metric(active, hostname=hostname)
+        ),
         60,
         what=f"{hostname} is idle",
     )
@@ -270,8 +272,8 @@ def test_workers_are_shut_down(request: pytest.FixtureRequest, broker: str, star
             assert daemon.counts()["fleet.sleep"]["succeeded"] == 2
             assert daemon.metric("task_lost_total") == 4
         assert server.opened() == {lost["key"]: 1, killed["key"]: 1}
-        told = next(seen for seen in server.taken() if seen.key == lost["key"])
-        assert set(told.details["task_ids"]) == set(ids["cold"])
+        page = next(seen for seen in server.taken() if seen.key == lost["key"])
+        assert set(page.details["task_ids"]) == set(ids["cold"])
 
 
 @pytest.mark.campaign

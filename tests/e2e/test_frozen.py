@@ -33,8 +33,8 @@ def stand_still(broker: ServerProcess, daemon: Daemon, size: Size) -> float:
         thaw_at = time.monotonic() + size.faults
         with Stopwatch() as noticed:
             daemon.until_trouble()
-        told = f"noticed after {noticed.seconds:.1f} s with probes every {probe_interval(size)} s"
-        print(f"{broker.name}: {told}")  # noqa: T201
+        result = f"noticed after {noticed.seconds:.1f} s with probes every {probe_interval(size)} s"
+        print(f"{broker.name}: {result}")  # noqa: T201
         assert noticed.seconds <= 3 * probe_interval(size)
         wait_until(lambda: time.monotonic() >= thaw_at, size.faults + 5, every=0.5)
         assert daemon.get("/livez")[0] == 200

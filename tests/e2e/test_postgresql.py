@@ -58,9 +58,9 @@ def test_a_database_in_trouble(
     publish(rabbitmq_url, [last])
     wait_until(lambda: last.key in server.opened(), 60)
     # The commit's own silence first, then what the driver found out: one sentence, connecting or waiting for an answer.
-    told = daemon.until_trouble("The store")
+    trouble = daemon.until_trouble("The store")
     assert re.fullmatch(
-        r"The store (has not answered for \d+ s|\S+ on .* unavailable: the server does not answer: .*)", told
+        r"The store (has not answered for \d+ s|\S+ on .* unavailable: the server does not answer: .*)", trouble
     )
     database.resume()
     wait_until(lambda: daemon.metric("monitor_task_failures_total") == FAILURES + 1, 60)

@@ -60,9 +60,9 @@ def meanwhile(do: Callable[[], object], every: float = 0.3) -> Iterator[None]:
 def check_with_promtool(daemon: Daemon) -> str:
     """Promtool's output for a scrape."""
     _, text = daemon.get("/metrics")
-    told = subprocess.run([require("promtool"), "check", "metrics"], input=text, capture_output=True, text=True,
+    checked = subprocess.run([require("promtool"), "check", "metrics"], input=text, capture_output=True, text=True,
                           check=False)  # fmt: skip
-    return f"{told.stdout}{told.stderr}" + (f"exit code {told.returncode}" if told.returncode else "")
+    return f"{checked.stdout}{checked.stderr}" + (f"exit code {checked.returncode}" if checked.returncode else "")
 
 
 def rounds(app: Celery, prometheus: Prometheus, seconds: float) -> None:

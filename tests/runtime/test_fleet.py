@@ -133,15 +133,15 @@ def test_what_workers_say_of_themselves() -> None:
     made, control, clock, monitor = watch()
     control.workers = 2
     run_rounds(made, clock, 2)
-    told = made.details()
-    assert told.keys() == {"w1@box", "w2@box"}
-    at = told["w1@box"].answered_at
-    assert told["w1@box"] == WorkerDetail(queues=("pay",), pool="prefork", prefetch=8, answered_at=at)
+    reported = made.details()
+    assert reported.keys() == {"w1@box", "w2@box"}
+    at = reported["w1@box"].answered_at
+    assert reported["w1@box"] == WorkerDetail(queues=("pay",), pool="prefork", prefetch=8, answered_at=at)
     assert at >= NOON
     control.unresponsive = {"w2@box"}
     run_rounds(made, clock, 20)
-    assert made.details()["w2@box"] == told["w2@box"]
-    assert made.details()["w1@box"].answered_at > told["w1@box"].answered_at
+    assert made.details()["w2@box"] == reported["w2@box"]
+    assert made.details()["w1@box"].answered_at > reported["w1@box"].answered_at
     monitor.receive([Delivery(body({"type": "worker-offline", "hostname": "w2@box", "timestamp": NOON}))], NOON)
     run_rounds(made, clock, 20)
     assert "w2@box" not in made.details()
@@ -238,7 +238,7 @@ def test_workers_that_do_not_answer_the_first_question() -> None:
     """Waiting events keep waiting, and the workers are queried again once they answer."""
     made, control, clock, monitor = watch()
     control.silent = True
-    hear(monitor, "w1@box")
+    receive_heartbeats(monitor, "w1@box")
     monitor.receive([Delivery(body(raw("failed", exception="E('x')")))], NOON)
     made.opened()
     run_rounds(made, clock, 10)
@@ -407,7 +407,7 @@ def test_workers_that_come_all_the_time() -> None:
 # --- workers that come, and workers that do not answer
 
 
-def hear(monitor: Monitor, *hostnames: str) -> None:
+def receive_heartbeats(monitor: Monitor, *hostnames: str) -> None:
     """Receive heartbeats of these workers."""
     events = [{"type": "worker-heartbeat", "hostname": hostname, "timestamp": NOON} for hostname in hostnames]
     monitor.receive([Delivery(body(*events))], NOON)
@@ -445,7 +445,7 @@ def test_workers_that_cannot_read_questions(*, enable: bool, arrivals: int) -> N
     """Each query is an error in their logs: a few in the first hour, one per hour afterwards."""
     made, control, clock, monitor = watch(enable=enable)
     control.silent = True
-    hear(monitor, "w1@box")
+    receive_heartbeats(monitor, "w1@box")
     made.opened()
     for number in range(3600):
         if arrivals and number % (3600 // arrivals) == 0:
@@ -476,7 +476,7 @@ def test_a_fleet_that_comes_after_the_monitor() -> None:
     assert not finding(made)
     control.silent = False
     control.asked.clear()
-    hear(monitor, "w1@box")
+    receive_heartbeats(monitor, "w1@box")
     made.arrived(["w1@box"])
     run_rounds(made, clock, 2)
     assert "enable_events" in control.asked
@@ -485,7 +485,7 @@ def test_a_fleet_that_comes_after_the_monitor() -> None:
 def test_busy_workers_are_not_taken_for_deaf() -> None:
     """A worker that has answered before can read queries: it is still queried, and not reported."""
     made, control, clock, monitor = watch()
-    hear(monitor, "w1@box")
+    receive_heartbeats(monitor, "w1@box")
     run_rounds(made, clock, 60)
     control.silent = True
     run_rounds(made, clock, 600)
@@ -498,7 +498,7 @@ def test_busy_workers_are_not_taken_for_deaf() -> None:
 def test_one_worker_that_never_answers() -> None:
     """It is named while it sends events; a worker that has answered is not."""
     made, _, clock, monitor = watch()
-    hear(monitor, "w1@box", "deaf@box")
+    receive_heartbeats(monitor, "w1@box", "deaf@box")
     run_rounds(made, clock, 60)
     assert not finding(made)
     run_rounds(made, clock, 90)
@@ -536,7 +536,7 @@ def test_workers_that_are_heard_now_and_then() -> None:
     """One heartbeat per minute is enough."""
     made, _, clock, monitor = watch(prober=7)
     for _ in range(5):
-        hear(monitor, "w1@box")
+        receive_heartbeats(monitor, "w1@box")
         run_probed(made, clock, monitor, 60)
         assert not finding(made)
 

@@ -229,10 +229,10 @@ def test_pages_while_the_store_is_away() -> None:
     on.run(lambda: on.committer.stats.failures >= 8)
     assert {incident.task for _, incident in on.uncommitted[-1]} == {"shop.first", "shop.second"}
     on.run(lambda: on.source.waiting == 0)
-    told = len(on.uncommitted)
+    offered = len(on.uncommitted)
     on.source.publish(*life("u3", "shop.third", end="failed"))
     on.run(lambda: on.source.waiting == 0)
-    assert len(on.uncommitted) == told
+    assert len(on.uncommitted) == offered
 
 
 def test_a_lost_answer_of_the_store() -> None:

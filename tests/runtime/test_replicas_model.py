@@ -208,8 +208,8 @@ class Replicas(RuleBasedStateMachine):
         if self.polite or self.stream.acknowledges:
             assert self.store.gap == 0
         assert not lost or self.store.gap > 0, lost
-        told = {key for replica in self.pair for key, _ in replica.sent}
-        assert told == {body for body in self.store.counted if fails(body)}
+        notified = {key for replica in self.pair for key, _ in replica.sent}
+        assert notified == {body for body in self.store.counted if fails(body)}
         self.only_the_leader_sends()
 
     def _settle(self) -> None:

@@ -37,11 +37,11 @@ class Sender(ScriptedSender):
 
     def send(self, item: object) -> Sent:
         super().send(item)  # type: ignore[arg-type]  # only its key matters
-        told = self.uncommitted.incident(item.key)  # type: ignore[attr-defined]
-        assert told is not None
-        self.counts.append(told.count)
+        incident = self.uncommitted.incident(item.key)  # type: ignore[attr-defined]
+        assert incident is not None
+        self.counts.append(incident.count)
         self.items.append(item)  # type: ignore[arg-type]  # as above
-        return Sent(told.count, self.receipt)
+        return Sent(incident.count, self.receipt)
 
 
 class Bench:

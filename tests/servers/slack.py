@@ -219,8 +219,8 @@ class SlackServer:
             self.violations.append(f"an ampersand that is not escaped: {text[:200]!r}")
 
 
-def _accepted(told: dict[str, Any]) -> Answer:
-    return Answer(200, json.dumps({"ok": True, **told}).encode())
+def _accepted(fields: dict[str, Any]) -> Answer:
+    return Answer(200, json.dumps({"ok": True, **fields}).encode())
 
 
 def _refused(error: str) -> Answer:

@@ -141,7 +141,7 @@ def test_a_store_that_ends_with_the_daemon() -> None:
 
 
 @pytest.mark.parametrize(
-    ("store", "told"),
+    ("store", "expected"),
     [
         ({"store.url": "postgresql://u@h/d", "store.max_bytes": "1GiB"}, {"store.max_bytes"}),
         ({"store.url": "postgresql://u@h/d"}, set()),
@@ -150,9 +150,9 @@ def test_a_store_that_ends_with_the_daemon() -> None:
         ({"store.url": "postgresql://u@h/d", "store.schema": "a", "store.lease_ttl": "2s"}, set()),
     ],
 )
-def test_what_the_other_database_is_for(store: dict[str, object], told: set[str]) -> None:
+def test_what_the_other_database_is_for(store: dict[str, object], expected: set[str]) -> None:
     """A warning for store.max_bytes with PostgreSQL, and for store.schema with SQLite."""
-    assert {warning.path for warning in warnings_of(load(overrides=store, environ={}))} == told
+    assert {warning.path for warning in warnings_of(load(overrides=store, environ={}))} == expected
 
 
 def test_silent_for_longer_than_workers_are_known() -> None:
@@ -163,7 +163,7 @@ def test_silent_for_longer_than_workers_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "told"),
+    ("schedule", "expected"),
     [
         ({"every": "1m", "grace": "2m"}, True),
         ({"every": "1m"}, True),
@@ -173,11 +173,11 @@ def test_silent_for_longer_than_workers_are_known() -> None:
         ({"cron": "0 * * * *"}, False),
     ],
 )
-def test_a_grace_in_which_starts_are_missed(schedule: dict[str, object], *, told: bool) -> None:
+def test_a_grace_in_which_starts_are_missed(schedule: dict[str, object], *, expected: bool) -> None:
     """The incident opens later than expected for this value of ``every``."""
     overrides: dict[str, object] = {"schedules": [{"task": "shop.sync", **schedule}]}
     found = {one.path: one.message for one in warnings_of(load(overrides=overrides, environ={}))}
-    assert list(found) == ["schedules[0].grace"] * told
+    assert list(found) == ["schedules[0].grace"] * expected
     assert all("longer than every" in message for message in found.values())
 
 

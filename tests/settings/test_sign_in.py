@@ -32,7 +32,7 @@ def problems(web: Web) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("web", "field", "told"),
+    ("web", "field", "expected"),
     [
         ({**GOOD, "external_url": None}, "web.external_url", "<external_url>/sign-in/callback"),
         ({**GOOD, "viewers": []}, "web.viewers", "name the groups"),
@@ -58,11 +58,11 @@ def problems(web: Web) -> list[str]:
         ({"auth_proxy": {"groups_header": "x-forwarded-user"}}, "web.auth_proxy.groups_header", "the same header"),
     ],
 )  # fmt: skip
-def test_a_mistake(web: Web, field: str, told: str) -> None:
+def test_a_mistake(web: Web, field: str, expected: str) -> None:
     """It is reported with its field and the remedy."""
     (found,) = problems(web)
     assert found.startswith(f"{field}: ")
-    assert told in found
+    assert expected in found
 
 
 def test_what_is_right() -> None:

@@ -32,7 +32,7 @@ def refusal(url: str, what: type[BrokerDiagnostics | BrokerSource | Listener] = 
 
 
 @contextmanager
-def answering(said: bytes) -> Iterator[int]:
+def answering(reply: bytes) -> Iterator[int]:
     """A port that answers this to each client that sends something, and closes."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
 
@@ -40,7 +40,7 @@ def answering(said: bytes) -> Iterator[int]:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(1000)
-                connection.sendall(said)
+                connection.sendall(reply)
 
         thread = threading.Thread(target=answer)
         thread.start()
@@ -68,10 +68,10 @@ def test_unknown_host(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"220 mail.example.com ESMTP\r\n"])
-def test_something_else_listens(scheme: str, said: bytes) -> None:
+@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"220 mail.example.com ESMTP\r\n"])
+def test_something_else_listens(scheme: str, reply: bytes) -> None:
     """For a port that speaks another protocol or closes, the error names the protocols."""
-    with answering(said) as port:
+    with answering(reply) as port:
         assert PROTOCOL in str(refusal(f"{scheme}://127.0.0.1:{port}/"))
 
 

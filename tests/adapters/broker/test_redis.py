@@ -258,17 +258,17 @@ def test_tls(listening: Listening, start: Start, tmp_path: Path, certificate: Ce
 @pytest.mark.parametrize("scheme", ["rediss", "redis", "amqps", "amqp"])
 def test_no_password_in_clear_text_where_tls_is_asked_for(scheme: str, use_ssl: object) -> None:
     """A server without TLS receives the start of a handshake, and nothing else."""
-    heard: list[bytes] = []
+    received: list[bytes] = []
 
-    def hear(connection: socket.socket, _: threading.Event) -> None:
-        heard.append(connection.recv(65_536))
+    def receive(connection: socket.socket, _: threading.Event) -> None:
+        received.append(connection.recv(65_536))
 
-    with misbehaving(hear) as port:
+    with misbehaving(receive) as port:
         url = f"{scheme}://user:s3cret@127.0.0.1:{port}/0"
         options = {f"ssl_{key}": value for key, value in use_ssl.items()} if isinstance(use_ssl, dict) else use_ssl
         _refusal(url, use_ssl=use_ssl if scheme.startswith("amqp") else options)
     encrypted = scheme in {"rediss", "amqps"} or use_ssl is True or isinstance(use_ssl, dict)
-    assert {data.startswith(b"\x16\x03") for data in heard} == {encrypted}
+    assert {data.startswith(b"\x16\x03") for data in received} == {encrypted}
 
 
 def test_sentinel(listening: Listening, probing: Probing, start: Start, tmp_path: Path) -> None:

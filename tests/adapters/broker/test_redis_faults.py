@@ -109,9 +109,9 @@ def test_too_many_clients(start: Start, tmp_path: Path) -> None:
     """It may be temporary: a hint, and no remedy."""
     server = start(Redis(tmp_path / "redis"))
     server.execute("CONFIG", "SET", "maxclients", "2")
-    with ExitStack() as held:
+    with ExitStack() as clients:
         for _ in range(2):
-            client = held.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", server.port)))
             client.sendall(b"PING\r\n")
             assert client.recv(100)
         error = refusal(server.url())

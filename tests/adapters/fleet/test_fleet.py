@@ -311,15 +311,15 @@ def test_invented_queues_cost_the_broker_little(
     worker = threading.Thread(target=serve)
     worker.start()
     try:
-        told = wait_until(lambda: _by_name(fleet.queues(0.2, NOW)), 60)
+        reported = wait_until(lambda: _by_name(fleet.queues(0.2, NOW)), 60)
         for _ in range(2):
-            told = _by_name(fleet.lengths(NOW))
+            reported = _by_name(fleet.lengths(NOW))
     finally:
         ended.set()
         worker.join()
         connection.close()
-    assert len(told) == 301
-    assert told["invented-7"] == QueueStats("invented-7", None, None, 1, 0)
+    assert len(reported) == 301
+    assert reported["invented-7"] == QueueStats("invented-7", None, None, 1, 0)
     wait_until(lambda: len(refused()) >= 60, 60)
     assert len(refused()) == len({*refused()}) == 60
 

@@ -29,17 +29,17 @@ def rounds(
 
     All queues exist and are empty but those that ``sizes`` has, or all that it has not are gone.
     """
-    told: list[QueueStats] = []
+    reported: list[QueueStats] = []
     for answer in [*({} for _ in range(number - len(answers))), *answers]:
         of.record_answers(answer, dict.fromkeys(answer, 2), down)
         asked = [*of.names(), *of.unconfirmed(now)]
-        told = of.measured({name: EMPTY if sizes is None else sizes.get(name) for name in asked}, now)
-    return told
+        reported = of.measured({name: EMPTY if sizes is None else sizes.get(name) for name in asked}, now)
+    return reported
 
 
-def names(told: list[QueueStats]) -> list[str]:
+def names(reported: list[QueueStats]) -> list[str]:
     """The names of the reported queues."""
-    return [one.name for one in told]
+    return [one.name for one in reported]
 
 
 def test_a_queue_outlives_its_workers() -> None:
@@ -117,8 +117,8 @@ def test_queues_of_one_worker_each_go_with_it() -> None:
     of = QueueRegistry([])
     for generation in range(100):
         hosts = [f"celery@pod-{generation}.{number}" for number in range(20)]
-        told = rounds(of, MAX_MISSED_ROUNDS + 1, {host: ["pay", f"{host}.dq2"] for host in hosts}, {}, {}, {}, {})
-        assert names(told) == ["pay"]
+        reported = rounds(of, MAX_MISSED_ROUNDS + 1, {host: ["pay", f"{host}.dq2"] for host in hosts}, {}, {}, {}, {})
+        assert names(reported) == ["pay"]
     rounds(of, 1, {"celery@left": ["celery@left.dq2"]})
     sizes: dict[str, Size] = {"pay": EMPTY, "celery@left.dq2": (3, 0)}
     assert rounds(of, MAX_MISSED_ROUNDS, sizes=sizes) == [
@@ -154,8 +154,8 @@ def test_queues_that_do_not_exist_are_asked_for_ever_more_rarely() -> None:
     for now in range(0, 6 * 3600, 15):
         if "invented0" in [*of.names(), *of.unconfirmed(now)]:
             asked_at.append(now)
-        told = rounds(of, 1, {"a@box": ["pay", "invented0"]}, sizes={"pay": (3, 1)}, now=float(now))
-        assert told == [QueueStats("pay", 3, 1, 1, 2), QueueStats("invented0", None, None, 1, 2)]
+        reported = rounds(of, 1, {"a@box": ["pay", "invented0"]}, sizes={"pay": (3, 1)}, now=float(now))
+        assert reported == [QueueStats("pay", 3, 1, 1, 2), QueueStats("invented0", None, None, 1, 2)]
         assert of.names() == ["pay"]
     assert asked_at[:5] == [60, 180, 420, 900, 1860]
     assert 8 <= len(asked_at) <= 12
@@ -205,20 +205,20 @@ def test_queues_of_before_a_restart() -> None:
     assert rounds(of, 1, sizes=sizes) == [named, q1, late]
     assert {*of.names()} == {"named", *past, "late"} - {"q2", "q3"}
     sizes["q0"] = (1, 0)
-    told = rounds(of, 1, sizes=sizes)
-    assert told == [named, q1, late, QueueStats("q0", 1, 0, 0, 0)]
+    reported = rounds(of, 1, sizes=sizes)
+    assert reported == [named, q1, late, QueueStats("q0", 1, 0, 0, 0)]
     assert rounds(of, 1, {"a@box": ["q4"]}, sizes=sizes) == [
         QueueStats("named", 0, 0, 0, 0),
         QueueStats("q4", 0, 0, 1, 2),
-        *told[1:],
+        *reported[1:],
     ]
 
 
 def test_queues_of_before_a_restart_beside_many() -> None:
     """However many queues are consumed, those from before are queried."""
     of = QueueRegistry([], ["past"])
-    told = rounds(of, 1, {"a@box": [f"q{number}" for number in range(MAX_QUEUES)]})
-    assert len(told) == MAX_QUEUES
+    reported = rounds(of, 1, {"a@box": [f"q{number}" for number in range(MAX_QUEUES)]})
+    assert len(reported) == MAX_QUEUES
     assert of.names()[-1] == "past"
 
 
@@ -227,15 +227,15 @@ def test_queues_of_a_broadcast_are_one() -> None:
     uuids = [f"{number:08x}-1111-4222-8333-123456789abc" for number in range(6)]
     of = QueueRegistry([])
     answer = {f"w{number}@box": ["pay", f"bcast.{uuid}"] for number, uuid in enumerate(uuids)}
-    told = rounds(of, 1, answer, sizes={"pay": (1, 6)} | {f"bcast.{uuid}": (2, 1) for uuid in uuids})
-    assert told == [QueueStats("pay", 1, 6, 6, 12), QueueStats("bcast.*", 12, 6, 6, 12)]
+    reported = rounds(of, 1, answer, sizes={"pay": (1, 6)} | {f"bcast.{uuid}": (2, 1) for uuid in uuids})
+    assert reported == [QueueStats("pay", 1, 6, 6, 12), QueueStats("bcast.*", 12, 6, 6, 12)]
     assert of.worker_queues()["w0@box"] == ["pay", "bcast.*"]
     restarted = {f"w{number}@box": ["pay", f"bcast.{uuid[::-1]}"] for number, uuid in enumerate(uuids)}
     of = QueueRegistry([f"bcast.{uuids[0]}"])
-    told = rounds(
+    reported = rounds(
         of, 1, restarted | answer, sizes={f"bcast.{uuid}": (2, None) for uuid in uuids} | {"pay": (None, None)}
     )
-    assert told == [
+    assert reported == [
         QueueStats(f"bcast.{uuids[0]}", 2, None, 1, 2),
         QueueStats("pay", None, None, 6, 12),
         QueueStats("bcast.*", 10, None, 5, 10),

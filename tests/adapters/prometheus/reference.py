@@ -30,17 +30,19 @@ class Reference:
                 if position == FAILED:
                     for exception, count in ({"": 0} | dict(one.exceptions)).items():
                         last = one.exemplar and one.exemplar[0] == exception and count
-                        told = self.labels(one) | {"exception": labels.label_text(exception)}
+                        label_values = self.labels(one) | {"exception": labels.label_text(exception)}
                         metric.add_sample(
-                            PREFIX + family.sample, told, count, exemplar=exemplar_of(one) if last else None
+                            PREFIX + family.sample, label_values, count, exemplar=exemplar_of(one) if last else None
                         )
                 else:
                     metric.add_sample(PREFIX + family.sample, self.labels(one), one.counts[position])
             yield metric
         metric = CounterMetricFamily(PREFIX + TASK_FAILURES.name, TASK_FAILURES.help)
         for one in self.series:
-            told = {key: value for key, value in self.labels(one).items() if key != "hostname"}
-            metric.add_sample(PREFIX + TASK_FAILURES.sample, told, one.counts[FAILED], exemplar=exemplar_of(one))
+            label_values = {key: value for key, value in self.labels(one).items() if key != "hostname"}
+            metric.add_sample(
+                PREFIX + TASK_FAILURES.sample, label_values, one.counts[FAILED], exemplar=exemplar_of(one)
+            )
         yield metric
         for family, histograms in (
             (TASK_RUNTIME, [one.runtime for one in self.series]),
@@ -52,15 +54,19 @@ class Reference:
             yield histogram
 
     def labels(self, one: Series) -> dict[str, str]:
-        told = {"name": labels.label_text(one.key.name), "queue_name": labels.label_text(one.key.queue), **self.static}
-        return told | ({"hostname": labels.host(one.key.host)} if one.key.host else {})
+        label_values = {
+            "name": labels.label_text(one.key.name),
+            "queue_name": labels.label_text(one.key.queue),
+            **self.static,
+        }
+        return label_values | ({"hostname": labels.host(one.key.host)} if one.key.host else {})
 
-    def add(self, metric: HistogramMetricFamily, told: dict[str, str], numbers: Histogram) -> None:
+    def add(self, metric: HistogramMetricFamily, label_values: dict[str, str], numbers: Histogram) -> None:
         cumulative = list(accumulate(numbers.counts))
         for bound, count in zip((*numbers.bounds, float("inf")), cumulative, strict=True):
-            metric.add_sample(f"{metric.name}_bucket", told | {"le": floatToGoString(bound)}, count)  # type: ignore[no-untyped-call]
-        metric.add_sample(f"{metric.name}_count", told, cumulative[-1])
-        metric.add_sample(f"{metric.name}_sum", told, numbers.sum)
+            metric.add_sample(f"{metric.name}_bucket", label_values | {"le": floatToGoString(bound)}, count)  # type: ignore[no-untyped-call]
+        metric.add_sample(f"{metric.name}_count", label_values, cumulative[-1])
+        metric.add_sample(f"{metric.name}_sum", label_values, numbers.sum)
 
     def text(self) -> str:
         return generate_latest(self).decode()

@@ -148,8 +148,8 @@ def test_exemplars_are_for_openmetrics_only() -> None:
     """The text format has no exemplars."""
     row = series(failed=1, exceptions={"ValueError": 1}, exemplar=("ValueError", "some-task-id", 1.5))
     assert "some-task-id" not in rendered(snapshot(row))
-    told = lines(rendered(snapshot(row), OPENMETRICS), "celery_monitor_task_failures_total{")
-    assert told[0].endswith(' 1 # {task_id="some-task-id"} 1.0 1.5')
+    found = lines(rendered(snapshot(row), OPENMETRICS), "celery_monitor_task_failures_total{")
+    assert found[0].endswith(' 1 # {task_id="some-task-id"} 1.0 1.5')
 
 
 def test_hosts_that_share_a_label_are_added_up() -> None:
@@ -160,15 +160,15 @@ def test_hosts_that_share_a_label_are_added_up() -> None:
         series(host="c@other", failed=4, exceptions={"E": 4}),
     ]
     text = rendered(snapshot(*rows), OPENMETRICS)
-    told = 'name="shop.charge",queue_name="celery"'
+    expected = 'name="shop.charge",queue_name="celery"'
     assert lines(text, "celery_task_failed_total{")[:3] == [
-        f'celery_task_failed_total{{{told},hostname="box",exception=""}} 0',
-        f'celery_task_failed_total{{{told},hostname="box",exception="E"}} 2',
-        f'celery_task_failed_total{{{told},hostname="box",exception="F"}} 1 # {{task_id="second"}} 1.0 2.0',
+        f'celery_task_failed_total{{{expected},hostname="box",exception=""}} 0',
+        f'celery_task_failed_total{{{expected},hostname="box",exception="E"}} 2',
+        f'celery_task_failed_total{{{expected},hostname="box",exception="F"}} 1 # {{task_id="second"}} 1.0 2.0',
     ]
     assert len(lines(text, "celery_task_sent_total{")) == 2
     assert lines(text, "celery_monitor_task_failures_total{") == [
-        f'celery_monitor_task_failures_total{{{told}}} 7 # {{task_id="second"}} 1.0 2.0'
+        f'celery_monitor_task_failures_total{{{expected}}} 7 # {{task_id="second"}} 1.0 2.0'
     ]
     assert parsing.openmetrics(text)
 
@@ -178,8 +178,8 @@ def test_failures_of_hosts_that_are_gone() -> None:
     gone = series(failed=3)
     live = series(host="a@box", failed=1, received=2, exceptions={"E": 1})
     text = rendered(snapshot(gone, live))
-    told = 'name="shop.charge",queue_name="celery"'
-    assert lines(text, "celery_monitor_task_failures_total{") == [f"celery_monitor_task_failures_total{{{told}}} 4"]
+    expected = 'name="shop.charge",queue_name="celery"'
+    assert lines(text, "celery_monitor_task_failures_total{") == [f"celery_monitor_task_failures_total{{{expected}}} 4"]
     for family in ("sent_total", "received_total", "failed_total", "runtime_count"):
         assert {"hostname" in line for line in lines(text, f"celery_task_{family}{{")} == {True}
 
@@ -187,17 +187,17 @@ def test_failures_of_hosts_that_are_gone() -> None:
 def test_long_names_stay_distinct() -> None:
     """Two tasks whose names differ after 200 characters remain two tasks."""
     names = ["x" * 300, "x" * 300 + "y"]
-    told = {labels.label_text(name) for name in names}
-    assert len(told) == 2
-    assert {len(label) for label in told} == {labels.MAX_LENGTH}
+    label_texts = {labels.label_text(name) for name in names}
+    assert len(label_texts) == 2
+    assert {len(label) for label in label_texts} == {labels.MAX_LENGTH}
 
 
 def test_buckets_are_cumulative() -> None:
     """Each bucket contains values up to its bound, the last contains all, and equals the count."""
     row = series()
     row = Series(row.key, row.counts, {}, row.runtime.__class__(row.runtime.bounds, (1, 2, 0, 4, 8), 9.5), row.wait)
-    told = [line.rpartition(" ")[2] for line in lines(rendered(snapshot(row)), "celery_task_runtime_")]
-    assert told == ["1", "3", "3", "7", "15", "15", "9.5"]
+    values = [line.rpartition(" ")[2] for line in lines(rendered(snapshot(row)), "celery_task_runtime_")]
+    assert values == ["1", "3", "3", "7", "15", "15", "9.5"]
 
 
 def test_prefix_is_on_every_metric() -> None:

@@ -26,16 +26,16 @@ def test_killed(path: Path) -> None:
             [sys.executable, "-m", "tests.adapters.store.committer", url], stdout=subprocess.PIPE, cwd=ROOT
         )
         assert process.stdout is not None
-        said = b""
+        output = b""
         for _ in range(rng.randint(1, 150)):
-            said = process.stdout.readline()
+            output = process.stdout.readline()
         process.kill()
-        said = (process.stdout.read().splitlines() or [said])[-1]
+        output = (process.stdout.read().splitlines() or [output])[-1]
         process.wait()
         process.stdout.close()
         assert disagreements(store) == []
         # Its last words may have been cut off, or the next commit may have just been done.
-        assert store.start().sequence >= int(said)
+        assert store.start().sequence >= int(output)
         store.stop()
 
 

@@ -95,12 +95,12 @@ def test_lone_surrogates(store: SqlStore, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "kept"), [(2**70, 2**63 - 1), (-(2**70), 1 - 2**63), (2**63 - 1, 2**63 - 1), (0, 0)]
+    ("number", "stored"), [(2**70, 2**63 - 1), (-(2**70), 1 - 2**63), (2**63 - 1, 2**63 - 1), (0, 0)]
 )
-def test_huge_integers(store: SqlStore, number: int, kept: int) -> None:
+def test_huge_integers(store: SqlStore, number: int, stored: int) -> None:
     """Numbers beyond 64 bits are limited, not refused."""
     store.commit(changes(1, workers=[worker(pid=number)], tracked=[("u", TaskRef(seen_minute=number))]))
-    assert store.reader.workers() == [worker(pid=kept)]
+    assert store.reader.workers() == [worker(pid=stored)]
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e308, 5e-324])

@@ -38,9 +38,9 @@ def test_fingerprints_of_one_connection(opened: Open) -> None:
     for sequence, size in enumerate(sizes, 1):
         everything += blob(sequence, size)
         store.commit(changes(sequence, epoch=1, fingerprints=blob(sequence, size)))
-        kept = restarted_fingerprints(store)[1]
-        assert everything.endswith(kept)
-        assert min(len(everything), 80) <= len(kept) < 80 + 8 * max(sizes)
+        restored = restarted_fingerprints(store)[1]
+        assert everything.endswith(restored)
+        assert min(len(everything), 80) <= len(restored) < 80 + 8 * max(sizes)
 
 
 def test_fingerprints_of_many_connections(opened: Open) -> None:
@@ -155,10 +155,10 @@ def test_retention(opened: Open) -> None:
     assert {row.name for row in tasks if any(row.counts)} == {row.name for row in tasks} == {"age9", "age0"}
     assert {row.id for row in reader.groups(0, NOW + 1)} == {"age9", "age0"}
     assert [f.uuid for f in reader.failures(FailureFilter()).rows] == ["age0", "age9"]
-    kept = {row.incident.key for row in reader.incidents(limit=99).rows}
+    remaining = {row.incident.key for row in reader.incidents(limit=99).rows}
     old = {"age20-o", "age11-o", "age20-p", "age11-p"}
-    assert kept >= old
-    assert {key for key in kept if key.startswith(("age20", "age11"))} == old
+    assert remaining >= old
+    assert {key for key in remaining if key.startswith(("age20", "age11"))} == old
     assert {item.key for item in store.outbox.items(dead=False, limit=99).rows} == {
         "age20-p", "age11-p", "age9-p", "age9-x", "age0-p", "age0-x",
     }  # fmt: skip

@@ -47,8 +47,8 @@ def test_the_least_are_folded_at_the_start(tmp_path: Path, host: str, monkeypatc
         assert restored.series_merged == expected
         other = [one for one in restored.series if one.key.name == OTHER]
         assert [one.key for one in other] == [SeriesKey(OTHER, OTHER, OTHER if host else "")]
-        kept = [one for one in restored.series if one.key.name != OTHER]
-        assert [one.rank for one in kept] == list(range(MANY - 100, MANY))
+        separate = [one for one in restored.series if one.key.name != OTHER]
+        assert [one.rank for one in separate] == list(range(MANY - 100, MANY))
         assert sum(one.counts[SUCCEEDED] for one in restored.series) == 3 * MANY
         assert sum(sum(one.exceptions.values()) for one in restored.series) == 2 * MANY
         assert (other[0].counts[FAILED], other[0].runtime.counts) == (

@@ -201,19 +201,19 @@ def test_a_key_that_comes_twice(store: SqlStore) -> None:
 def test_texts(store: SqlStore, name: str) -> None:
     """Any text is restored, NUL and surrogates as an escape, and is found by its original value."""
     text = {**TEXTS, "surrogate": "\udcff\0", "widest": "é" * 255}[name]
-    kept = text.encode(errors="backslashreplace").decode().replace("\0", r"\x00")
+    stored = text.encode(errors="backslashreplace").decode().replace("\0", r"\x00")
     store.commit(everywhere(text))
     store.commit(everywhere(text))
     reader = store.reader
     assert [row.counts[0] for row in reader.buckets(0, NOW * 2)] == [1]
-    assert [found.message for found in reader.failures(FailureFilter(task=text, exception=text)).rows] == [kept]
-    assert [found.uuid for found in reader.failure(text)] == [kept]
-    assert [row.frame for row in reader.groups(0, NOW * 2, name=text)] == [kept]
+    assert [found.message for found in reader.failures(FailureFilter(task=text, exception=text)).rows] == [stored]
+    assert [found.uuid for found in reader.failure(text)] == [stored]
+    assert [row.frame for row in reader.groups(0, NOW * 2, name=text)] == [stored]
     assert len(reader.incidents(limit=9, key=text).rows) == 1
-    assert [row.name for row in reader.tasks(limit=9, cursor=cursor(("", ""))).rows] == ([kept] if kept else [])
-    assert [item.key for item in store.outbox.due(NOW, 9)] == [kept]
+    assert [row.name for row in reader.tasks(limit=9, cursor=cursor(("", ""))).rows] == ([stored] if stored else [])
+    assert [item.key for item in store.outbox.due(NOW, 9)] == [stored]
     store.stop()
-    assert [one.key.name for one in store.start().series] == [kept]
+    assert [one.key.name for one in store.start().series] == [stored]
 
 
 def test_numbers(store: SqlStore) -> None:

@@ -124,7 +124,7 @@ def check_deliveries(engine: Engine) -> None:
         " VALUES (:channel, :key, :action, '', 1, :attempts, 1, 1, 1, :state)"
     )
     names = ("delivered_at", "delivered_count", "delivery_error")
-    kept = text("SELECT key, channel, action, route, attempts, due_at, state FROM outbox ORDER BY id")
+    remaining = text("SELECT key, channel, action, route, attempts, due_at, state FROM outbox ORDER BY id")
     with engine.begin() as connection:
         migrate.migrate(connection, "0009")
         incident = (
@@ -139,10 +139,10 @@ def check_deliveries(engine: Engine) -> None:
                 connection.execute(text(row), values)
         mail = {"channel": "email", "key": "2026-11-22", "action": "report", "attempts": 0, "state": "pending"}
         connection.execute(text(row), mail)
-        before = connection.execute(kept).all()
+        before = connection.execute(remaining).all()
     with engine.begin() as connection:
         migrate.upgrade(connection)
-        assert connection.execute(kept).all() == before
+        assert connection.execute(remaining).all() == before
         found = {one[0]: tuple(one[1:]) for one in connection.execute(text("SELECT * FROM deliveries"))}
     assert found == {key: ("pagerduty", *delivery) for key, delivery in DELIVERIES.items()}
 

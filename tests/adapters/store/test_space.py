@@ -78,15 +78,15 @@ def test_the_limit_holds(opened: Open, path: Path) -> None:
             store.prune(NOW + sequence)
         assert size_of(path) < LIMIT * 1.5
     assert store.space().used < LIMIT
-    kept = samples(store)
-    assert "u-g40-99" in kept
-    assert "u-g1-0" not in kept
-    assert 100 < len(kept) < 4000
+    newest = samples(store)
+    assert "u-g40-99" in newest
+    assert "u-g1-0" not in newest
+    assert 100 < len(newest) < 4000
     given_up = store.space().given_up
     ended = [number for number in range(1, 41) if store.reader.ended(f"e{number}")]
     assert given_up["ended_tasks"] == 40 - len(ended)
-    assert len(ended) < len(kept) / 100  # they go first
-    assert given_up["samples"] == 4000 - len(kept)
+    assert len(ended) < len(newest) / 100  # they go first
+    assert given_up["samples"] == 4000 - len(newest)
     assert given_up["buckets"] == 0
     assert_whole(store, 40)
 
@@ -126,8 +126,8 @@ def test_failures_of_many_tasks_on_a_small_disk(disk: Path, opened: Open, flushe
         for number in range(flushes):
             store.commit(of_tasks(again * flushes + number + 1, number * per_flush, per_flush))
             store.prune(NOW)
-    kept = store.reader.incidents(limit=10**6).rows
-    assert len(kept) == tasks
+    stored = store.reader.incidents(limit=10**6).rows
+    assert len(stored) == tasks
     assert store.outbox.pending()["pagerduty"][0] == tasks
     assert store.space().given_up["samples"] > 0
 

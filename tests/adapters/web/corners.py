@@ -107,13 +107,13 @@ def _hostile(fleet: Fleet) -> None:
     store.silences.add(Silence("s1", (LONG, "<b>*"), TEXT, NOW - 9, NOW + 7200, (LONG,), "someone@" + "x" * 90))
     monitor = Monitor(Limits(name_wait=0.0, capture_arguments=True), Restored(), NOW)
     host = f"celery@{LONG}"
-    told = [
+    events = [
         each | {"hostname": host, "queue": LONG}
         for number, name in enumerate((*HOSTILE, "shop.charge"))
         for each in ran(f"{UNICODE_ID}{number}", name, -3600 * number - 90, args=f"('{TEXT}',)", retries=number,
                         root_id=f"{UNICODE_ID}0", parent_id=f"{UNICODE_ID}0")
     ]  # fmt: skip
-    monitor.receive([Delivery(json.dumps(each).encode()) for each in told], NOW)
+    monitor.receive([Delivery(json.dumps(each).encode()) for each in events], NOW)
     fleet.monitor = monitor
     fleet.workers = [
         Worker(host, True, NOW - 2, 812, 812_345_678, 7, "py-celery", "5.6.3", "Linux", unobserved=12_345_678,

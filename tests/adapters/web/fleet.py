@@ -148,8 +148,8 @@ def usual() -> Changes:
 def channels(*off: str) -> list[ChannelInfo]:
     """Two channels that are off."""
     return [
-        ChannelInfo(name=name, title=title, configured=name not in off, off=told, incidents=incidents)
-        for name, title, told, incidents in (
+        ChannelInfo(name=name, title=title, configured=name not in off, off=summary, incidents=incidents)
+        for name, title, summary, incidents in (
             ("pagerduty", "PagerDuty", "nobody is paged", True),
             ("email", "Mail", "the daily mail is not sent", False),
         )
@@ -159,7 +159,7 @@ def channels(*off: str) -> list[ChannelInfo]:
 def busy() -> Monitor:
     """The monitor of a busy fleet: tasks that run, wait, and have ended, one of them in a chain."""
     made = Monitor(Limits(name_wait=0.0, capture_arguments=True), Restored(), NOW)
-    told = (
+    events = (
         *ran("root-1", "shop.mail", -300, "succeeded", root_id="root-1", runtime=2.5),
         *ran("run-1", "shop.charge", -90, root_id="root-1", parent_id="root-1", args="('order-4711',)"),
         *ran("run-2", "shop.mail", -600, retries=2),
@@ -169,17 +169,17 @@ def busy() -> Monitor:
         {"type": "task-sent", "uuid": "later-1", "name": "shop.mail", "queue": "celery", "timestamp": NOW - 20,
          "eta": "2026-11-23T15:00:00+00:00"},
     )  # fmt: skip
-    made.receive([Delivery(json.dumps(one).encode()) for one in told], NOW)
+    made.receive([Delivery(json.dumps(one).encode()) for one in events], NOW)
     return made
 
 
-def ran(uuid: str, name: str, at: float, end: str = "", runtime: float | None = None, **told: object) -> list[Any]:
+def ran(uuid: str, name: str, at: float, end: str = "", runtime: float | None = None, **fields: object) -> list[Any]:
     """The events of a task, sent so many seconds before NOW, as Celery sends them; without ``end`` it runs."""
     base = {"uuid": uuid, "hostname": "celery@box"}
-    exception = told.pop("exception", None)
+    exception = fields.pop("exception", None)
     events: list[Any] = [
-        {**base, "type": "task-sent", "timestamp": NOW + at, "name": name, "queue": "billing", **told},
-        {**base, "type": "task-received", "timestamp": NOW + at + 1, "name": name, **told},
+        {**base, "type": "task-sent", "timestamp": NOW + at, "name": name, "queue": "billing", **fields},
+        {**base, "type": "task-received", "timestamp": NOW + at + 1, "name": name, **fields},
         {**base, "type": "task-started", "timestamp": NOW + at + 2},
     ]
     if end:

@@ -289,19 +289,19 @@ def test_a_page_stays_current(visit: Visiting, shown: tuple[Served, Fleet]) -> N
     page.get_by_role("link", name="Overview").focus()
     _, fleet = shown
     before = list(fleet.workers)
-    look = "document.dispatchEvent(new Event('visibilitychange'))"
+    refresh = "document.dispatchEvent(new Event('visibilitychange'))"
     try:
         fleet.workers.pop()
         page.evaluate("getSelection().selectAllChildren(document.querySelector('td.name'))")
-        page.evaluate(look)
+        page.evaluate(refresh)
         assert page.get_by_text("celery@gone").is_visible()
         page.evaluate("getSelection().removeAllRanges()")
-        page.evaluate(look)
+        page.evaluate(refresh)
         page.get_by_text("celery@gone").wait_for(state="detached")
         assert page.evaluate("document.activeElement.textContent") == "Overview"
         assert "0 down" not in page.locator("#states").inner_text()
         page.evaluate("void (window.fetch = () => Promise.reject(new TypeError('Failed to fetch')))")
-        page.evaluate(look)
+        page.evaluate(refresh)
         page.get_by_text("not updated: the monitor does not respond, or your session has ended").wait_for()
     finally:
         fleet.workers[:] = before

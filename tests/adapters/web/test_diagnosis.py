@@ -14,7 +14,7 @@ BEFORE = RECENT - BUCKET_SECONDS
 
 
 @pytest.mark.parametrize(
-    ("changes", "rows", "tone", "said"),
+    ("changes", "rows", "tone", "sentence"),
     [
         ({"state": IncidentState.RESOLVED}, [], "good", "It is over: resolved; the last failure was 30 s ago."),
         (
@@ -35,10 +35,10 @@ BEFORE = RECENT - BUCKET_SECONDS
         ({"condition": Condition.LOST, "state": IncidentState.RESOLVED}, [], "good", "It is over: it lasted 30 s."),
     ],
 )
-def test_is_it_getting_better(changes: dict[str, Any], rows: list[HistoryRow], tone: str, said: str) -> None:
+def test_is_it_getting_better(changes: dict[str, Any], rows: list[HistoryRow], tone: str, sentence: str) -> None:
     """The last half hour is compared with the previous one, with numbers; without runs there is no statement."""
     found = outlook(incident(**changes), rows, NOW)
-    assert (found.tone, found.text[: len(said)]) == (tone, said)
+    assert (found.tone, found.text[: len(sentence)]) == (tone, sentence)
 
 
 def test_the_numbers() -> None:

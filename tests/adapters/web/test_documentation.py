@@ -13,7 +13,7 @@ TEXT = (Path(__file__).parents[3] / "docs" / "http.md").read_text()
 
 
 @pytest.mark.parametrize(
-    "told",
+    "expected",
     [
         f"| {connection.REQUEST_SECONDS:.0f} s |",
         f"| {connection.MAX_HEAD_BYTES // 1024} KiB, otherwise 431 |",
@@ -25,9 +25,9 @@ TEXT = (Path(__file__).parents[3] / "docs" / "http.md").read_text()
         f"from 1 to {MAX_LIMIT} (default {DEFAULT_LIMIT})",
     ],
 )
-def test_the_bounds_are_those_of_the_code(told: str) -> None:
+def test_the_bounds_are_those_of_the_code(expected: str) -> None:
     """Each documented limit is the actual one."""
-    assert told in TEXT
+    assert expected in TEXT
 
 
 def test_the_parameters_are_those_of_the_code() -> None:

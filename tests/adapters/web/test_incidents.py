@@ -27,7 +27,7 @@ def shown(site: Served, commit: Commit, *incidents: Incident, query: str = "") -
 
 
 @pytest.mark.parametrize(
-    ("parts", "said"),
+    ("parts", "expected"),
     [
         (({"KeyError": 60}, "address", ""), "KeyError: address"),
         (({"KeyError": 60}, "", ""), "KeyError"),
@@ -37,11 +37,11 @@ def shown(site: Served, commit: Commit, *incidents: Incident, query: str = "") -
         (({"KeyError": 1, "OSError": 9}, "address", ""), "address"),
     ],
 )
-def test_the_last_failure(site: Served, commit: Commit, parts: tuple[dict[str, int], str, str], said: str) -> None:
+def test_the_last_failure(site: Served, commit: Commit, parts: tuple[dict[str, int], str, str], expected: str) -> None:
     """The last failure is shown with its class if known, because the message of a KeyError is only a name."""
     kinds, message, traceback = parts
     text = shown(site, commit, incident(exceptions=kinds, message=message, traceback=traceback))
-    assert f'<td class="text" data-label="Last failure">{said}<' in unescape(text)
+    assert f'<td class="text" data-label="Last failure">{expected}<' in unescape(text)
     assert ("KeyError 1" in text) == (len(kinds) > 1)
 
 
@@ -179,7 +179,7 @@ def test_one_incident(site: Served, store: SqlStore, commit: Commit) -> None:
     commit(Changes(now=NOW, sequence=2, incidents=[one, incident("another", task="shop.other", message="other")]))
     answer = site.get(KEY)
     text = unescape(answer.text)
-    for told in (
+    for expected in (
         "ValueError (3), KeyError (1)",
         "pages at 3 failures",
         "<no> such card",
@@ -187,7 +187,7 @@ def test_one_incident(site: Served, store: SqlStore, commit: Commit) -> None:
         "(<1>,)",
         "cards",
     ):
-        assert told in text
+        assert expected in text
     assert "&lt;no&gt; such card" in answer.text
     assert "last sent with a count of 2" in text
     assert "another" not in text

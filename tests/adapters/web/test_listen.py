@@ -117,9 +117,9 @@ def test_the_daemon_with_one_family(network: str, tmp_path: Path) -> None:
         wait_until(lambda: daemon.poll() is not None, 120, what="the daemon's answer and end")
     finally:
         daemon.kill()
-        told = daemon.communicate()[0]
+        output = daemon.communicate()[0]
     assert daemon.returncode == 0, log.read_text()
-    assert "ok: threads: ok" in told
+    assert "ok: threads: ok" in output
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::"])

@@ -39,12 +39,12 @@ ODD = (
 
 def events(name: str) -> list[Any]:
     """Two tasks with that name, one running and one failed; IDs, queue and worker have it too."""
-    told = [
+    fields = [
         *ran(f"{name}/running", name, -90, args=f"('{name}',)"),
         *ran(f"{name}/failed", name, -60, "failed", exception=f"OddError('{name}')"),
         {"type": "worker-heartbeat", "timestamp": NOW - 2, "active": 1, "processed": 2},
     ]
-    return [one | {"hostname": f"celery@{name}"} | ({"queue": name} if "queue" in one else {}) for one in told]
+    return [one | {"hostname": f"celery@{name}"} | ({"queue": name} if "queue" in one else {}) for one in fields]
 
 
 @pytest.fixture

@@ -143,8 +143,8 @@ def test_what_is_out_of_date_is_not_called_well(site: Served, fleet: Fleet) -> N
     fleet.workers, fleet.silent = [worker()], True
     assert 'class="state good" href="./workers">Fleet: <b>no open incidents, 1 worker up</b>' in site.get("/").text
     fleet.ready = HealthReport({"broker": "it does not answer"})
-    said = "no open incidents, 1 worker up when last seen"
-    assert f'class="state none" href="./workers">Fleet: <b>{said}</b>' in site.get("/").text
+    expected = "no open incidents, 1 worker up when last seen"
+    assert f'class="state none" href="./workers">Fleet: <b>{expected}</b>' in site.get("/").text
 
 
 def test_overview_while_starting(site: Served, fleet: Fleet) -> None:
@@ -303,9 +303,11 @@ def test_the_next_page_keeps_the_filters(site: Served, commit: Commit) -> None:
     """Following the links of a filtered list gives all of it."""
     more = [failure(f"more-{number}", at=NOW - number, exception="A&B") for number in range(150)]
     for sequence, start in enumerate(range(0, 150, 3), 2):
-        kept = [failure(one.uuid, at=one.at, exception="A&B", group=f"{start:016x}") for one in more[start : start + 3]]
+        batch = [
+            failure(one.uuid, at=one.at, exception="A&B", group=f"{start:016x}") for one in more[start : start + 3]
+        ]
         kinds = [group("shop.charge", f"{start:016x}", "A&B")]
-        commit(Changes(now=NOW, sequence=sequence, groups=kinds, failures=kept))
+        commit(Changes(now=NOW, sequence=sequence, groups=kinds, failures=batch))
     path, found = "/failures?exception=A%26B", set()
     while path:
         answer = site.get(path)
@@ -400,7 +402,7 @@ def test_figures_stay_in_one_piece() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "expected"),
     [
         (0, "just now"),
         (0.9, "just now"),
@@ -414,17 +416,17 @@ def test_figures_stay_in_one_piece() -> None:
         (-90, "in 1 min"),
     ],
 )
-def test_how_long_ago(seconds: float, told: str) -> None:
+def test_how_long_ago(seconds: float, expected: str) -> None:
     """An age has its largest whole unit; a future time is described as such."""
-    assert ago(time(NOW - seconds), str(time(NOW))) == told
+    assert ago(time(NOW - seconds), str(time(NOW))) == expected
 
 
 def test_the_outbox_on_the_overview(site: Served, store: SqlStore, commit: Commit) -> None:
     """How many notifications wait and since when, how many were given up, and the remedy."""
     text = site.get("/").text
     assert "outbox retry" not in text
-    told = r'PagerDuty</td><td class="n" [^>]*>1</td><td [^>]*><span><time datetime="2026-11-23T14:05:09.250Z">'
-    assert re.search(told, text)
+    expected = r'PagerDuty</td><td class="n" [^>]*>1</td><td [^>]*><span><time datetime="2026-11-23T14:05:09.250Z">'
+    assert re.search(expected, text)
     commit(Changes(now=NOW, sequence=2, outbox=[OutboxRequest("email", "2026-11-22", Action.REPORT)]))
     for item in store.outbox.items(dead=False, limit=9).rows:
         store.outbox.dead(item, NOW, "400")
@@ -447,8 +449,8 @@ def test_a_store_that_is_short_of_space_is_told(site: Served, fleet: Fleet) -> N
     text = site.get("/").text
     assert "12 failures, 3 error groups" in text
     assert "older than the last commit" not in text
-    told = site.get("/api/v1/summary").json()["store"]
-    assert (told["given_up"], told["rolled_back"]) == (given_up, False)
+    reported = site.get("/api/v1/summary").json()["store"]
+    assert (reported["given_up"], reported["rolled_back"]) == (given_up, False)
     fleet.rolled_back = 1.0
     assert "older than the last commit" in site.get("/").text
 

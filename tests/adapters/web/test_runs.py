@@ -288,8 +288,8 @@ def test_workers_are_sorted(site: Served, fleet: Fleet) -> None:
 def test_a_worker(site: Served, fleet: Fleet) -> None:
     """Its queues, size, state, and running tasks; also for a worker that has reported nothing."""
     text = site.get("/workers/celery%40box").text.replace("\N{NO-BREAK SPACE}", " ")
-    for told in ("prefork, 8", "prefetch limit 32", "0.50", "1 h 0 min", "90 MiB", "runs/run-2", "queues/celery"):
-        assert told in text
+    for expected in ("prefork, 8", "prefetch limit 32", "0.50", "1 h 0 min", "90 MiB", "runs/run-2", "queues/celery"):
+        assert expected in text
     answer = site.get("/api/v1/workers/celery%40box").json()
     assert (answer["pool"], answer["queues"]) == ("prefork", ["billing", "celery"])
     assert answer["load_average"] == [0.5, 0.75, 1.0]

@@ -52,7 +52,7 @@ def test_the_api_adds_lists_and_ends(guarded: Served, store: SqlStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"for": "31d"}, "for: must be from 1s to 30d"),
         ({"for": "0"}, "for: must be from 1s to 30d"),
@@ -67,13 +67,13 @@ def test_the_api_adds_lists_and_ends(guarded: Served, store: SqlStore) -> None:
     ],
 )
 def test_no_silence_without_an_end_and_a_reason(
-    guarded: Served, store: SqlStore, change: dict[str, object], told: str
+    guarded: Served, store: SqlStore, change: dict[str, object], expected: str
 ) -> None:
     """400 with the problem, and nothing is stored."""
     asked = {key: value for key, value in (ASKED | change).items() if value is not ...}
     refused = post(guarded, "/api/v1/silences", json=asked, auth=SIGNED)
     assert refused.status_code == 400
-    assert told in refused.json()["error"]
+    assert expected in refused.json()["error"]
     assert store.silences.current(NOW) == []
 
 

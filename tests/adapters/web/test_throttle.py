@@ -15,8 +15,8 @@ PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 def test_who_fails_too_often_waits() -> None:
     """Until the end of the window that began with the first failure; others do not."""
     made = Throttle()
-    told = [made.failed("a", 100.0 + number) for number in range(MAX_FAILURES)]
-    assert told == [False] * (MAX_FAILURES - 1) + [True]
+    allowed = [made.failed("a", 100.0 + number) for number in range(MAX_FAILURES)]
+    assert allowed == [False] * (MAX_FAILURES - 1) + [True]
     assert made.wait("a", 130.0) == 100.0 + WINDOW - 130.0
     assert made.wait("b", 130.0) == 0
     assert made.wait("a", 100.0 + WINDOW) == 0

@@ -113,16 +113,16 @@ def test_the_life_of_an_incident(running: Running) -> None:
 
 def test_repeated_while_it_is_open(running: Running) -> None:
     """Repeated alerts keep firing beyond their end; others end by themselves."""
-    kept, left = an_incident("shop.kept"), an_incident("shop.left")
+    repeated, left = an_incident("shop.kept"), an_incident("shop.left")
     alertmanagers = sender(running.server.url, hold=1.5)
     assert isinstance(alertmanagers, RepeatingSender)
 
     class Open:
         def open_incidents(self, channel: str, limit: int, cursor: str | None = None) -> Page[Incident]:
             del channel, limit, cursor
-            return Page([kept])
+            return Page([repeated])
 
-    alertmanagers.repeat([kept, left])
+    alertmanagers.repeat([repeated, left])
     repeater = Repeater(Open(), "am", alertmanagers.repeat, CLOCK, 0.2)
     fired = []
 

@@ -69,16 +69,16 @@ def test_the_life_of_an_incident(server: Recorder) -> None:
 def test_what_fails_is_tried_again_without_the_secret(server: Recorder) -> None:
     """Apprise does not report the reason; its log output is shown without the URL's parts."""
     server.answer = lambda _: Answer(403)
-    told = []
+    errors = []
     for url in (url_of(server), f"json://127.0.0.1:{free_port()}/{TOKEN}"):
         with pytest.raises(RetryableError) as caught:
             sender(url).send(ROW)
         assert not caught.value.needs_repair
-        told.append(str(caught.value))
+        errors.append(str(caught.value))
     with pytest.raises(RetryableError, match="Apprise cannot use the URL of chat") as caught:
         sender(f"nonsense://{TOKEN}").send(ROW)
     assert caught.value.needs_repair
-    assert not any(TOKEN in text for text in (*told, str(caught.value)))
+    assert not any(TOKEN in text for text in (*errors, str(caught.value)))
 
 
 def test_a_service_that_does_not_answer(server: Recorder) -> None:

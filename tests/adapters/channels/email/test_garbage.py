@@ -50,12 +50,12 @@ def send(port: int, *, deadline: float = 5.0, host: str = "127.0.0.1") -> SendRe
 def garbage(chance: random.Random, good: bytes) -> bytes:
     """Data that replaces a valid answer."""
     code = chance.choice(CODES)
-    said = chance.choice(SAID) + chance.choice((b"", b"", chance.randbytes(200)))
+    line = chance.choice(SAID) + chance.choice((b"", b"", chance.randbytes(200)))
     flipped = bytearray(good)
     flipped[chance.randrange(len(flipped))] = chance.randrange(256)
     end = chance.choice((b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r", b""))
     return chance.choice(
-        (code + said + end, code + said + end, bytes(flipped), good[: chance.randrange(len(good))], good * 3)
+        (code + line + end, code + line + end, bytes(flipped), good[: chance.randrange(len(good))], good * 3)
     )
 
 
@@ -81,9 +81,9 @@ def test_garbage_at_each_step(seed: int) -> None:
                 errors.append(exc)
     assert 0 < len(errors) < DIALOGUES
     for error in errors:
-        told = f"{error} {error.__cause__!r}"
-        assert PASSWORD not in told
-        assert b64encode(PASSWORD.encode()).decode()[:-1] not in told
+        text = f"{error} {error.__cause__!r}"
+        assert PASSWORD not in text
+        assert b64encode(PASSWORD.encode()).decode()[:-1] not in text
         assert str(error).isprintable()
         assert len(str(error)) < 500
 

@@ -125,14 +125,14 @@ def test_a_retry_is_the_same_mail_for_the_others(bench: Bench, mail: MailServer)
 def test_an_unknown_outcome(bench: Bench, mail: MailServer) -> None:
     """As for the daily report: three attempts, rarely, then the row has an unknown outcome."""
     mail.data.extend(["drop"] * 9)
-    told: list[type[DeliveryError]] = []
+    raised: list[type[DeliveryError]] = []
     for attempt in range(3):
         bench.item = replace(bench.item, attempts=attempt)
         with pytest.raises(DeliveryError) as caught:
             bench.send(ROW)
-        told.append(type(caught.value))
+        raised.append(type(caught.value))
         bench.start()
-    assert told == [UncertainError, UncertainError, MaybeDeliveredError]
+    assert raised == [UncertainError, UncertainError, MaybeDeliveredError]
 
 
 def test_an_incident_that_is_gone(bench: Bench) -> None:
@@ -185,5 +185,5 @@ def test_settings_and_commands(mail: MailServer, tmp_path: Path) -> None:
     assert len(mail.mails) == 1
     hidden = load(None, settings(mail, username="u", password="pa55word-of-mail"), {})
     assert "pa55word-of-mail" in set(secrets_of(hidden)())
-    told = {warning.path for warning in warnings_of(hidden)}
-    assert told == {"email.security"}
+    paths = {warning.path for warning in warnings_of(hidden)}
+    assert paths == {"email.security"}

@@ -71,37 +71,37 @@ def test_cram_md5_is_first_only_where_others_send_the_password_in_clear(
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "expected"),
     [
         (b"454 4.7.0 Temporary authentication failure\r\n", "cannot check the login now"),
         (b"421 4.7.0 Too many failed logins\r\n", "cannot check the login now"),
         (b"535 5.7.8 bad\r\n", "refused the user name or the password"),
     ],
 )
-def test_a_server_that_cannot_check_passwords_now_is_not_told_as_a_wrong_password(answer: bytes, told: str) -> None:
+def test_a_server_that_cannot_check_passwords_now_is_not_told_as_a_wrong_password(answer: bytes, expected: str) -> None:
     """Its answer is kept though it offers another mechanism and disconnects; neither kind is retried soon."""
     talk = Talk({"AUTH": answer}, "AUTH PLAIN LOGIN")
-    with pytest.raises(RetryableError, match=told) as caught:
+    with pytest.raises(RetryableError, match=expected) as caught:
         send(talk)
     assert answer.decode().strip() in str(caught.value)
     assert (caught.value.after or 0) >= 60
-    assert ("password" in (caught.value.remedy or "")) == ("password" in told)
+    assert ("password" in (caught.value.remedy or "")) == ("password" in expected)
     logins = [line for line in talk.lines if line.startswith("AUTH")]
     assert len(logins) == (2 if answer.startswith(b"5") else 1)
 
 
 @pytest.mark.parametrize(
-    ("offered", "told"),
+    ("offered", "expected"),
     [
         ("AUTH XOAUTH2 GSSAPI", "only XOAUTH2 GSSAPI.*user name and a password"),
         ("STARTTLS", "AUTH.*set email.security to starttls"),
         ("HELP", "AUTH.*submission port"),
     ],
 )
-def test_a_server_without_a_way_to_log_in(offered: str, told: str) -> None:
+def test_a_server_without_a_way_to_log_in(offered: str, expected: str) -> None:
     """The error lists the offered mechanisms and the remedy."""
     talk = Talk({}, offered)
-    with pytest.raises(RetryableError, match=told) as caught:
+    with pytest.raises(RetryableError, match=expected) as caught:
         send(talk)
     assert caught.value.remedy is not None
     assert talk.mails == []

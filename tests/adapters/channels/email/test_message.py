@@ -303,10 +303,10 @@ def test_a_part_of_a_page_has_the_rest() -> None:
     number = pages = 1
     while number <= pages:
         part = Page(render_part(summary, "../", number))
-        told = re.search(r"Page (\d+) of (\d+)", part.text)
-        assert told
-        assert int(told[1]) == number
-        pages = int(told[2])
+        position = re.search(r"Page (\d+) of (\d+)", part.text)
+        assert position
+        assert int(position[1]) == number
+        pages = int(position[2])
         hrefs = {value for _, name, value in part.attributes if name == "href" and "/reports/" in str(value)}
         wanted = {links[number + 1]} if number < pages else set()
         if number > 1:
@@ -343,7 +343,7 @@ def test_both_versions_say_the_same() -> None:
     summary = days.terrible()
     text = " ".join(render_text(summary, URL).split())
     html = " ".join(Page(render_html(summary, URL)).text.split())
-    for said in (
+    for sentence in (
         "100,045",
         "9,020",
         "The monitor was down for 2 h 48 min of 24 h.",
@@ -353,8 +353,8 @@ def test_both_versions_say_the_same() -> None:
         "shop.stock.task_number_1_of_a_bad_day",
         "none in the 7 days before",
     ):
-        assert said in text
-        assert said in html
+        assert sentence in text
+        assert sentence in html
 
 
 def test_what_was_not_read_yet_is_said_in_both_versions() -> None:
@@ -364,8 +364,8 @@ def test_what_was_not_read_yet_is_said_in_both_versions() -> None:
     _, message = mail(summary)
     assert "(partial data)" in message["Subject"]
     for part in message.iter_parts():
-        said = " ".join(part.get_content().split())
-        assert "has not been read to the end of the day: the last 2 h 1 min may be incomplete." in said
+        content = " ".join(part.get_content().split())
+        assert "has not been read to the end of the day: the last 2 h 1 min may be incomplete." in content
 
 
 def test_missed_schedules_and_silenced_failures_are_said_in_both_versions() -> None:

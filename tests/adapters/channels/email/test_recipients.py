@@ -168,9 +168,9 @@ def test_a_test_mail_that_not_everybody_gets() -> None:
         values = {"host": "127.0.0.1", "port": port, "security": "none", "from": "m@shop.example"}
         made = EmailSettings.model_validate({**values, "to": [ANN, "bob@shop.example", "ANN@shop.example"]})
         delivery = send_test(made, "shop")
-    said = describe(delivery, server_of(made))
-    assert "refused bob@shop.example: 550 5.1.1 no" in said
-    assert "\x1b" not in said
+    description = describe(delivery, server_of(made))
+    assert "refused bob@shop.example: 550 5.1.1 no" in description
+    assert "\x1b" not in description
     assert talk.mails == [["RCPT TO:<ann@shop.example>"]]
 
 

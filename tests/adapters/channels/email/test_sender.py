@@ -214,8 +214,8 @@ def test_a_mail_sent_again_by_hand_is_another_mail(mail: MailServer) -> None:
     sending = sender(mail)
     sending.send(ITEM)
     mail.refusals = {BOB: "550 no such user"}
-    said = describe(sending.resend(days.normal()), mail.server())
-    assert said.splitlines() == [
+    description = describe(sending.resend(days.normal()), mail.server())
+    assert description.splitlines() == [
         f"127.0.0.1:{mail.port} accepted it for {ANN}, {CARL}: 250 OK queued as 4711",
         f"127.0.0.1:{mail.port} refused {BOB}: 550 no such user",
     ]
@@ -225,8 +225,8 @@ def test_a_mail_sent_again_by_hand_is_another_mail(mail: MailServer) -> None:
 def test_a_test_mail_tells_what_the_server_said(secure_mail: MailServer) -> None:
     """Sent by the server of the settings, with login, and its answer is shown."""
     server = secure_mail.server()
-    said = describe(send_test(settings(secure_mail, security=secure_mail.security), "shop", server), server)
-    assert said == f"127.0.0.1:{secure_mail.port} accepted it for {ANN}, {BOB}, {CARL}: 250 OK queued as 4711"
+    description = describe(send_test(settings(secure_mail, security=secure_mail.security), "shop", server), server)
+    assert description == f"127.0.0.1:{secure_mail.port} accepted it for {ANN}, {BOB}, {CARL}: 250 OK queued as 4711"
     assert secure_mail.message()["Subject"] == "[shop] test of the daily report"
 
 

@@ -108,10 +108,10 @@ def test_a_server_without_login_is_an_error(mail: MailServer) -> None:
 def test_a_refused_recipient_does_not_stop_the_others(mail: MailServer) -> None:
     """The others get the mail, which can list the refused recipient, and the refusal is reported."""
     mail.refusals = {"bob@shop.example": "550 5.1.1 no such user", "carl@shop.example": "452 mailbox full"}
-    told: list[Mapping[str, Refusal]] = []
+    refusals: list[Mapping[str, Refusal]] = []
 
     def compose(refused: Mapping[str, Refusal]) -> bytes:
-        told.append(refused)
+        refusals.append(refused)
         return BODY
 
     delivery = deliver(mail.server(), SENDER, [ANN, BOB, CARL], compose)
@@ -121,7 +121,7 @@ def test_a_refused_recipient_does_not_stop_the_others(mail: MailServer) -> None:
         BOB: ("550 5.1.1 no such user", True),
         CARL: ("452 mailbox full", False),
     }
-    assert told == [delivery.refused]
+    assert refusals == [delivery.refused]
 
 
 @pytest.mark.parametrize(

@@ -39,13 +39,13 @@ def failed(url: str, monkeypatch: pytest.MonkeyPatch, proxy: str) -> list[str]:
         lambda: sender.send(an_item(an_incident(), Action.TRIGGER)).count,
         lambda: check_reachable(url, WAIT_SECONDS),
     )
-    told = []
+    errors = []
     for call in calls:
         try:
             call()
         except DeliveryError as exc:
-            told += [f"{exc}: {exc.remedy}", "".join(traceback.format_exception(exc))]
-    return told
+            errors += [f"{exc}: {exc.remedy}", "".join(traceback.format_exception(exc))]
+    return errors
 
 
 @pytest.fixture(autouse=True)
@@ -69,14 +69,14 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert shown([caplog.text]) == []
 
 
-def shown(told: list[str]) -> list[str]:
+def shown(errors: list[str]) -> list[str]:
     """Parts of the password in it, in any encoding."""
     forms = [
         FIRST,
         SECOND,
         *(base64.b64encode(f"user:{FIRST}{mark}{SECOND}".encode()).decode() for mark in "/?#@[: %-"),
     ]
-    return [form for form in forms for text in told if form in text]
+    return [form for form in forms for text in errors if form in text]
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -94,10 +94,10 @@ def shown(told: list[str]) -> list[str]:
 )
 def test_a_proxy_that_is_no_url(scheme: str, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says so and quotes no part of it, because it may contain a password."""
-    told = failed(f"{scheme}://127.0.0.1:{free_port()}", monkeypatch, proxy)
-    assert len(told) == 4
-    assert shown(told) == []
-    assert all("the proxy setting in the environment is not a valid URL" in text for text in told)
+    errors = failed(f"{scheme}://127.0.0.1:{free_port()}", monkeypatch, proxy)
+    assert len(errors) == 4
+    assert shown(errors) == []
+    assert all("the proxy setting in the environment is not a valid URL" in text for text in errors)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -116,10 +116,10 @@ def test_a_proxy_that_is_no_url(scheme: str, proxy: str, monkeypatch: pytest.Mon
 def test_a_proxy_that_is_not_there(scheme: str, proxy: str, mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing listens, or another protocol: the page waits, and the error names the proxy without its password."""
     password = quote(f"{FIRST}{mark}{SECOND}", safe="")
-    told = failed(f"{scheme}://127.0.0.1:{free_port()}", monkeypatch, proxy.format(password, free_port()))
-    assert len(told) == 4
-    assert shown(told) == []
-    assert all(re.search("proxy: |the proxy setting|SOCKS proxies", text) for text in told[::2])
+    errors = failed(f"{scheme}://127.0.0.1:{free_port()}", monkeypatch, proxy.format(password, free_port()))
+    assert len(errors) == 4
+    assert shown(errors) == []
+    assert all(re.search("proxy: |the proxy setting|SOCKS proxies", text) for text in errors[::2])
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -127,12 +127,12 @@ def test_a_proxy_that_is_not_there(scheme: str, proxy: str, mark: str, monkeypat
 def test_a_proxy_that_refuses(scheme: str, status: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is reported as the proxy's answer, with what to check, and not as PagerDuty's."""
     with misbehaving(talking(b"", b"HTTP/1.1 " + status + b"\r\n\r\n", quiet=WAIT_SECONDS)) as port:
-        told = failed(f"{scheme}://127.0.0.1:{free_port()}", monkeypatch, f"http://user:{FIRST}@127.0.0.1:{port}")
-    assert len(told) == 4
-    for text in told[::2]:
+        errors = failed(f"{scheme}://127.0.0.1:{free_port()}", monkeypatch, f"http://user:{FIRST}@127.0.0.1:{port}")
+    assert len(errors) == 4
+    for text in errors[::2]:
         assert re.search("proxy: .*407 .*check HTTPS_PROXY, HTTP_PROXY and NO_PROXY", text)
         assert "responded with" not in text
-    assert shown(told) == []
+    assert shown(errors) == []
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -141,10 +141,10 @@ def test_a_proxy_that_repeats_what_it_refuses(scheme: str, mark: str, monkeypatc
     """407 with the password in any encoding: no part of it is passed on."""
     password = f"{FIRST}{mark}{SECOND}"
     sent = base64.b64encode(f"user:{password}".encode()).decode()
-    said = f"{sent} {password} {quote(password, safe='')} user:{password}"
-    answer = f"HTTP/1.1 407 {said}\r\nX: {said}\r\nContent-Length: {len(said)}\r\n\r\n{said}".encode()
+    repeated = f"{sent} {password} {quote(password, safe='')} user:{password}"
+    answer = f"HTTP/1.1 407 {repeated}\r\nX: {repeated}\r\nContent-Length: {len(repeated)}\r\n\r\n{repeated}".encode()
     with misbehaving(talking(b"", answer, quiet=WAIT_SECONDS)) as port:
         proxy = f"http://user:{quote(password, safe='')}@127.0.0.1:{port}"
-        told = failed(f"{scheme}://127.0.0.1:{free_port()}", monkeypatch, proxy)
-    assert re.search("407", told[0])
-    assert shown(told) == []
+        errors = failed(f"{scheme}://127.0.0.1:{free_port()}", monkeypatch, proxy)
+    assert re.search("407", errors[0])
+    assert shown(errors) == []

@@ -124,7 +124,7 @@ def test_final_refusals(server: PagerDutyServer, sending: Sending, code: int) ->
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "answer"),
     [
         (400, b"Invalid routing key"),
         (
@@ -138,10 +138,10 @@ def test_final_refusals(server: PagerDutyServer, sending: Sending, code: int) ->
     ],
 )
 def test_a_routing_key_that_is_refused_waits_for_a_person(
-    server: PagerDutyServer, sending: Sending, code: int, said: bytes
+    server: PagerDutyServer, sending: Sending, code: int, answer: bytes
 ) -> None:
     """No page is given up; the error says what to repair, without the key."""
-    server.behave(Behaviour.status(code, said + b" " + KEY.encode()))
+    server.behave(Behaviour.status(code, answer + b" " + KEY.encode()))
     with pytest.raises(RetryableError, match=r"pagerduty\.routing_key") as raised:
         sending.send()
     assert raised.value.needs_repair

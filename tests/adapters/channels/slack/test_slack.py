@@ -327,8 +327,8 @@ def test_escaping() -> None:
     """A text is cut between escaped characters."""
     assert escaped("a<b>&c", 100) == "a&lt;b&gt;&amp;c"
     assert escaped("<<<<", 10) == "&lt;&lt;…"
-    told = message(incident(KEY, traceback="Traceback\n  x < y & z\nValueError: ```"), MessageKind.OPENED, None)
-    texts = [block["text"]["text"] for block in told["blocks"] if "text" in block]
+    rendered = message(incident(KEY, traceback="Traceback\n  x < y & z\nValueError: ```"), MessageKind.OPENED, None)
+    texts = [block["text"]["text"] for block in rendered["blocks"] if "text" in block]
     assert "```Traceback\n  x &lt; y &amp; z\nValueError: '''```" in texts
 
 
@@ -394,9 +394,9 @@ def notify(tmp_path: Path, entry: dict[str, Any]) -> Result:
 def test_the_commands(server: SlackServer, tmp_path: Path) -> None:
     """A marked message is posted, and the answer is printed; the check posts nothing."""
     bot, hook = BOT | {"api_url": server.url}, HOOK | {"webhook_url": server.webhook_url}
-    for entry, told in ((bot, f"as 1700000000.000100 in channel {CHANNEL}"), (hook, "accepted the test message")):
+    for entry, expected in ((bot, f"as 1700000000.000100 in channel {CHANNEL}"), (hook, "accepted the test message")):
         result = notify(tmp_path, entry)
-        assert (result.exit_code, told in result.output) == (0, True), result.output
+        assert (result.exit_code, expected in result.output) == (0, True), result.output
     assert all("nothing failed" in one.text for one in server.messages)
     refused_one = notify(tmp_path, bot | {"bot_token": "xoxb-wrong"})
     assert refused_one.exit_code == 1

@@ -238,14 +238,14 @@ def test_retry_after(receiver: Receiver) -> None:
 
 def test_servers_that_do_not_answer() -> None:
     """A closed port, garbage, and a silent server end in time, without the path of the URL."""
-    told = []
+    errors = []
     with misbehaving(talking(b"", b"\x00\xff nonsense\r\n\r\n")) as garbage, misbehaving(talking(b"")) as mute:
         for port, timeout in ((free_port(), 60.0), (garbage, 60.0), (mute, 0.3)):
             with pytest.raises(RetryableError) as caught:
                 webhook(f"http://127.0.0.1:{port}/secret-path", timeout=timeout).send(ROW)
-            told.append(f"{caught.value} {caught.value.remedy}")
-    assert not any("secret-path" in text for text in told)
-    assert "the url of channel audit" in told[0]
+            errors.append(f"{caught.value} {caught.value.remedy}")
+    assert not any("secret-path" in text for text in errors)
+    assert "the url of channel audit" in errors[0]
 
 
 def test_stopped() -> None:
