@@ -77,7 +77,7 @@ _REASONS: Final = (
     (re.compile("PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL|CIPHER|KEY_TOO_SMALL"), Fault.TLS_VERSION),
     (re.compile("KEY_VALUES_MISMATCH|NO_CERTIFICATE|NO_START_LINE|PEM_LIB"), Fault.CERTIFICATE),
 )
-"""OpenSSL's words → fault. Alerts are what the server says."""
+"""OpenSSL's texts → fault. Alerts come from the server."""
 PASSING: Final = frozenset({Fault.REFUSED, Fault.UNREACHABLE, Fault.SILENT, Fault.CLOSED, Fault.TLS_CLOSED})
 """Faults that may go away by themselves."""
 _SSL_CLOSED: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError)

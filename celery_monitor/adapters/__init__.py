@@ -1,1 +1,1 @@
-"""One module or package per technology. They do not import each other; foreign exceptions do not leave them."""
+"""One module or package per technology. They do not import each other, and translate the exceptions of libraries."""

@@ -1,8 +1,8 @@
-"""structlog: one line an event on standard error or in a file, JSON for machines or readable for people; times in UTC.
+"""structlog: one line per event on standard error or in a file, as JSON or as readable text, with times in UTC.
 
-Other libraries' warnings come the same way. Lines that repeat are left out after the first twenty of a minute (two
-hundred of what is merely told), and the next one of their kind says how many. As a last defence every configured secret
-is replaced in every line; nothing should ever need it.
+Warnings of other libraries are logged in the same way. Repeated lines are omitted after the first twenty in a minute
+(two hundred for informational lines), and the next one of their kind has the number of omitted lines. As a last
+defence, every configured secret is replaced in every line; normally no line contains one.
 """
 
 import contextlib
@@ -16,23 +16,23 @@ from typing import Any, Final, TextIO, cast
 import structlog
 
 SHORTEST_SECRET: Final = 6
-"""Shorter ones ("guest") would take words out of every second line."""
+"""Shorter secrets ("guest") would remove words from every second line."""
 MAX_REPEATS: Final = 20
-"""Lines of one kind within REPEATS_WINDOW: trouble that repeats must not fill a disk, or hide other trouble."""
+"""Maximum lines of one kind within REPEATS_WINDOW: repeated errors must not fill a disk or hide other errors."""
 MAX_NEWS: Final = 200
-"""The same of what is done, and of failures that change an incident: hostile names make any number of them."""
+"""The same for informational lines and for failures that change an incident, which hostile names can multiply."""
 REPEATS_WINDOW: Final = 60.0
 MAX_KINDS: Final = 500
-"""Kinds remembered at once; beyond it the one that began first is forgotten."""
+"""Maximum number of kinds that are counted; beyond it the one that started first is dropped."""
 _MAX_LINES: Final = {"info": MAX_NEWS, "warning": MAX_REPEATS, "error": MAX_REPEATS, "exception": MAX_REPEATS}
-"""Level → lines of one kind. What is critical is always written, and who asks for debug gets all of it."""
+"""Level → maximum lines of one kind. Critical lines and, if enabled, debug lines are never omitted."""
 _HIDDEN: Final = "[secret]"
 
 
 def configure(level: str, form: str, secrets: Callable[[], Iterable[str]] = tuple, *, to: TextIO | None = None) -> None:
-    """Set up logging for the process. ``form`` is json or console; ``secrets`` gives those of now.
+    """Set up logging for the process. ``form`` is json or console; ``secrets`` returns the current secrets.
 
-    ``to`` stands in for standard error.
+    ``to`` replaces standard error.
     """
     stream = _Unfailing(to or sys.stderr)
     shared: list[Any] = [
@@ -67,27 +67,27 @@ def configure(level: str, form: str, secrets: Callable[[], Iterable[str]] = tupl
 
 
 class _Unfailing:
-    """A stream for lines that may be lost: a full disk or a pipe without a reader ends nobody.
+    """A stream whose lines may be lost: a full disk or a pipe without a reader raises no error.
 
-    The log stands where an operator has put it, perhaps on the disk of the store: what counts and pages must go on.
+    The log may be on the same disk as the store: counting and paging must continue.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """All of it, or nothing that anybody hears of."""
+        """Write the text; errors are ignored."""
         with contextlib.suppress(OSError):
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """The same."""
+        """Flush the stream; errors are ignored."""
         with contextlib.suppress(OSError):
             self._stream.flush()
 
     def isatty(self) -> bool:
-        """As the stream says."""
+        """Whether the stream is a terminal."""
         return self._stream.isatty()
 
 
@@ -98,7 +98,7 @@ def _unpack(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[
 
 
 class Repeats:
-    """Counts lines by kind. For any thread."""
+    """Counts lines by kind. Thread-safe."""
 
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
         self._now = now
@@ -106,7 +106,7 @@ class Repeats:
         self._lock = threading.Lock()
 
     def left_out(self, kind: object, max_repeats: int = MAX_REPEATS) -> int | None:
-        """None when the next line of this kind is not to be written, else how many were left out before it."""
+        """None if the next line of this kind is to be omitted, otherwise the number of omitted lines before it."""
         with self._lock:
             now = self._now()
             ends, lines = self._kinds.get(kind, (0.0, 0))
@@ -121,7 +121,7 @@ class Repeats:
 
 
 class _RepeatFilter:
-    """A processor that leaves out what repeats. The first of each kind is written, and all that is critical."""
+    """A processor that omits repeated lines. The first of each kind and all critical lines are written."""
 
     def __init__(self, repeats: Repeats) -> None:
         self._repeats = repeats
@@ -130,7 +130,7 @@ class _RepeatFilter:
         max_lines = _MAX_LINES.get(level)
         if max_lines is None:
             return event
-        # The text is the kind: what differs from line to line stands in the fields.
+        # The text is the kind: the parts that differ between lines are in the fields.
         left_out = self._repeats.left_out((level, event.get("event")), max_lines)
         if left_out is None:
             raise structlog.DropEvent
@@ -144,7 +144,7 @@ def _passes(repeats: Repeats, record: logging.LogRecord) -> bool:
 
 
 class _Hide:
-    """A processor that takes known secrets out of every text."""
+    """A processor that removes known secrets from every text."""
 
     def __init__(self, secrets: Callable[[], Iterable[str]]) -> None:
         self._secrets = secrets

@@ -1,9 +1,9 @@
-r"""The patterns of ``tracking.redact``, with an engine that can be stopped.
+r"""The patterns of ``tracking.redact``, applied by an engine with a timeout.
 
-The patterns are the operator's, the texts are anybody's who can make a task fail. Python's own ``re`` cannot be
-stopped, and keeps the interpreter's lock meanwhile: ``(a|aa)+$`` on some 60 letters is the end of every thread. The
-engine of ``regex`` reads the same patterns, gives up after a time, and leaves the lock to the others. RE2, which needs
-no limit, knows no lookbehind, and ``(?<=password=)\S+`` is what people write.
+The patterns come from the operator, the texts from anybody who can make a task fail. Python's ``re`` has no timeout and
+holds the interpreter lock: ``(a|aa)+$`` on 60 letters would block every thread. The engine of ``regex`` supports the
+same patterns, a timeout, and releases the lock. RE2 needs no timeout but does not support lookbehind, and people write
+``(?<=password=)\S+``.
 """
 
 from collections.abc import Sequence
@@ -16,22 +16,22 @@ import structlog
 from celery_monitor.core.text import Pattern
 
 LIMIT: Final = 0.1
-"""Seconds of processor time for one text."""
+"""Timeout for one text, in seconds of CPU time."""
 SHORT_LIMIT: Final = 0.002
-"""The same when too much was lost lately: enough for what is harmless."""
+"""The timeout after too many recent timeouts: enough for harmless texts."""
 LOST_BEFORE_SHORT: Final = 0.4
 LOST_BEFORE_NONE: Final = 2.0
-"""Seconds lost within a WINDOW before the limit is short, and before no text is read at all."""
+"""Seconds spent on timeouts within a WINDOW before the timeout is reduced, and before no text is processed at all."""
 WINDOW: Final = 60.0
 
 _log = structlog.get_logger()
 
 
 class Redaction:
-    """The compiled patterns. What they lose to texts that take too long is bounded, in one text and in a minute."""
+    """The compiled patterns. The time spent on slow texts is bounded per text and per minute."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
-        """Raises regex.error for what is no pattern; the settings have checked that."""
+        """Raises regex.error for an invalid pattern, which the settings have already rejected."""
         self.timeouts = 0
         """Texts that took too long."""
         self.patterns: Sequence[Pattern] = [_Limited(self, number, pattern) for number, pattern in enumerate(patterns)]
@@ -40,7 +40,7 @@ class Redaction:
         self._window_ends = 0.0
 
     def limit(self) -> float:
-        """Seconds that the next text may take; 0: it is not to be read."""
+        """The timeout for the next text, in seconds; 0: do not process it."""
         if monotonic() >= self._window_ends:
             self._lost = 0.0
         if self._lost >= LOST_BEFORE_NONE:
@@ -48,7 +48,7 @@ class Redaction:
         return LIMIT if self._lost < LOST_BEFORE_SHORT else SHORT_LIMIT
 
     def note_timeout(self, seconds: float, number: int) -> None:
-        """A text took too long for a pattern."""
+        """Record a timeout."""
         self.timeouts += 1
         if not self._lost:
             self._window_ends = monotonic() + WINDOW
@@ -70,13 +70,13 @@ class _Limited(Pattern):
         self._compiled = regex.compile(pattern, regex.VERSION0)
 
     def sub(self, repl: str, string: str, /) -> str:
-        """As in ``re``. Raises TimeoutError."""
+        """Like ``re``'s. Raises TimeoutError."""
         limit = self._redaction.limit()
         if not limit:
             self._redaction.note_timeout(0.0, self._number)
             raise TimeoutError
         try:
-            # The repl is a text of the core's own, without backslashes.
+            # The replacement is a constant of the core, without backslashes.
             return str(self._compiled.sub(repl, string, timeout=limit, concurrent=True))
         except (TimeoutError, MemoryError):
             self._redaction.note_timeout(limit, self._number)

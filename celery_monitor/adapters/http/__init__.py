@@ -1,4 +1,4 @@
-"""One request to a server that may be hostile, slow, or behind a proxy: shared by the channels that speak HTTP.
+"""Requests to servers that may be hostile, slow, or behind a proxy, for the channels that use HTTP.
 
 Of the adapters, only channels may import it.
 """

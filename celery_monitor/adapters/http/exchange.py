@@ -1,16 +1,16 @@
-"""One request, with an answer or an error within its time, whatever the server does.
+"""One request, which ends with an answer or an error within its timeout, whatever the server does.
 
-What requests does by itself and must not happen here is switched off by ``prepare``:
+``prepare`` switches off this behaviour of requests:
 
-- It follows redirects, and a 302 turns the POST into a GET that succeeds. It reads whole bodies, however long. Both
-  happen after the response hook: ours raises the answer as soon as the status line and headers are there.
-- It takes passwords from ``.netrc``. Proxies (``HTTPS_PROXY``, ``NO_PROXY``) and ``REQUESTS_CA_BUNDLE`` are taken
-  from the environment, as requests does.
-- Its timeouts are those of one read: a server that sends a byte now and then holds it for ever. The request
-  has a thread of its own here, and when its time is up its socket is shut down.
+- It follows redirects, and a 302 turns the POST into a GET that succeeds. It reads whole bodies of any length. Both
+  happen after the response hook: ours raises the answer as soon as the status line and the headers are read.
+- It uses passwords from ``.netrc``. Proxies (``HTTPS_PROXY``, ``NO_PROXY``) and ``REQUESTS_CA_BUNDLE`` are still taken
+  from the environment.
+- Its timeouts apply to a single read, so a server that sends a byte now and then blocks it forever. Here the request
+  runs in a separate thread, and its socket is shut down at the timeout.
 
-A connection is made for each request and not kept: notifications are rare, and a connection that a firewall has
-forgotten costs one its whole timeout.
+Each request uses a new connection: notifications are rare, and a connection that a firewall has dropped would cost a
+request its whole timeout.
 """
 
 import contextlib
@@ -34,16 +34,16 @@ from celery_monitor.adapters.http.faults import FOREIGN, NoAnswerError, no_answe
 from celery_monitor.network import Fault, ServerTerms, remedy
 
 CONNECT_TIMEOUT: Final = 5.0
-"""Seconds for one address of the host, and for its TLS handshake."""
+"""Timeout in seconds for one address of the host, and for its TLS handshake."""
 GRACE: Final = 0.5
-"""Seconds in which a request must end once its socket is shut down; a name lookup does not."""
+"""Seconds within which a request must end once its socket is shut down. A name lookup may take longer."""
 BODY_LIMIT: Final = 4096
-"""Bytes read of an answer that says no."""
+"""Maximum bytes read of a negative answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the server said. ``text``: the beginning of the body; empty for one that says yes."""
+    """The server's answer. ``text``: the beginning of the body; empty for a positive answer."""
 
     status: int
     retry_after: str | None
@@ -51,7 +51,7 @@ class Answer:
 
 
 class Exchange:
-    """One request. ``post`` is called once; ``abort`` from any thread."""
+    """One request. ``post`` is called once; ``abort`` is thread-safe."""
 
     def __init__(self) -> None:
         self._connection: HTTPConnection | None = None
@@ -62,7 +62,7 @@ class Exchange:
 
     @property
     def alive(self) -> bool:
-        """Whether the request still runs: an aborted one does while it waits for a name server. It sends nothing."""
+        """Whether the request still runs. An aborted one runs while it waits for a name server, but sends nothing."""
         return self._thread is not None and self._thread.is_alive()
 
     def run(
@@ -73,9 +73,9 @@ class Exchange:
         server: ServerTerms,
         also: tuple[type[Exception], ...] = (),
     ) -> Answer:
-        """Call ``send``, which makes one request to ``url`` by a session that ``prepare`` got.
+        """Call ``send``, which sends one request to ``url`` with a session from ``prepare``.
 
-        ``also``: what a library above requests may raise. Raises NoAnswerError. Takes at most ``timeout`` + GRACE
+        ``also``: exceptions of a library on top of requests. Raises NoAnswerError. Takes at most ``timeout`` + GRACE
         seconds, whatever the server does.
         """
         self._thread = threading.Thread(
@@ -93,17 +93,17 @@ class Exchange:
         raise NoAnswerError(self._aborted or "no answer", remedy(Fault.SILENT, server))
 
     def abort(self, reason: str) -> None:
-        """End the request now, wherever it is; ``reason`` is its NoAnswerError."""
+        """Abort the request; ``reason`` becomes its NoAnswerError."""
         self._aborted = reason
         sock = getattr(self._connection, "sock", None)
         if sock is not None:
-            # Of socket.socket: an SSLSocket's own shutdown pulls its TLS state away from under the other
+            # That of socket.socket: an SSLSocket's own shutdown removes its TLS state while it is used by the other
             # thread.
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def connecting(self, connection: HTTPConnection) -> None:
-        """A connection is about to be made, or has been made. Raises ConnectionAbortedError after ``abort``."""
+        """Record a connection before and after it is made. Raises ConnectionAbortedError after ``abort``."""
         self._connection = connection
         if self._aborted:
             raise ConnectionAbortedError(self._aborted)
@@ -124,18 +124,18 @@ class Exchange:
 
 
 def prepare(session: Session, exchange: Exchange, accepted: Container[int], limit: int = BODY_LIMIT) -> None:
-    """Make a session's one request one of the exchange's. ``accepted``: statuses whose bodies say nothing.
+    """Prepare a session for the only request of the exchange. ``accepted``: statuses whose bodies are not read.
 
-    ``limit``: bytes read of other bodies.
+    ``limit``: maximum bytes read of other bodies.
     """
-    session.auth = _unchanged  # else requests looks into .netrc
+    session.auth = _unchanged  # otherwise requests reads .netrc
     session.hooks["response"].append(partial(_answered, accepted, limit))
     for prefix in ("https://", "http://"):
         session.mount(prefix, _Adapter(exchange))
 
 
 def retry_after(header: str | None, now: float) -> float | None:
-    """Seconds that the server asked to wait; None when it did not, or not readably."""
+    """Seconds of the Retry-After header; None if it is missing or invalid."""
     if header is None:
         return None
     try:
@@ -143,14 +143,14 @@ def retry_after(header: str | None, now: float) -> float | None:
     except ValueError:
         try:
             date = parsedate_to_datetime(header)
-        except (ValueError, OverflowError):  # the latter of an offset that no time zone has
+        except (ValueError, OverflowError):  # OverflowError: an offset outside of any time zone
             return None
         seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
 class _AnsweredError(Exception):
-    """Carries the answer past everything that pdpyras and requests would do with it."""
+    """Carries the answer past all further handling by pdpyras and requests."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.status)
@@ -162,7 +162,7 @@ def _unchanged(request: PreparedRequest) -> PreparedRequest:
 
 
 def _answered(accepted: Container[int], limit: int, response: Response, **_: object) -> None:
-    """Called by requests when the headers have come, before redirects and body."""
+    """Called by requests after the headers, before redirects and body."""
     text = b""
     if response.status_code not in accepted:
         with contextlib.suppress(HTTPError, OSError):
@@ -174,7 +174,7 @@ def _answered(accepted: Container[int], limit: int, response: Response, **_: obj
 
 
 class _Adapter(HTTPAdapter):
-    """Tells the exchange of the connection, so that it can be shut down."""
+    """Passes the connection to the exchange, so that it can be shut down."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange

@@ -1,7 +1,7 @@
-"""What went wrong with a request, in words and without a password.
+"""Error messages for failed requests, without passwords.
 
-The way to a server may lead through a proxy whose URL, in the environment, holds one. Its errors quote that URL or
-parts of it, and a proxy may say back what it was sent.
+The URL of a proxy in the environment may contain a password. Errors quote that URL or parts of it, and a proxy may
+repeat the request.
 """
 
 import base64
@@ -17,10 +17,10 @@ from urllib3.exceptions import HTTPError
 from celery_monitor import network
 
 FOREIGN: Final = (
-    OSError,  # also all of requests'
+    OSError,  # includes all of requests' errors
     HTTPError,
     HTTPException,
-    # Of a proxy's URL that is none, and of answers that the libraries cannot read.
+    # For invalid proxy URLs, and answers that the libraries cannot parse.
     ValueError,
 )
 
@@ -36,7 +36,7 @@ _PASSWORD: Final = "[password]"  # noqa: S105  # what is shown in its place
 
 
 class NoAnswerError(Exception):
-    """No answer came; the text says why, without the request's content. ``remedy``: what a person can do."""
+    """There was no answer. The text gives the reason without the request's content. ``remedy``: what to do."""
 
     def __init__(self, message: str, remedy: str | None = None) -> None:
         super().__init__(message)
@@ -44,7 +44,7 @@ class NoAnswerError(Exception):
 
 
 def server(setting: str) -> network.ServerTerms:
-    """How remedies speak of a server whose address is in a setting."""
+    """The terms in remedies for a server whose address is in a setting."""
     return network.ServerTerms(
         address=f"that HTTPS to it is allowed, or set HTTPS_PROXY or {setting}",
         protocol=f"allow HTTPS to it, or set HTTPS_PROXY or {setting} (https:// if and only if the port uses TLS)",
@@ -53,7 +53,7 @@ def server(setting: str) -> network.ServerTerms:
 
 
 def no_answer(exc: BaseException, url: str, server: network.ServerTerms) -> NoAnswerError:
-    """What the system said of a request to ``url``, not what each layer added to it, and what to do."""
+    """The system's error for a request to ``url``, without the text of each layer, and the remedy."""
     message = _message(exc, url)
     errors = list(network.chain(exc))
     if isinstance(errors[-1], InvalidSchema) and (_proxy(url) or "").lower().startswith("socks"):
@@ -65,18 +65,18 @@ def no_answer(exc: BaseException, url: str, server: network.ServerTerms) -> NoAn
 
 
 def refused_by_proxy(text: str, url: str) -> NoAnswerError:
-    """A proxy on the way to ``url`` has answered 407 with ``text``: the server was not asked."""
+    """The error if a proxy for ``url`` answered 407 with ``text``: the request did not reach the server."""
     reply = without_password(" ".join(text.split()), url)
     return NoAnswerError(f"proxy: 407 Proxy Authentication Required{reply and ': '}{reply}", _PROXY_REMEDY)
 
 
 def origin(url: str) -> str:
-    """Host and port, for messages: the path or the query of a URL may hold a secret."""
+    """Host and port, for messages: the path or the query of a URL may contain a secret."""
     return urlsplit(url).netloc
 
 
 def _message(exc: BaseException, url: str) -> str:
-    """It may be long, and hold what a server has said."""
+    """The error's text, which may be long and contain a server's answer."""
     seen = list(network.chain(exc))[-1]
     unreadable = isinstance(seen, InvalidURL) or (isinstance(seen, ValueError) and not isinstance(seen, OSError))
     proxy = _proxy(url)
@@ -86,7 +86,7 @@ def _message(exc: BaseException, url: str) -> str:
 
 
 def without_password(text: str, url: str) -> str:
-    """What a proxy on the way to ``url`` may have said, without its own user and password."""
+    """A text that may come from a proxy for ``url``, without the proxy's user and password."""
     proxy = _proxy(url)
     if proxy is None:
         return text
@@ -100,7 +100,7 @@ def without_password(text: str, url: str) -> str:
 
 
 def _proxy(url: str) -> str | None:
-    """The proxy that requests takes from the environment."""
+    """The proxy that requests uses from the environment."""
     return select_proxy(url, get_environ_proxies(url))
 
 
@@ -113,5 +113,5 @@ def _without_scheme(proxy: str) -> str:
 
 
 def _cut_short(proxy: str) -> bool:
-    """Whether a character of the password ends the URL's host: then that host is a part of the password."""
+    """Whether a character of the password ends the URL's host, which is then a part of the password."""
     return "@" in _without_scheme(proxy).removeprefix(_authority(proxy))

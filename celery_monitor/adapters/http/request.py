@@ -1,4 +1,4 @@
-"""A request by a plain session of requests."""
+"""Requests with a plain session of requests."""
 
 from collections.abc import Callable, Container, Mapping
 from functools import partial
@@ -13,11 +13,11 @@ from celery_monitor.errors import RetryableError
 
 TAKEN: Final = range(200, 300)
 REPAIRED_BY_A_PERSON: Final = frozenset({*range(300, 400), 401, 403, 404, 405})
-"""Answers that come again until somebody changes the URL, the secret or the server. Redirects are not followed."""
+"""Status codes that repeat until somebody changes the URL, the secret or the server. Redirects are not followed."""
 _AGENT: Final = {"user-agent": "celery-monitor"}
 
 Request = Callable[[Session, tuple[float, float]], object]
-"""Makes one request by a session, with timeouts in seconds for the connection and for each read."""
+"""Sends one request with a session, with timeouts in seconds for the connection and for each read."""
 
 
 def ask(
@@ -30,9 +30,9 @@ def ask(
     silent: Container[int] = TAKEN,
     limit: int = BODY_LIMIT,
 ) -> Answer:
-    """Make one request to ``url``, which is of a channel's settings. Raises NoAnswerError.
+    """Send one request to ``url``, which comes from a channel's settings. Raises NoAnswerError.
 
-    ``silent``: statuses whose bodies are not read; ``limit``: bytes that are read of others.
+    ``silent``: statuses whose bodies are not read; ``limit``: maximum bytes read of others.
     """
 
     def send() -> None:
@@ -44,16 +44,16 @@ def ask(
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str]) -> Request:
-    """A POST of JSON, as it is."""
+    """A POST with a JSON body."""
     return partial(_post, url=url, body=body, headers={"content-type": "application/json", **headers, **_AGENT})
 
 
 def reach(url: str, timeout: float, channel: str) -> int:
-    """Ask by HEAD whether a server answers; the status, which is about the question only. Raises RetryableError."""
+    """Check with HEAD that a server answers. Returns the status code. Raises RetryableError."""
     try:
         return ask(Exchange(), partial(_head, url=url), url=url, timeout=timeout, channel=channel).status
     except NoAnswerError as exc:
-        # Without its cause, which may hold the URL.
+        # Without the cause, which may contain the URL.
         raise RetryableError(f"{origin(url)}: {line(str(exc), 200)}", remedy=exc.remedy) from None
 
 

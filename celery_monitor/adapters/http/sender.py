@@ -1,4 +1,4 @@
-"""What the senders of channels that speak HTTP share: one request at a time, which ends when the program is stopped."""
+"""Base class of senders that use HTTP: one request at a time, which is aborted when the program stops."""
 
 from collections.abc import Callable, Iterable
 
@@ -15,12 +15,12 @@ _REPLY_LIMIT = 300
 
 
 class HttpSender:
-    """Base of a Sender. A subclass has ``missing``, ``rate_limit_key`` and ``send``, and makes requests by ``run``."""
+    """Base class of a Sender. A subclass defines ``missing``, ``rate_limit_key`` and ``send``, and calls ``run``."""
 
     receiver: str
-    """The receiver in messages, without the path of its URL: that may hold a secret."""
+    """The receiver's name in messages, without the path of its URL, which may contain a secret."""
     hidden: str = "[secret]"
-    """What stands for a secret in messages."""
+    """The replacement for a secret in messages."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class HttpSender:
         timeout: float,
         external_url: str | None = None,
     ) -> None:
-        """``incident`` gives an incident as committed, and may raise StoreUnavailableError.
+        """``incident`` returns the committed state of an incident and may raise StoreUnavailableError.
 
         ``timeout`` is for a whole request, in seconds; ``external_url`` is the base of links to the page.
         """
@@ -45,30 +45,30 @@ class HttpSender:
         self._sent: tuple[str, ...] = ()
 
     def stop(self) -> None:
-        """End a request under way; ``send`` raises InterruptedSendError from now on. From any thread."""
+        """Abort a request in progress; from now on ``send`` raises InterruptedSendError. Thread-safe."""
         self._stopped = True
         self._exchange.abort(_STOPPING)
 
     def incident_of(self, item: OutboxItem) -> Incident:
-        """The incident of a row. Raises RejectedError when it is gone, and StoreUnavailableError."""
+        """The incident of a row. Raises RejectedError if it is no longer stored, and StoreUnavailableError."""
         incident = self._incident(item.key)
         if incident is None:
             raise RejectedError("its incident is older than store.retention and no longer stored")
         return incident
 
     def run(self, request: Callable[[Exchange], Answer], *request_secrets: str) -> Answer:
-        """Make one request. Raises RetryableError when no answer came, and InterruptedSendError.
+        """Send one request. Raises RetryableError if there is no answer, and InterruptedSendError.
 
-        ``request_secrets``: secrets in it, which may not be those of ``secrets`` any more when the answer comes.
+        ``request_secrets``: the secrets in it, which may differ from those of ``secrets`` when the answer arrives.
         """
         self._sent = request_secrets
         if self._stopped:
             raise InterruptedSendError(_STOPPING)
         if self._exchange.alive:
-            # It sends nothing any more, but one waiting thread is enough.
+            # It no longer sends anything, but one waiting thread is enough.
             raise RetryableError("the previous request is still waiting for DNS")
         exchange = self._exchange = Exchange()
-        if self._stopped:  # else it would not be aborted
+        if self._stopped:  # otherwise it would not be aborted
             raise InterruptedSendError(_STOPPING)
         try:
             return request(exchange)
@@ -76,20 +76,20 @@ class HttpSender:
             if self._stopped:
                 raise InterruptedSendError(_STOPPING) from None
             reason = line(self.without_secrets(str(exc)), _REASON_LIMIT)
-            # Without its cause, which may hold a secret.
+            # Without the cause, which may contain a secret.
             raise RetryableError(f"{self.receiver}: {reason}", remedy=exc.remedy) from None
 
     def reply(self, answer: Answer) -> str:
-        """What the receiver said, to follow its status: short, printable, and without secrets."""
+        """The receiver's answer, to follow its status: short, printable, and without secrets."""
         reply = text(self.without_secrets(" ".join(answer.text.split())), _REPLY_LIMIT)
         return f": {reply}" if reply else ""
 
     def without_secrets(self, text: str) -> str:
-        """A text in which a server may have repeated what it was sent, now or before."""
+        """The text without secrets. A server may have repeated those of this or an earlier request."""
         for secret in (*self._sent, *self.secrets()):
             text = text.replace(secret, self.hidden)
         return text
 
     def secrets(self) -> Iterable[str]:
-        """The secrets that requests hold."""
+        """The secrets in requests."""
         return ()

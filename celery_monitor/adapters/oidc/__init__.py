@@ -1,8 +1,8 @@
-"""An OpenID provider, by Authlib. Imported only where one is configured: it brings cryptography into memory.
+"""An OpenID provider, with Authlib. Imported only if one is configured, because it loads cryptography.
 
 provider.py   the authorization code flow with PKCE
-metadata.py   what the provider publishes: endpoints and keys, kept for a while
-claims.py     an ID token → who it is
+metadata.py   the endpoints and keys that the provider publishes, cached
+claims.py     verifies an ID token and reads the person from it
 transport.py  requests that are bounded in time and size
 """
 

@@ -1,4 +1,4 @@
-"""An ID token → what is claimed in it, once everything about it is checked (OpenID Connect Core 1.0, 3.1.3.7)."""
+"""Verifies ID tokens (OpenID Connect Core 1.0, 3.1.3.7) and returns their claims."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -14,9 +14,9 @@ ALGORITHMS: Final = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
 )
-"""With public keys only: with HS256 whoever knows the public key could sign, and with none everybody."""
+"""Asymmetric algorithms only: with HS256, anybody who knows the public key could sign, and with none, everybody."""
 LEEWAY_SECONDS: Final = 60
-"""That the provider's clock may differ from ours."""
+"""Maximum difference of the provider's clock, in seconds."""
 MAX_GROUPS: Final = 10_000
 _NAMES: Final = ("email", "sub")
 
@@ -26,7 +26,7 @@ _registry: Final = JWSRegistry(algorithms=list(ALGORITHMS), strict_check_header=
 def checked(
     token: str, keys: KeySet, *, issuer: str, client_id: str, nonce: str, access_token: str | None, now: float
 ) -> Mapping[str, Any]:
-    """The claims. Raises an error of joserfc, or ValueError, for a token that proves nothing."""
+    """The verified claims. Raises an error of joserfc, or ValueError, for an invalid token."""
     decoded = jwt.decode(token, keys, registry=_registry)
     claims = CodeIDToken(
         decoded.claims,
@@ -39,12 +39,12 @@ def checked(
 
 
 def has(claims: Mapping[str, Any], path: str) -> bool:
-    """Whether there is such a claim."""
+    """Whether the claim exists."""
     return _at(claims, path) is not None
 
 
 def identity_of(claims: Mapping[str, Any], *, name: str, groups: str) -> Identity:
-    """Who it is, by the claims of these names."""
+    """The person, according to the claims with these names."""
     names = (_at(claims, name), *(claims.get(other) for other in _NAMES))
     groups_claim = _at(claims, groups)
     items = [groups_claim] if isinstance(groups_claim, str) else groups_claim if isinstance(groups_claim, list) else []
@@ -55,7 +55,7 @@ def identity_of(claims: Mapping[str, Any], *, name: str, groups: str) -> Identit
 
 
 def _at(claims: Mapping[str, Any], path: str) -> object:
-    """The claim of this name; else of the nested claims, where the name has dots."""
+    """The claim with this name, otherwise the nested claim if the name has dots."""
     if path in claims:
         return claims[path]
     value: object = claims

@@ -1,4 +1,4 @@
-"""What a provider publishes of itself: its endpoints (OpenID Connect Discovery 1.0) and its keys (RFC 7517)."""
+"""The published metadata of a provider: its endpoints (OpenID Connect Discovery 1.0) and its keys (RFC 7517)."""
 
 import math
 import threading
@@ -14,13 +14,13 @@ from celery_monitor.adapters.oidc.transport import prepare
 from celery_monitor.errors import ProviderUnavailableError
 
 CACHE_SECONDS: Final = 3600.0
-"""After which endpoints and keys are asked for again. Where the provider does not answer, the old ones stay in use."""
+"""Seconds after which endpoints and keys are fetched again. If the provider does not answer, the old ones are used."""
 MIN_FETCH_INTERVAL: Final = 10.0
-"""The least time between two questions for keys that tokens of unknown keys can cause, and after one without answer."""
+"""Minimum seconds between two fetches of keys because of tokens with unknown keys, and after a failed fetch."""
 
 
 class Metadata:
-    """Endpoints and keys of one issuer. Threads may share it. ``monotonic`` in seconds."""
+    """Endpoints and keys of one issuer. Thread-safe. ``monotonic`` is in seconds."""
 
     def __init__(self, issuer: str, monotonic: Callable[[], float]) -> None:
         self._issuer = issuer
@@ -28,7 +28,7 @@ class Metadata:
         self._keys = _Cached(self._fetch_keys, monotonic)
 
     def endpoint(self, name: str) -> str | None:
-        """The URL of an endpoint; None where the provider has none."""
+        """The URL of an endpoint; None if the provider has none."""
         values = self._endpoints.get().get(name)
         return values if isinstance(values, str) and _is_url(values) else None
 
@@ -40,12 +40,12 @@ class Metadata:
         return values
 
     def supports(self, name: str, value: str) -> bool | None:
-        """Whether a list of the metadata has this value; None where there is no such list."""
+        """Whether a list of the metadata contains this value; None if there is no such list."""
         values = self._endpoints.get().get(name)
         return value in values if isinstance(values, list) else None
 
     def keys(self, *, newer: bool = False) -> KeySet:
-        """The keys that sign ID tokens. ``newer``: those that are kept do not suffice."""
+        """The keys that sign ID tokens. ``newer``: the cached ones are not sufficient."""
         return self._keys.get(newer=newer)
 
     def _discover(self) -> Mapping[str, Any]:
@@ -67,7 +67,7 @@ class Metadata:
 
 
 def _signing_key(published: object) -> Key | None:
-    """A key; None of what cannot be read (RFC 7517, section 5), and of what is for something else."""
+    """A signing key; None for an unreadable key (RFC 7517, section 5) or one with another use."""
     if not isinstance(published, dict) or published.get("use") == "enc":
         return None
     try:
@@ -80,7 +80,7 @@ T = TypeVar("T")
 
 
 class _Cached(Generic[T]):
-    """Something of the provider's, kept for a while."""
+    """Cached data of the provider."""
 
     def __init__(self, fetch: Callable[[], T], monotonic: Callable[[], float]) -> None:
         self._fetch = fetch
@@ -91,7 +91,7 @@ class _Cached(Generic[T]):
         self._fetched_at = -math.inf
 
     def get(self, *, newer: bool = False) -> T:
-        """What is kept, or what is fetched now. One thread fetches, and the others wait for it."""
+        """The cached or newly fetched data. One thread fetches, and the others wait for it."""
         with self._lock:
             now = self._monotonic()
             value = self._value

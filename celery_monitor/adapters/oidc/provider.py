@@ -32,7 +32,7 @@ _CODES: Final = _CONFIGURED_WRONG | {
     "access_denied", "interaction_required", "invalid_grant", "invalid_request", "invalid_scope", "server_error",
     "temporarily_unavailable", "unsupported_grant_type",
 }  # fmt: skip
-"""Errors that are shown. Any other text may repeat the request, which has the client secret and the code in it."""
+"""Errors that are shown. Any other text may repeat the request, which contains the client secret and the code."""
 
 
 class OidcProvider:
@@ -105,7 +105,7 @@ class OidcProvider:
             return check(self._metadata.keys(newer=True))
 
     def _userinfo(self, client: OAuth2Session, claims: Mapping[str, Any]) -> Mapping[str, Any]:
-        """More claims, where the provider has them. Those of somebody else are refused (OpenID Connect Core, 5.3.2)."""
+        """More claims, if the provider has them. Those of another person are refused (OpenID Connect Core, 5.3.2)."""
         url = self._metadata.endpoint("userinfo_endpoint")
         if url is None or not client.token:
             return {}
@@ -135,7 +135,7 @@ class OidcProvider:
 
 
 def _foreign(call: Callable[[], T]) -> T:
-    """The one place where errors of libraries become ours; no text here holds a code, a token or the secret."""
+    """Converts errors of libraries into ours; no text contains a code, a token or the secret."""
     try:
         return call()
     except MonitorError:
@@ -155,5 +155,5 @@ def _foreign(call: Callable[[], T]) -> T:
         reason = network.explain(exc) or type(exc).__name__
         advice = "" if fault is None else f"; {network.remedy(fault, _TERMS)}"
         raise ProviderUnavailableError(f"it does not answer ({reason}){advice}") from exc
-    except Exception as exc:  # what libraries raise of a foreign server's bytes cannot be listed
+    except Exception as exc:  # the exceptions for a foreign server's bytes cannot be listed
         raise ProviderUnavailableError(f"its answer cannot be read ({type(exc).__name__})") from exc

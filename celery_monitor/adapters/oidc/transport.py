@@ -1,4 +1,4 @@
-"""HTTP to the provider: no redirects, little time, small answers, no password out of ``.netrc``.
+"""HTTP requests to the provider: no redirects, short timeouts, small answers, no password from ``.netrc``.
 
 Proxies (``HTTPS_PROXY``, ``NO_PROXY``) and CA certificates (``REQUESTS_CA_BUNDLE``) are taken from the environment, as
 requests does.
@@ -15,17 +15,17 @@ from celery_monitor.errors import ProviderUnavailableError
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 5.0
-"""For the next part of an answer."""
+"""Timeout for the next part of an answer, in seconds."""
 ANSWER_SECONDS: Final = 10.0
-"""For all of it."""
+"""Timeout for the whole answer, in seconds."""
 MAX_ANSWER: Final = 512 << 10
-"""Bytes. The keys of large providers are some 10 kB."""
+"""Maximum bytes of an answer. The keys of large providers are about 10 kB."""
 _PART: Final = 16 << 10
 
 
 def prepare(session: Session) -> None:
-    """Bound what a session does."""
-    session.auth = _unchanged  # else requests looks into .netrc
+    """Limit the requests of a session."""
+    session.auth = _unchanged  # otherwise requests reads .netrc
     for prefix in ("https://", "http://"):
         session.mount(prefix, _Bounded())
 
@@ -35,13 +35,13 @@ def _unchanged(request: PreparedRequest) -> PreparedRequest:
 
 
 class _Bounded(HTTPAdapter):
-    """Reads the whole answer within its bounds, and hands it on as if it had just come."""
+    """Reads the whole answer within the limits, and passes it on as if it had just arrived."""
 
     def __init__(self) -> None:
         super().__init__(max_retries=0)
 
     def send(self, request: PreparedRequest, **options: Any) -> Response:  # type: ignore[override]  # noqa: ANN401
-        """See HTTPAdapter. Raises ProviderUnavailableError for an answer that is too long, too slow, or leads away."""
+        """See HTTPAdapter. Raises ProviderUnavailableError for an answer that is too long, too slow, or a redirect."""
         options |= {"stream": True, "timeout": (CONNECT_SECONDS, READ_SECONDS)}
         response = super().send(request, **options)
         try:
