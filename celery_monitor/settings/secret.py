@@ -46,8 +46,10 @@ class CredentialUrl(Secret):
 def scheme_and_host(url: str) -> str:
     """The URL with ``**`` in place of its path and query, either of which may be a secret; without a user."""
     scheme, separator, rest = url.partition("://")
-    # As in redact_url: what stands before the last @ can only be hidden as a whole.
-    authority, path = _host_and_path(rest.rpartition("@")[2])
+    # An @ after the authority belongs to the path. If a password has an unescaped slash, the part before the slash is
+    # not a valid port, and the whole URL is hidden.
+    authority, path = _host_and_path(rest)
+    authority = authority.rpartition("@")[2]
     if not separator or not re.fullmatch(_AUTHORITY, authority):
         return REDACTED
     return f"{scheme}://{authority}{path and f'/{REDACTED}'}"

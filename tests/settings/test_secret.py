@@ -229,6 +229,11 @@ def test_the_parts_of_a_url_that_is_a_secret(url: str, hidden: list[str], shown:
         ("http://[::1]:8080/hunter2", "http://[::1]:8080/**"),
         ("https://hooks.example.com", "https://hooks.example.com"),
         ("https://u:hunter2@hooks.example.com/a", "https://hooks.example.com/**"),
+        # Microsoft Teams has an @ in the path
+        ("https://hooks.example.com/webhookb2/1234@hunter2/IncomingWebhook/5678", "https://hooks.example.com/**"),
+        ("https://hooks.example.com/services/@hunter2", "https://hooks.example.com/**"),
+        ("https://hooks.example.com?token=a@hunter2:9", "https://hooks.example.com/**"),
+        ("https://u:hunter/2@hooks.example.com/a", "**"),
         ("https://u:hunter2", "**"),
         ("hunter2", "**"),
     ],
