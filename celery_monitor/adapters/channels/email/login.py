@@ -35,15 +35,21 @@ def log_in(session: smtplib.SMTP, username: str, password: str, *, server: str) 
     """
     session.user, session.password = username, password
     mechanisms = _mechanisms(session, server)
+    refusal: smtplib.SMTPAuthenticationError | None = None
     try:
-        for mechanism in mechanisms[:-1]:
+        for mechanism in mechanisms:
             try:
                 return _try(session, mechanism)
             except smtplib.SMTPAuthenticationError as exc:
                 # Some servers offer CRAM-MD5 without storing passwords in the form that it requires.
-                if not is_permanent(exc.smtp_code):
+                if mechanism == mechanisms[-1] or not is_permanent(exc.smtp_code):
                     raise
-        return _try(session, mechanisms[-1])
+                refusal = exc
+            except (smtplib.SMTPServerDisconnected, ConnectionError):
+                # Some servers close the connection after a refused login.
+                if refusal is None:
+                    raise
+                raise refusal from None
     except UnicodeError:
         # Without the cause, which quotes the password.
         raise RetryableError("the user name and password must be ASCII", AFTER_LOGIN) from None

@@ -90,6 +90,14 @@ def test_a_server_that_cannot_check_passwords_now_is_not_told_as_a_wrong_passwor
     assert len(logins) == (2 if answer.startswith(b"5") else 1)
 
 
+def test_a_server_that_closes_the_connection_after_a_refused_login() -> None:
+    """The refusal is reported, not the closed connection, and the login is not retried soon."""
+    talk = Talk({"AUTH PLAIN": b"535 5.7.8 bad\r\n", "AUTH LOGIN": b""}, "AUTH PLAIN LOGIN")
+    with pytest.raises(RetryableError, match=r"refused the user name or the password \(535 5\.7\.8 bad\)") as caught:
+        send(talk)
+    assert (caught.value.after or 0) >= 60
+
+
 @pytest.mark.parametrize(
     ("offered", "expected"),
     [

@@ -18,7 +18,7 @@ ANN = "ann@shop.example"
 class Talk:
     """A server with positive answers, except for lines that start with a key of ``answers``.
 
-    Records the received lines.
+    Instead of an empty answer, it closes the connection. Records the received lines.
     """
 
     def __init__(self, answers: dict[str, bytes], extensions: str = "") -> None:
@@ -52,6 +52,8 @@ class Talk:
                 recipients.append(line)
             elif answer is None and verb == "MAIL":
                 recipients = []
+            if answer == b"":
+                return
             connection.sendall(answer or b"250 OK\r\n")
             if (answer or b"").startswith(b"421") or verb == "QUIT":
                 return
