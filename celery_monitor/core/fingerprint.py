@@ -69,7 +69,7 @@ class Fingerprints:
             fingerprint in self._ended
             or fingerprint in newer
             or fingerprint in self._older
-            or fingerprint_of(body) in self._ended  # stored by version 0.1.0
+            or fingerprint_of(body) in self._ended  # stored by version 0.2.0
         )
         newer.add(fingerprint)
         if len(newer) >= self._capacity:

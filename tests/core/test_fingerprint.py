@@ -27,7 +27,7 @@ def test_a_smaller_prefetch_forgets_nothing() -> None:
 
 
 def test_fingerprints_of_the_version_before_are_known() -> None:
-    """Version 0.1.0 stored blake2b. Its unacknowledged messages are redelivered to its successor."""
+    """Version 0.2.0 stored blake2b. Its unacknowledged messages are redelivered to its successor."""
     after = Fingerprints(capacity=5)
     after.restore(7, [(7, b"".join(fingerprint_of(message.body) for message in messages(3)))])
     after.connected(acknowledges=True)
