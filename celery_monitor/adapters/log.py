@@ -19,12 +19,12 @@ SHORTEST_SECRET: Final = 6
 """Shorter secrets ("guest") would remove words from every second line."""
 MAX_REPEATS: Final = 20
 """Maximum lines of one kind within REPEATS_WINDOW: repeated errors must not fill a disk or hide other errors."""
-MAX_NEWS: Final = 200
+MAX_INFO_REPEATS: Final = 200
 """The same for informational lines and for failures that change an incident, which hostile names can multiply."""
 REPEATS_WINDOW: Final = 60.0
 MAX_KINDS: Final = 500
 """Maximum number of kinds that are counted; beyond it the one that started first is dropped."""
-_MAX_LINES: Final = {"info": MAX_NEWS, "warning": MAX_REPEATS, "error": MAX_REPEATS, "exception": MAX_REPEATS}
+_MAX_LINES: Final = {"info": MAX_INFO_REPEATS, "warning": MAX_REPEATS, "error": MAX_REPEATS, "exception": MAX_REPEATS}
 """Level → maximum lines of one kind. Critical lines and, if enabled, debug lines are never omitted."""
 _HIDDEN: Final = "[secret]"
 

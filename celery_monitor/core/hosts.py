@@ -31,7 +31,7 @@ class Hosts:
         """Load the hosts of stored series; they are dropped without an event until ``now`` + purge."""
         self._last_received_at |= dict.fromkeys(hosts, now)
 
-    def hear(self, hostname: str, now: float) -> str:
+    def record(self, hostname: str, now: float) -> str:
         """Record an event of ``hostname``. Returns its label: the part after ``@``, or ``other`` beyond the bound."""
         host = host_of(hostname)
         if host not in self._last_received_at and len(self._last_received_at) >= MAX_HOSTS:

@@ -160,7 +160,7 @@ class Intake:
     ) -> None:
         at = event.timestamp
         queue = queue or self._parts.queues.likely_queue(name, event.hostname)
-        host = self._parts.hosts.hear(event.hostname, self._clock.watched_for) if self._by_host else ""
+        host = self._parts.hosts.record(event.hostname, self._clock.watched_for) if self._by_host else ""
         row = self._add(kind, name, queue, host, at, measured)
         if kind == STARTED:
             self._start(name, at)
@@ -182,7 +182,7 @@ class Intake:
     def _count_other(self, event: Event) -> None:
         kind, clock, workers = event.type, self._clock, self._parts.workers
         if kind in WORKER_KINDS:
-            if workers.hear(event, clock.watched_for):
+            if workers.apply(event, clock.watched_for):
                 self.arrivals.append(workers.names[event.hostname])
             if kind != OFFLINE and clock.is_live(clock.now):
                 workers.observe_clock(event, clock.now)

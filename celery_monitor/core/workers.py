@@ -163,7 +163,7 @@ class Workers:
         else:
             self.offsets.pop(hostname, None)
 
-    def hear(self, event: Event, now: float) -> bool:
+    def apply(self, event: Event, now: float) -> bool:
         """Apply a worker event. True if the worker is new or back."""
         hostname = self.names[event.hostname]
         if not hostname:

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from celery_monitor.adapters import log
-from celery_monitor.adapters.log import MAX_KINDS, MAX_NEWS, MAX_REPEATS, REPEATS_WINDOW, Repeats
+from celery_monitor.adapters.log import MAX_INFO_REPEATS, MAX_KINDS, MAX_REPEATS, REPEATS_WINDOW, Repeats
 
 
 @pytest.fixture
@@ -70,11 +70,11 @@ def test_a_place_that_takes_nothing(lines: io.StringIO) -> None:
 def test_what_is_told_has_more_room(lines: io.StringIO) -> None:
     """Incidents without a channel are reported only in the log; the last lines before the end are always written."""
     logger = structlog.get_logger()
-    for number in range(MAX_NEWS * 2):
+    for number in range(MAX_INFO_REPEATS * 2):
         logger.info("A task failed", incident=number)
         logger.critical("Stuck")
     logged = [line["event"] for line in events(lines)]
-    assert (logged.count("A task failed"), logged.count("Stuck")) == (MAX_NEWS, MAX_NEWS * 2)
+    assert (logged.count("A task failed"), logged.count("Stuck")) == (MAX_INFO_REPEATS, MAX_INFO_REPEATS * 2)
 
 
 def test_other_libraries(lines: io.StringIO) -> None:

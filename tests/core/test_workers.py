@@ -25,7 +25,7 @@ def unobserved(of: Workers, *heartbeats: tuple[int, int]) -> int:
     for started, processed in heartbeats:
         for _ in range(started):
             of.started("w1@box")
-        of.hear(beat(processed), NOON)
+        of.apply(beat(processed), NOON)
     return of.unobserved
 
 
@@ -43,7 +43,7 @@ AUDITS = {
 def test_audit_of_a_worker_seen_from_its_start(heartbeats: list[tuple[int, int]], lost: int) -> None:
     """Processed minus observed, as the minimum of three consecutive heartbeats."""
     of = workers()
-    of.hear(beat(0, ONLINE), NOON)
+    of.apply(beat(0, ONLINE), NOON)
     of.take()
     # The heartbeat of the start is one of the three.
     assert unobserved(of, (0, 0), (0, 0), (0, 0), *heartbeats) == lost
@@ -59,9 +59,9 @@ def test_a_worker_that_was_there_before() -> None:
 def test_a_restarted_worker_counts_from_zero() -> None:
     """Its processed count starts again; earlier losses stay counted. A gap may hide its start."""
     of = workers()
-    of.hear(beat(0, ONLINE), NOON)
+    of.apply(beat(0, ONLINE), NOON)
     assert unobserved(of, (0, 4), (0, 4), (0, 4)) == 4
-    of.hear(beat(0, ONLINE), NOON)
+    of.apply(beat(0, ONLINE), NOON)
     assert unobserved(of, (2, 2), (0, 2), (0, 2)) == 4
     of.stream_interrupted()
     assert unobserved(of, (0, 1), (0, 1), (0, 1)) == 5
@@ -70,9 +70,9 @@ def test_a_restarted_worker_counts_from_zero() -> None:
 def test_a_worker_that_connects_again_counts_on() -> None:
     """It sends worker-online again in the middle of its run: nothing was lost."""
     of = workers()
-    of.hear(beat(0, ONLINE), NOON)
+    of.apply(beat(0, ONLINE), NOON)
     assert unobserved(of, (4, 4), (0, 4), (0, 4)) == 0
-    assert of.hear(beat(4, ONLINE), NOON) is False
+    assert of.apply(beat(4, ONLINE), NOON) is False
     assert unobserved(of, (2, 6), (0, 6), (0, 6)) == 0
     assert unobserved(of, (0, 8), (0, 8), (0, 8)) == 2
 
@@ -80,12 +80,12 @@ def test_a_worker_that_connects_again_counts_on() -> None:
 def test_another_process_id_is_another_run() -> None:
     """Even if its count is higher than the last one's; tasks started before its first heartbeat were observed."""
     of = workers()
-    of.hear(beat(0, ONLINE), NOON)
+    of.apply(beat(0, ONLINE), NOON)
     assert unobserved(of, (4, 4), (0, 4), (0, 4)) == 0
     for _ in range(3):
         of.started("w1@box")
     for _ in range(3):
-        of.hear(beat(10, pid=8), NOON)
+        of.apply(beat(10, pid=8), NOON)
     assert of.unobserved == 7
 
 
@@ -93,9 +93,9 @@ def test_a_run_that_ends_takes_along_what_it_had_buffered() -> None:
     """Killed between heartbeats: its last difference counts when another run begins or it stays silent."""
     successor, silence = workers(), workers()
     for of in (successor, silence):
-        of.hear(beat(0, ONLINE), NOON)
+        of.apply(beat(0, ONLINE), NOON)
         assert unobserved(of, (4, 4), (2, 6), (1, 12)) == 0
-    successor.hear(beat(0, ONLINE, pid=8), NOON)
+    successor.apply(beat(0, ONLINE, pid=8), NOON)
     assert successor.unobserved == 5
     assert unobserved(successor, (0, 0), (0, 0), (0, 0)) == 5
     silence.tick(NOON + 301)
@@ -107,16 +107,16 @@ def test_a_run_that_ends_takes_along_what_it_had_buffered() -> None:
 def test_the_farewell_of_a_run_that_has_a_successor() -> None:
     """A pod that ends slowly does not mark its replacement as down."""
     of = workers()
-    of.hear(beat(5), NOON)
-    of.hear(beat(0, ONLINE, pid=8), NOON)
-    of.hear(beat(5, OFFLINE), NOON)
+    of.apply(beat(5), NOON)
+    of.apply(beat(0, ONLINE, pid=8), NOON)
+    of.apply(beat(5, OFFLINE), NOON)
     assert of.snapshot()[0].up
 
 
 def test_without_a_stream_nobody_is_silent() -> None:
     """A broker outage longer than the purge drops no worker, and losses in it are counted afterwards."""
     of = workers()
-    of.hear(beat(0, ONLINE), NOON)
+    of.apply(beat(0, ONLINE), NOON)
     assert unobserved(of, (4, 4), (0, 4), (0, 4)) == 0
     of.stream_interrupted()
     assert of.tick(NOON + 1) == []
@@ -133,15 +133,15 @@ def test_what_a_host_has_begun_never_falls() -> None:
     """Neither when a worker restarts nor when one is dropped: another on the host takes it over."""
     of = workers()
     for host in ("w1@box", "w2@box"):
-        of.hear(beat(0, ONLINE, host), 0)
+        of.apply(beat(0, ONLINE, host), 0)
         for count in (50, 60, 60, 60):
-            of.hear(beat(count, host=host), 0)
+            of.apply(beat(count, host=host), 0)
     assert (processed(of), of.unobserved) == (120, 120)
-    of.hear(beat(0, ONLINE, "w2@box"), 1)
-    of.hear(beat(5, host="w2@box"), 2)
+    of.apply(beat(0, ONLINE, "w2@box"), 1)
+    of.apply(beat(5, host="w2@box"), 2)
     assert processed(of) == 125
     for now in range(2, 700, 2):
-        of.hear(beat(5, host="w2@box"), now)
+        of.apply(beat(5, host="w2@box"), now)
         of.tick(now)
     (heir,) = of.snapshot()
     assert (heir.hostname, processed(of)) == ("w2@box", 125)
@@ -159,7 +159,7 @@ def test_processes_that_share_a_name(pids: tuple[int, ...]) -> None:
     shown = []
     for turn in range(60):
         for pid, count in zip(pids, (300, 100, 200), strict=True):
-            arrivals += of.hear(beat(count + turn, pid=pid), NOON + 2 * turn)
+            arrivals += of.apply(beat(count + turn, pid=pid), NOON + 2 * turn)
             shown.append(processed(of))
         of.tick(NOON + 2 * turn)
     assert of.unobserved == 0
@@ -171,10 +171,10 @@ def test_processes_that_share_a_name(pids: tuple[int, ...]) -> None:
 def test_a_run_whose_beginning_was_not_seen() -> None:
     """Ten consecutive heartbeats with a lower count are another run, even without its start."""
     of = workers()
-    of.hear(beat(0, ONLINE), NOON)
+    of.apply(beat(0, ONLINE), NOON)
     assert unobserved(of, (40, 40), (0, 40), (0, 40)) == 0
     for _ in range(11):
-        of.hear(beat(7), NOON)
+        of.apply(beat(7), NOON)
     assert of.snapshot()[0].processed == 7
     assert processed(of) == 47
 
@@ -182,20 +182,20 @@ def test_a_run_whose_beginning_was_not_seen() -> None:
 def test_the_survivor_of_a_shared_name() -> None:
     """When the tracked process sends worker-offline, the other one is the worker."""
     of = workers()
-    of.hear(beat(300, pid=7), NOON)
-    of.hear(beat(0, ONLINE, pid=8), NOON)
-    of.hear(beat(301, pid=7), NOON)
+    of.apply(beat(300, pid=7), NOON)
+    of.apply(beat(0, ONLINE, pid=8), NOON)
+    of.apply(beat(301, pid=7), NOON)
     assert (of.snapshot()[0].pid, of.snapshot()[0].up) == (8, True)
-    of.hear(beat(1, OFFLINE, pid=8), NOON)
+    of.apply(beat(1, OFFLINE, pid=8), NOON)
     assert not of.snapshot()[0].up
-    assert of.hear(beat(302, pid=7), NOON)
+    assert of.apply(beat(302, pid=7), NOON)
     assert (of.snapshot()[0].pid, of.snapshot()[0].up) == (7, True)
 
 
 def test_the_audit_goes_on_after_a_restart_of_the_monitor() -> None:
     """Tasks that the worker ran in between are unobserved."""
     before = workers()
-    before.hear(beat(0, ONLINE), NOON)
+    before.apply(beat(0, ONLINE), NOON)
     unobserved(before, (3, 3), (0, 3), (0, 3))
     stored, _ = before.take()
     after = workers()
@@ -208,24 +208,24 @@ def test_the_audit_goes_on_after_a_restart_of_the_monitor() -> None:
 def test_after_a_long_absence_of_the_monitor_nobody_is_up() -> None:
     """Until the worker sends again."""
     before, after = workers(), workers()
-    before.hear(beat(), NOON)
+    before.apply(beat(), NOON)
     after.restore(before.take()[0], NOON + 301)
     assert not after.snapshot()[0].up
-    assert after.hear(beat(), 1)
+    assert after.apply(beat(), 1)
     assert after.snapshot()[0].up
 
 
 def test_comes_and_goes() -> None:
     """New, offline, back: each arrival is reported once."""
     of = workers()
-    arrivals = [of.hear(beat(kind=kind), NOON) for kind in (ONLINE, HEARTBEAT, OFFLINE, HEARTBEAT, HEARTBEAT, ONLINE)]
+    arrivals = [of.apply(beat(kind=kind), NOON) for kind in (ONLINE, HEARTBEAT, OFFLINE, HEARTBEAT, HEARTBEAT, ONLINE)]
     assert arrivals == [True, False, False, True, False, True]
 
 
 def test_silence() -> None:
     """Down and idle after the timeout, removed after the purge, back with its next heartbeat."""
     of = workers()
-    of.hear(beat(), NOON)
+    of.apply(beat(), NOON)
     assert of.tick(NOON + 299) == []
     assert of.snapshot()[0].up
     assert of.tick(NOON + 301) == []
@@ -239,7 +239,7 @@ def test_thousands_of_pods_leave_nothing() -> None:
     """After the purge nothing of them remains."""
     of = workers()
     for number in range(5000):
-        of.hear(beat(host=f"w@pod-{number}"), NOON)
+        of.apply(beat(host=f"w@pod-{number}"), NOON)
     of.take()
     assert len(of.tick(NOON + 601)) == 5000
     of.take()
@@ -250,7 +250,7 @@ def test_thousands_of_pods_leave_nothing() -> None:
 def test_only_what_changed_is_taken() -> None:
     """A flush without worker events writes no workers."""
     of = workers()
-    of.hear(beat(), NOON)
+    of.apply(beat(), NOON)
     assert len(of.take()[0]) == 1
     assert of.take() == ([], [])
 
@@ -259,18 +259,18 @@ def test_invented_workers_are_bounded() -> None:
     """A flood of new names uses bounded memory."""
     of = workers()
     for number in range(MAX_WORKERS + 100):
-        of.hear(beat(host=f"w@{number}"), NOON)
+        of.apply(beat(host=f"w@{number}"), NOON)
     assert len(of.snapshot()) == MAX_WORKERS
 
 
 def test_hostile_values() -> None:
     """An empty hostname is not a worker; texts are shortened."""
     of = workers()
-    assert not of.hear(beat(host=""), NOON)
+    assert not of.apply(beat(host=""), NOON)
     heartbeat = beat(host="h" * 1000)
     heartbeat.sw_ver = "v" * 1000
     heartbeat.traceback = "t" * 1_000_000
-    of.hear(heartbeat, NOON)
+    of.apply(heartbeat, NOON)
     (one,) = of.snapshot()
     assert (len(one.hostname), len(one.sw_ver)) == (255, 64)
 
@@ -282,10 +282,10 @@ ODD = {"newline": "w\n1@box", "NUL": "w\x001@box", "long": "w@" + "h" * 300, "lo
 def test_odd_hostnames(host: str) -> None:
     """All events of a worker belong to the same worker, under a name that can be shown."""
     of = workers()
-    assert of.hear(beat(0, ONLINE, host=host), NOON)
+    assert of.apply(beat(0, ONLINE, host=host), NOON)
     assert not of.notice(host, NOON, NOON)
     assert not of.started(host)
-    of.hear(beat(1, OFFLINE, host=host), NOON)
+    of.apply(beat(1, OFFLINE, host=host), NOON)
     assert len(of.finishing) == 1
     of.finish(host, NOON + 1, started=False)
     assert not of.finishing
@@ -299,19 +299,19 @@ def test_long_hostnames_that_begin_alike() -> None:
     """They are two workers."""
     of = workers()
     for end in "ab":
-        of.hear(beat(host=f"w@{'h' * 300}{end}"), NOON)
+        of.apply(beat(host=f"w@{'h' * 300}{end}"), NOON)
     assert len(of.snapshot()) == 2
 
 
 def test_odd_hostnames_of_earlier_versions() -> None:
     """A worker stored under the event's name continues under the cleaned name."""
     stored, of = workers(), workers()
-    stored.hear(beat(5), NOON)
+    stored.apply(beat(5), NOON)
     ((worker,), _) = stored.take()
     of.restore([structs.replace(worker, hostname="w\n1@box")], NOON)
     ((moved,), dropped) = of.take()
     assert (moved.hostname, moved.processed, dropped) == ("w\ufffd1@box", 5, ["w\n1@box"])
-    assert not of.hear(beat(6, host="w\n1@box"), NOON)
+    assert not of.apply(beat(6, host="w\n1@box"), NOON)
 
 
 def test_what_is_kept_of_a_heartbeat() -> None:
@@ -319,7 +319,7 @@ def test_what_is_kept_of_a_heartbeat() -> None:
     of = workers()
     tracemalloc.start()
     for number in range(100):
-        of.hear(structs.replace(beat(host=f"w@{number}"), traceback=f"{number}" * 100_000), NOON)
+        of.apply(structs.replace(beat(host=f"w@{number}"), traceback=f"{number}" * 100_000), NOON)
     allocated, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert allocated / 100 < 5_000
@@ -328,11 +328,11 @@ def test_what_is_kept_of_a_heartbeat() -> None:
 def test_memory_of_a_worker() -> None:
     """About 900 bytes per worker with Python 3.11, including its newest heartbeats."""
     of, number = workers(), 500
-    of.hear(beat(), NOON)
+    of.apply(beat(), NOON)
     tracemalloc.start()
     for heartbeat in range(4):
         for worker in range(number):
-            of.hear(beat(heartbeat, host=f"w@{worker}"), NOON + 2.0 * heartbeat)
+            of.apply(beat(heartbeat, host=f"w@{worker}"), NOON + 2.0 * heartbeat)
     allocated, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert allocated / number < 2_000

@@ -59,8 +59,8 @@ def _opened(settings: Settings, path: Path, *, in_use: bool) -> Finding:
         state = _state(settings)
     except (StoreUnusableError, StoreUnavailableError) as exc:
         return fail("store", str(exc))
-    if (doubts := _doubts(str(path), state, in_use=in_use)) is not None:
-        return doubts
+    if (warning := _store_warning(str(path), state, in_use=in_use)) is not None:
+        return warning
     size, limit = path.stat().st_size, settings.store.max_bytes
     if size > limit * _NEARLY:
         return warn(
@@ -80,7 +80,7 @@ def _on_a_server(settings: Settings, *, in_use: bool) -> Finding:
         return ok("store", f"{exc.about} answers; it has no tables of a monitor yet: the monitor creates them")
     except (StoreUnusableError, StoreUnavailableError) as exc:
         return fail("store", str(exc))
-    return _doubts(state.about, state, in_use=in_use) or ok("store", f"{state.about} answers, {state.ago}")
+    return _store_warning(state.about, state, in_use=in_use) or ok("store", f"{state.about} answers, {state.ago}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def _state(settings: Settings) -> _StoreState:
         return _StoreState(attached.about, age, attached.rolled_back())
 
 
-def _doubts(subject: str, state: _StoreState, *, in_use: bool) -> Finding | None:
+def _store_warning(subject: str, state: _StoreState, *, in_use: bool) -> Finding | None:
     if in_use and (state.age is None or state.age > _NOT_WRITTEN):
         return warn("store", f"{subject} was {state.ago}, {_OTHER_STORE}")
     if state.rolled_back:

@@ -15,7 +15,7 @@ from celery_monitor.adapters.channels import (
     no_rule,
     of_entry,
 )
-from celery_monitor.adapters.channels.email.delivery import longest
+from celery_monitor.adapters.channels.email.delivery import max_duration
 from celery_monitor.adapters.channels.email.incident import INCIDENTS, IncidentMailer
 from celery_monitor.adapters.channels.email.message import DAILY
 from celery_monitor.adapters.channels.email.render import render_html, render_part, render_text
@@ -56,7 +56,7 @@ def _daily(section: EmailSettings) -> Channel:
         summary=to if section.to else "off: email.to is empty",
         off="no email.to: the daily mail is not sent",
         needs=_NEEDS,
-        timeout=longest(len(section.to)),
+        timeout=max_duration(len(section.to)),
         sender=mail.sender,
         test=mail.test,
         check=mail.check,
@@ -80,7 +80,7 @@ def _of_incidents(section: EmailSettings, entry: EmailEntry) -> Channel:
         IncidentMail(section, entry),
         title="Mail",
         to=", ".join(entry.to),
-        timeout=longest(len(entry.to)),
+        timeout=max_duration(len(entry.to)),
         rate_limit=entry.rate_limit,
         secrets=(section.password_source(),),
         idempotent=False,  # as above

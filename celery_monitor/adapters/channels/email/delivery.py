@@ -29,7 +29,7 @@ from celery_monitor.ports import Sent
 _log: Final = structlog.get_logger()
 
 
-def longest(recipients: int) -> float:
+def max_duration(recipients: int) -> float:
     """The maximum duration of one attempt, in seconds, with a server that uses up all timeouts."""
     timeouts = Timeouts()
     return timeouts.connection + timeouts.total + (recipients // BATCH + 2) * timeouts.final
