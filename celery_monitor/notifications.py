@@ -65,7 +65,7 @@ class Notifications:
                 summary=report.summary,
                 note=self._outbox.note,
                 external_url=external_url,
-                takes_turns=self._shared,
+                replicated=self._shared,
             )
             sender = channel.sender(context)
             notifier = Notifier(

@@ -38,7 +38,7 @@ class Context:
     """
     external_url: str | None
     """The base URL of links to the page; None for no links."""
-    takes_turns: bool = False
+    replicated: bool = False
     """Another process may take over at any time: a sender must not send what it could not record in the row."""
 
     @classmethod

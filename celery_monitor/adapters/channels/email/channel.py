@@ -96,7 +96,7 @@ class Mail:
     def sender(self, context: Context) -> Sender:
         """See Channel."""
         return EmailSender(
-            self.settings, context.summary, context.external_url, note=context.note, takes_turns=context.takes_turns
+            self.settings, context.summary, context.external_url, note=context.note, replicated=context.replicated
         )
 
     def test(self, fleet: str, clock: Clock, rule: str | None) -> TestResult:
@@ -136,7 +136,7 @@ class IncidentMail:
             incident=context.incident,
             note=context.note,
             external_url=context.external_url,
-            takes_turns=context.takes_turns,
+            replicated=context.replicated,
         )
 
     def test(self, fleet: str, clock: Clock, rule: str | None) -> TestResult:

@@ -65,18 +65,18 @@ class MailSender:
         sender: str | None,
         to: Sequence[str],
         note: Callable[[OutboxItem, str], None],
-        takes_turns: bool = False,
+        replicated: bool = False,
     ) -> None:
         """``note`` stores a text as the row's ``progress``. ``sender`` and ``to`` are addresses.
 
-        ``takes_turns``: as in Context.
+        ``replicated``: as in Context.
         """
         self.channel = channel
         self._server = server
         self._from = sender
         self._to = to
         self._note = note
-        self._takes_turns = takes_turns
+        self._replicated = replicated
         self._progress: dict[int, Progress] = {}
         """The progress of unfinished rows. It is newer than the stored progress if the store was unavailable."""
 
@@ -179,7 +179,7 @@ class MailSender:
 
     def _progress_of(self, item: OutboxItem) -> Progress:
         keep = partial(self._keep, item)
-        return Progress(item.progress, keep, partial(self._must_keep, item) if self._takes_turns else keep)
+        return Progress(item.progress, keep, partial(self._must_keep, item) if self._replicated else keep)
 
     def _must_keep(self, item: OutboxItem, text: str) -> None:
         try:

@@ -36,10 +36,10 @@ class IncidentMailer(MailSender):
         incident: Callable[[str], Incident | None],
         note: Callable[[OutboxItem, str], None],
         external_url: str | None,
-        takes_turns: bool = False,
+        replicated: bool = False,
     ) -> None:
         """``incident`` returns the committed state of an incident and may raise StoreUnavailableError."""
-        super().__init__(channel=channel, server=server, sender=sender, to=to, note=note, takes_turns=takes_turns)
+        super().__init__(channel=channel, server=server, sender=sender, to=to, note=note, replicated=replicated)
         self._incident = incident
         self._external_url = external_url
 

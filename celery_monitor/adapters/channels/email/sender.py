@@ -26,7 +26,7 @@ class EmailSender(MailSender):
         server: SmtpServer | None = None,
         note: Callable[[OutboxItem, str], None] = lambda _item, _text: None,
         *,
-        takes_turns: bool = False,
+        replicated: bool = False,
     ) -> None:
         """``summarise`` returns the summary of a date as of a time. ``server`` overrides that of the settings."""
         super().__init__(
@@ -35,7 +35,7 @@ class EmailSender(MailSender):
             sender=settings.from_,
             to=settings.to,
             note=note,
-            takes_turns=takes_turns,
+            replicated=replicated,
         )
         self._settings = settings
         self._summarise = summarise

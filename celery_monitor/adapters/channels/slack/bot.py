@@ -50,11 +50,11 @@ class SlackBot(HttpSender):
         clock: Clock,
         timeout: float,
         external_url: str | None = None,
-        takes_turns: bool = False,
+        replicated: bool = False,
     ) -> None:
         """``to``: the ID of the channel in Slack. ``note`` stores a text as the row's ``progress``.
 
-        ``takes_turns``: as in Context.
+        ``replicated``: as in Context.
         """
         super().__init__(channel=channel, incident=incident, clock=clock, timeout=timeout, external_url=external_url)
         self.receiver = f"Slack ({origin(api_url)})"
@@ -62,7 +62,7 @@ class SlackBot(HttpSender):
         self._token = token
         self._to = to
         self._note = note
-        self._takes_turns = takes_turns
+        self._replicated = replicated
         self._claims: dict[int, str] = {}
         """Row → its claim, should the store not have taken it."""
 
@@ -155,7 +155,7 @@ class SlackBot(HttpSender):
         try:
             self._note(item, identity)
         except StoreUnavailableError as exc:
-            if self._takes_turns:
+            if self._replicated:
                 raise RetryableError(f"not sent, because another replica might send it too: {exc}") from exc
             _log.warning("Cannot store that a message is sent; kept in memory", key=item.key, error=str(exc))
 

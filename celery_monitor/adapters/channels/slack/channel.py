@@ -135,7 +135,7 @@ class Slack:
             clock=context.clock,
             timeout=entry.timeout,
             external_url=context.external_url,
-            takes_turns=context.takes_turns,
+            replicated=context.replicated,
         )
 
     def _webhook(self, context: Context) -> "SlackWebhook":

@@ -55,7 +55,7 @@ def test_a_leader_that_stands_still(
     first, second = replicas
     monkeypatch.setattr(session, "_CLAIM_VALID", -1.0)
     daemon = Daemon(first, mail, ManualClock(DUE))
-    daemon.sender._takes_turns = True
+    daemon.sender._replicated = True
     moments = iter([when])
 
     def stage(name: str) -> None:
@@ -81,14 +81,14 @@ def test_a_leader_that_stands_still(
         assert len(mail.mails) == 1
 
 
-@pytest.mark.parametrize("takes_turns", [True, False])
+@pytest.mark.parametrize("replicated", [True, False])
 def test_a_claim_that_the_store_does_not_take(
-    replicas: tuple[SqlStore, SqlStore], mail: MailServer, *, takes_turns: bool
+    replicas: tuple[SqlStore, SqlStore], mail: MailServer, *, replicated: bool
 ) -> None:
     """With another replica the mail waits, because that one would not know of it."""
     first, _ = replicas
     daemon = Daemon(first, mail, ManualClock(DUE))
-    daemon.sender._takes_turns = takes_turns
+    daemon.sender._replicated = replicated
     away = True
     note: Callable[[OutboxItem, str], None] = first.outbox.note
 
@@ -99,7 +99,7 @@ def test_a_claim_that_the_store_does_not_take(
 
     daemon.sender._note = keep
     run(daemon)
-    assert len(mail.mails) == (not takes_turns)
+    assert len(mail.mails) == (not replicated)
     away = False
     daemon._clock.time += 900.0
     run(daemon)
