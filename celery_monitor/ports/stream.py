@@ -36,7 +36,10 @@ class EventSource(Protocol):
 
     @property
     def queue_created(self) -> bool:
-        """Whether connecting created the queue, so that earlier events are lost. Only if ``acknowledges``."""
+        """Whether the queue was created since the connection before, so that earlier events are lost.
+
+        Only if ``acknowledges``.
+        """
 
     def connect(self) -> None:
         """Open the stream. Raises SourceLostError, with a remedy if somebody has to act. Bounded in time."""

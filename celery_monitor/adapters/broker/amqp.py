@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from amqp import Channel, spec
 from amqp import Connection as AmqpConnection
 
-from celery_monitor.adapters.broker.declare import Consumer, Declaration, Target
+from celery_monitor.adapters.broker.declare import Consumer, Target
 from celery_monitor.adapters.broker.dial import CONNECT_TIMEOUT, Dialer
 from celery_monitor.adapters.broker.faults import IGNORE_ERRORS
 from celery_monitor.adapters.broker.frames import MAX_FRAME_SIZE, FrameReader, StreamClosedError
@@ -29,7 +29,7 @@ class AmqpLink:
         self,
         dialer: Dialer,
         settings: BrokerSettings,
-        consume: Callable[[Target, BrokerSettings], Consumer] | None = None,
+        consume: Callable[[Target, BrokerSettings], Consumer],
     ) -> None:
         """Connects, declares and starts to consume within some seconds. Raises SourceLostError or errors of py-amqp."""
         self._limit = settings.prefetch // 2
@@ -44,7 +44,7 @@ class AmqpLink:
             with self._wire.bounded(CONNECT_TIMEOUT):
                 self._channel: Channel = self._amqp.channel()
                 target = Target(self._channel, client.virtual_host or "/", dialer.permissions(client))
-                consumer = (consume or Declaration.consume)(target, settings)
+                consumer = consume(target, settings)
             undo.pop_all()
         self.standby, self.created = consumer.standby, consumer.created
         self._reader = FrameReader(settings.max_message_bytes, max(MAX_FRAME_SIZE, self._amqp.frame_max))

@@ -28,12 +28,31 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """The result of ``Declaration.consume``."""
+    """The result of ``OwnQueue.consume``."""
 
     standby: bool = False
     """Whether another consumer receives the messages."""
     created: bool = False
     """Whether the queue did not exist, so that it contains nothing that was published before."""
+
+
+class OwnQueue:
+    """The monitor's queue, over all connections of a source. For use by one thread."""
+
+    def __init__(self) -> None:
+        self._created = False
+        """Whether an attempt created the queue and then failed: the next one finds the queue."""
+
+    def consume(self, target: Target, settings: BrokerSettings) -> Consumer:
+        """Declare and consume. Raises SourceLostError and errors of the library."""
+        declaration = Declaration(target, settings)
+        declaration.exchange()
+        missing = not declaration.exists()
+        declared = declaration.queue()
+        self._created |= missing
+        standby = declaration.consume(declared=declared)
+        created, self._created = self._created, False
+        return Consumer(standby=standby, created=created)
 
 
 class Declaration:
@@ -46,16 +65,11 @@ class Declaration:
         self._shared = settings.queue.type == "quorum"
         self._target = target
 
-    @classmethod
-    def consume(cls, target: Target, settings: BrokerSettings) -> Consumer:
-        """Declare and consume. Raises SourceLostError and errors of the library."""
-        return cls(target, settings).run()
+    def consume(self, *, declared: bool) -> bool:
+        """Bind and consume the queue; ``declared``: the result of ``queue``. Returns whether another one consumes it.
 
-    def run(self) -> Consumer:
-        """See ``consume``."""
-        self._exchange()
-        created = not self._exists()
-        declared = self.queue()
+        Raises SourceLostError and errors of the library.
+        """
         self._step("bind the queue", self._channel.queue_bind, self._queue.name, self._settings.exchange, "#")
         deadline = time.monotonic() + _PREVIOUS_CONSUMER_TIMEOUT
         # A queue that an administrator has declared may lack the arguments that exclude a second consumer.
@@ -64,7 +78,7 @@ class Declaration:
             raise SourceLostError("cannot consume: the queue already has a consumer", self._queue_in_use())
         while not self._consume(last_try=time.monotonic() > deadline):
             time.sleep(_PREVIOUS_CONSUMER_TIMEOUT / 20)
-        return Consumer(standby=standby, created=created)
+        return standby
 
     def _consumed(self, deadline: float) -> bool:
         """Whether the queue still has a consumer at this monotonic time."""
@@ -89,7 +103,8 @@ class Declaration:
             return False
         return True
 
-    def _exchange(self) -> None:
+    def exchange(self) -> None:
+        """Declare the event exchange. Raises SourceLostError and errors of the library."""
         name = self._settings.exchange
         try:
             # Usually the fleet has declared it. Then no permission is needed, and its arguments do not matter.
@@ -99,7 +114,8 @@ class Declaration:
                 "declare the exchange", self._channel.exchange_declare, name, "topic", durable=True, auto_delete=False
             )
 
-    def _exists(self) -> bool:
+    def exists(self) -> bool:
+        """Whether the queue exists, or the user may not know. Raises errors of the library."""
         try:
             self._channel.queue_declare(self._queue.name, passive=True)
         except NotFound:

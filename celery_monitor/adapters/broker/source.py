@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from celery_monitor.adapters.broker.addresses import KnownAddress
 from celery_monitor.adapters.broker.amqp import AmqpLink
+from celery_monitor.adapters.broker.declare import OwnQueue
 from celery_monitor.adapters.broker.dial import Dialer
 from celery_monitor.adapters.broker.faults import IGNORE_ERRORS, Boundary, describe, lost
 from celery_monitor.adapters.broker.memory import MemoryLink
@@ -31,7 +32,7 @@ class Link(Protocol):
     standby: bool
     """Whether another consumer receives the messages. This one does as soon as that one ends."""
     created: bool
-    """Whether this connection created the queue, so that it contains nothing that was published before."""
+    """Whether the queue was created since the last connection, so that it contains nothing published before."""
 
     def read(self, timeout: float) -> Batch | None:
         """As EventSource.poll."""
@@ -57,12 +58,12 @@ class BrokerSource:
         settings: BrokerSettings,
         known: KnownAddress | None = None,
         *,
-        amqp: Callable[[Dialer, BrokerSettings], Link] = AmqpLink,
+        amqp: Callable[[Dialer, BrokerSettings], Link] | None = None,
     ) -> None:
         """Does no I/O. ``known``: see Dialer. ``amqp`` creates links to RabbitMQ."""
         self._settings = settings
         self._links: dict[str, Callable[[Dialer, BrokerSettings], Link]] = {
-            "amqp": amqp,
+            "amqp": amqp or partial(AmqpLink, consume=OwnQueue().consume),
             "redis": RedisLink,
             "memory": MemoryLink,
         }

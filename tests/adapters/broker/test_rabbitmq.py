@@ -182,6 +182,24 @@ def test_a_new_queue_is_reported(rabbitmq: RabbitMQ, rabbitmq_url: str, listenin
     assert created == [True, False, True]
 
 
+def test_a_new_queue_is_reported_if_the_attempt_that_created_it_failed(rabbitmq: RabbitMQ, rabbitmq_url: str) -> None:
+    """It is reported by the next connection, and only by that one."""
+    vhost = _vhost(rabbitmq_url)
+    publish(rabbitmq_url, numbered(1))  # declares the exchange
+    url = rabbitmq.add_user("forgotten", "pw", vhost, configure=".*", write=".*", read="^celery-monitor$")
+    source = BrokerSource(settings(url))
+    with pytest.raises(SourceLostError, match="bind the queue"):
+        source.connect()
+    assert QUEUE in rabbitmq.queues(vhost)
+    rabbitmq.add_user("forgotten", "pw", vhost, configure=".*", write=".*", read=".*")
+    created = []
+    for _ in range(2):
+        source.connect()
+        created.append(source.queue_created)
+    source.close()
+    assert created == [True, False]
+
+
 def test_connecting_is_bounded_in_all(rabbitmq: RabbitMQ, rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker that sends heartbeats but no answer does not block connect."""
     monkeypatch.setattr("amqp.Channel.basic_consume", lambda channel, *_, **__: channel.wait((60, 21)))
