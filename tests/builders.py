@@ -15,12 +15,12 @@ NOON = 1_700_049_600.0
 
 
 def event(kind: str, uuid: str = "u1", at: float = NOON, **fields: Any) -> Event:
-    """``task-`` is put before a kind without a dash."""
+    """``task-`` is added to a kind without a dash."""
     return Event(type=kind if "-" in kind else f"task-{kind}", timestamp=at, uuid=uuid, hostname="w1@box", **fields)
 
 
 def body(*events: dict[str, Any]) -> bytes:
-    """A message of one event, or of a list of them."""
+    """A message with one event or a list of events."""
     return json.dumps(events[0] if len(events) == 1 else events).encode()
 
 
@@ -40,7 +40,7 @@ def life(uuid: str, name: str = "shop.pay", at: float = NOON, end: str = "succee
 
 
 def failed(task: str = "shop.pay", at: float = NOON, uuid: str = "u1", **fields: Any) -> TaskFailure:
-    """A failure as the decision sees it."""
+    """A failure as the decider receives it."""
     values = {"queue": "pay", "exception": "ValueError", "hostname": "w1@box", "message": "no", "traceback": ""}
     return TaskFailure(uuid=uuid, task=task, at=at, **(values | fields))
 
@@ -48,7 +48,7 @@ def failed(task: str = "shop.pay", at: float = NOON, uuid: str = "u1", **fields:
 def sent(
     incident: Incident, delivered_at: float | None, count: int, error: str | None, channel: str = "oncall"
 ) -> IncidentRow:
-    """A stored incident, and what became of it on its one channel."""
+    """A stored incident, and its delivery on its only channel."""
     state = "pending" if delivered_at is None else "delivered"
     return IncidentRow(incident, (ChannelDelivery(channel, state, 1, error, delivered_at, count, None),))
 
@@ -60,7 +60,7 @@ def recorded(version: str) -> list[Delivery]:
 
 
 def reruns(broker: str, kind: str = "reruns") -> tuple[list[Delivery], dict[str, dict[str, int]]]:
-    """A recording of a real fleet that runs ids more than once, and what that fleet noted itself: counts by task."""
+    """A recording of a real fleet that runs IDs more than once, and the fleet's own counts by task."""
     base = str(DATA / f"{kind}-celery-5.7.0-{broker}")
     lines = gzip.decompress(Path(base + ".jsonl.gz").read_bytes()).decode().splitlines()
     counts = json.loads(Path(base + ".json").read_text())
@@ -68,6 +68,6 @@ def reruns(broker: str, kind: str = "reruns") -> tuple[list[Delivery], dict[str,
 
 
 def pass_time(of: Monitor, seconds: int, start: float = NOON) -> None:
-    """Turns of a monitor that stands still in none of them."""
+    """Tick a monitor every second for this long."""
     for passed in range(0, seconds + int(MAX_TICK_GAP), int(MAX_TICK_GAP)):
         of.tick(start + min(passed, seconds))

@@ -35,14 +35,14 @@ if hypothesis.settings.get_current_profile_name() == "default":
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A campaign has its own profile before the first test is read."""
+    """A campaign sets its profile before the first test is read."""
     if config.option.markexpr == "campaign":
         hypothesis.settings.load_profile(properties.CAMPAIGN)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Every test with hypothesis is a campaign too: the same claim, with many more examples."""
+    """Every test with hypothesis is also a campaign, with many more examples."""
     if config.option.markexpr == "campaign":
         for item in items:
             if isinstance(item, pytest.Function) and hypothesis.is_hypothesis_test(item.obj):
@@ -62,7 +62,7 @@ class Start(Protocol):
     """The type of the ``start`` fixture."""
 
     def __call__(self, server: _Server) -> _Server:
-        """Start the server, wait until it serves, return it; stop it after the test."""
+        """Start the server, wait until it serves, and return it; stop it after the test."""
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
 
 @pytest.fixture(scope="session")
 def empty_cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of a PostgreSQL without databases; all processes of the tests share them."""
+    """The files of a PostgreSQL without databases, shared by all test processes."""
     base = tmp_path_factory.getbasetemp()
     return template((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "postgresql")
 
@@ -129,7 +129,7 @@ def migrated(postgresql: PostgreSQL) -> str:
 
 @pytest.fixture
 def postgresql_url(postgresql: PostgreSQL, migrated: str) -> str:
-    """The URL of a database with the store's tables, and nothing in them. One after the other uses the same."""
+    """The URL of a database with empty tables of the store. Tests use the same one in turn."""
     from celery_monitor.adapters.store.schema import metadata
 
     tables = ", ".join(f'"{name}"' for name in metadata.tables)
@@ -202,13 +202,13 @@ def broker_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """A campaign is recorded from here on."""
+    """Start the record of a campaign."""
     outcomes.begin(item)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Put the ends of the servers' logs into the report of a failed test, and record what a campaign did."""
+    """Add the ends of the servers' logs to the report of a failed test, and record a campaign's outcome."""
     report = yield
     outcomes.report(item, report)
     if report.failed:

@@ -1,4 +1,4 @@
-"""What a store gives the daily report, of single buckets."""
+"""The rows of a store for the daily report, from single buckets."""
 
 import datetime as dt
 from collections import Counter
@@ -9,7 +9,7 @@ from celery_monitor.core.summarize import DAYS_BEFORE, DayRows, day_bounds
 
 
 def day_rows(buckets: Iterable[BucketRow], date: dt.date, zone: dt.tzinfo) -> DayRows:
-    """As DayReport reads them."""
+    """The rows as DayReport reads them."""
     rows = list(buckets)
     days = [day_bounds(date - dt.timedelta(days=back), zone) for back in range(DAYS_BEFORE, -1, -1)]
     of_days = [[row for row in rows if begin <= row.start < end] for begin, end in days]

@@ -1,4 +1,4 @@
-"""In-memory stand-ins for the ports, driven by the test: nothing here waits longer than it was told to."""
+"""In-memory implementations of the ports, driven by the test. They wait no longer than specified."""
 
 import threading
 from collections import deque
@@ -29,12 +29,12 @@ class ManualClock:
         return self.ticks
 
     def advance(self, seconds: float) -> None:
-        """Both clocks go on, as real ones do."""
+        """Advance both clocks."""
         self.time += seconds
         self.ticks += seconds
 
     def step(self, seconds: float) -> None:
-        """Somebody sets the wall clock; monotonic time does not notice."""
+        """Set the wall clock; monotonic time does not change."""
         self.time += seconds
 
 
@@ -69,7 +69,7 @@ class FakeSource:
 
     # --- what the test does ---
     def publish(self, *bodies: bytes, content_type: str = "application/json") -> None:
-        """The fleet sends messages. Without acknowledgements they are lost while nobody is connected."""
+        """The fleet sends messages. Without acknowledgements they are lost while no source is connected."""
         with self._change:
             if self._connected or self.acknowledges:
                 self._ready.extend(Delivery(body, content_type) for body in bodies)
@@ -83,7 +83,7 @@ class FakeSource:
 
     @property
     def waiting(self) -> int:
-        """Messages that are not acknowledged yet, delivered or not."""
+        """Unacknowledged messages, delivered or not."""
         with self._change:
             return len(self._ready) + len(self._unacked)
 
@@ -142,7 +142,7 @@ class FakeSource:
             raise SourceLostError("not connected")
 
     def _drop(self) -> None:
-        """What a broker does when a connection ends: unacknowledged messages go back to the head, flagged."""
+        """At the end of a connection, unacknowledged messages return to the head of the queue, flagged."""
         again = [msgspec.structs.replace(d, redelivered=True) for _, d in self._unacked]
         self._ready.extendleft(reversed(again))
         self._unacked.clear()
@@ -193,10 +193,10 @@ class MemoryStore:
         return self.lead("")
 
     def renew(self) -> None:
-        """Nobody else can lead."""
+        """No other process can lead."""
 
     def resign(self) -> None:
-        """Nobody else can lead."""
+        """No other process can lead."""
 
     def lease(self) -> LeaseState:
         return LeaseState(self._holder, self._term, self.lease_ttl if self.running else 0.0)
@@ -230,7 +230,7 @@ class MemoryStore:
             self.running = False
 
     def _latest(self, written: str, dropped: str, key: Callable[[Any], Any]) -> list[Any]:
-        """The last value of each key that was not dropped since."""
+        """The last value of each key that was not dropped later."""
         found: dict[Any, Any] = {}
         for changes in self.commits:
             for gone in getattr(changes, dropped):
@@ -260,7 +260,7 @@ class MemoryStore:
 
 
 class InlineCommitter(Committer):
-    """One without a thread: what is submitted is committed at once."""
+    """A committer without a thread, which commits immediately."""
 
     def _submit(self, changes: Changes) -> Future[float]:
         done: Future[float] = Future()
@@ -269,7 +269,7 @@ class InlineCommitter(Committer):
 
 
 class FakeMarks:
-    """Marks of a process that may be killed: ``killed`` is its death."""
+    """Marks of a process that may be killed: ``killed`` simulates its death."""
 
     def __init__(self) -> None:
         self.marked: bytes | None = None

@@ -36,7 +36,7 @@ app.conf.update(json.loads(os.environ.get("FLEET_CONF", "{}")))
 
 
 class CardDeclinedError(Exception):
-    """An exception of the application's own."""
+    """An exception of the application."""
 
 
 @app.task(name="fleet.succeed")
@@ -53,7 +53,7 @@ def sleep(seconds: float) -> None:
 
 @app.task(name="fleet.sleep_late", bind=True, acks_late=True)
 def sleep_late(self: Task) -> None:
-    """Hang at the first delivery; succeed when it is delivered again."""
+    """Hang at the first delivery; succeed when redelivered."""
     if not self.request.delivery_info["redelivered"]:
         time.sleep(_FOR_EVER)
 
@@ -73,7 +73,7 @@ def fail(message: str = "no such order") -> None:
 
 @app.task(name="fleet.fail_later")
 def fail_later(directory: str) -> None:
-    """Note its id in ``directory``; raise a ValueError as soon as there is a file ``release`` in it."""
+    """Record its ID in ``directory``; raise a ValueError once there is a file ``release`` in it."""
     Path(directory, str(current_task.request.id)).touch()
     until = time.monotonic() + _FOR_EVER
     while not Path(directory, "release").exists() and time.monotonic() < until:
@@ -83,7 +83,7 @@ def fail_later(directory: str) -> None:
 
 @app.task(name="fleet.decline")
 def decline(message: str = "card declined") -> None:
-    """Raise an exception of the application's own."""
+    """Raise an exception of the application."""
     raise CardDeclinedError(message)
 
 
@@ -101,13 +101,13 @@ def hard_limit() -> None:
 
 @app.task(name="fleet.killed")
 def killed() -> None:
-    """Kill the child, as the kernel does when memory is out: WorkerLostError."""
+    """Kill the child, like the kernel when memory is out: WorkerLostError."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @app.task(name="fleet.killed_once", bind=True, acks_late=True, reject_on_worker_lost=True)
 def killed_once(self: Task) -> str:
-    """Kill the child at the first delivery, which is rejected and queued again; then succeed."""
+    """Kill the child at the first delivery, which is rejected and requeued; then succeed."""
     if not self.request.delivery_info["redelivered"]:
         os.kill(os.getpid(), signal.SIGKILL)
     return "second delivery"
@@ -121,7 +121,7 @@ def reject() -> None:
 
 @app.task(name="fleet.reject_once", bind=True, acks_late=True)
 def reject_once(self: Task) -> str:
-    """Give the first delivery back to the queue; then succeed."""
+    """Requeue the first delivery; then succeed."""
     if not self.request.delivery_info["redelivered"]:
         raise Reject("not now", requeue=True)
     return "second delivery"
@@ -154,26 +154,26 @@ def out_of_memory() -> None:
 
 
 def _fill_memory() -> None:
-    """Take memory until the kernel kills this process, or 2 GB, which no test allows."""
+    """Use memory until the kernel kills this process, or 2 GB, which no test permits."""
     taken = [bytearray(b"x" * 2**22) for _ in range(512)]
     raise RuntimeError(f"{len(taken)} times 4 MB were there")
 
 
 @app.task(name="fleet.fill_memory")
 def fill_memory() -> None:
-    """Be killed by the kernel, where memory is limited."""
+    """Be killed by the kernel if memory is limited."""
     _fill_memory()
 
 
 @app.task(name="fleet.fill_memory_late", acks_late=True)
 def fill_memory_late() -> None:
-    """The same, acknowledged late: Celery takes the message for done when the child is killed."""
+    """The same, acknowledged late: Celery considers the message done when the child is killed."""
     _fill_memory()
 
 
 @app.task(name="fleet.fill_memory_again", bind=True, acks_late=True, reject_on_worker_lost=True)
 def fill_memory_again(self: Task) -> str:
-    """Be killed at the first delivery; succeed when it is delivered again."""
+    """Be killed at the first delivery; succeed when redelivered."""
     if not self.request.delivery_info["redelivered"]:
         _fill_memory()
     return "second delivery"

@@ -29,12 +29,12 @@ app.conf.update(
 
 
 class LedgerError(Exception):
-    """What a failing task raises."""
+    """The exception of a failing task."""
 
 
 @dataclass
 class Books:
-    """What the tasks wrote."""
+    """The records of the tasks."""
 
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     """Task → started, succeeded, failed."""
@@ -43,7 +43,7 @@ class Books:
 
 
 def read(path: Path) -> Books:
-    """The books as they are now. The last line may be on its way."""
+    """The current records. The last line may be incomplete."""
     books = Books()
     whole = path.read_text().rpartition("\n")[0] if path.exists() else ""
     for line in whole.splitlines():

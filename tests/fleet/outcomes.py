@@ -1,4 +1,4 @@
-"""Sends one task for each outcome, and says what each must be counted as."""
+"""Sends one task for each outcome, and defines the expected counts."""
 
 import uuid
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from tests.servers.waiting import wait_until
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a monitor must say of one task: ``counts`` by event type, without the prefix, where not 0."""
+    """The expected counts of one task: ``counts`` by event type, without the prefix, if not 0."""
 
     task: str
     counts: Mapping[str, int]

@@ -35,7 +35,7 @@ _IDLE_SECONDS = 15.0
 
 
 class Worker(CeleryWorker):
-    """One that may run by another interpreter."""
+    """A worker that may run with another interpreter."""
 
     python: str | None = None
 
@@ -57,11 +57,11 @@ class Fleet:
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """The application's environment."""
+        """The environment of the application."""
         return {"FLEET_TRUTH": str(self.truth), "FLEET_VISIBILITY": str(_VISIBILITY)}
 
     def worker(self, name: str, queues: str, *, pool: str = "prefork", python: str | None = None) -> Worker:
-        """Start one, and wait until it is ready."""
+        """Start a worker, and wait until it is ready."""
         made = Worker(
             self._directory / name,
             self.broker_url,
@@ -82,13 +82,13 @@ class Fleet:
         return [(kind, name, uuid) for kind, name, uuid in map(str.split, self.truth.read_text().splitlines())]
 
     def until(self, kind: str, uuid: str, times: int = 1) -> None:
-        """Wait for as many notes."""
+        """Wait for this many notes."""
         wait_until(
             lambda: sum((one[0], one[2]) == (kind, uuid) for one in self.notes()) >= times, 90, what=f"{kind} {uuid}"
         )
 
     def until_quiet(self) -> None:
-        """Wait until nothing is noted any more."""
+        """Wait until no more notes are written."""
         size, since = -1, time.monotonic()
 
         def quiet() -> bool:
@@ -102,7 +102,7 @@ class Fleet:
 
 
 class Recorder(threading.Thread):
-    """Keeps every message on the event exchange."""
+    """Records every message of the event exchange."""
 
     def __init__(self, broker_url: str) -> None:
         super().__init__(daemon=True)
@@ -112,7 +112,7 @@ class Recorder(threading.Thread):
         self._url = broker_url
 
     def run(self) -> None:
-        """Until it is ended."""
+        """Run until it is stopped."""
         with Connection(self._url) as connection, connection.channel() as channel:
             queue = Queue("", get_exchange(connection), routing_key="#", exclusive=True, auto_delete=True)
             with Consumer(channel, [queue(channel)], on_message=self._keep, no_ack=True):
@@ -136,7 +136,7 @@ class Recorder(threading.Thread):
 
 
 def start_all(fleet: Fleet) -> None:
-    """The workers that listen to everything."""
+    """Start the workers that consume everything."""
     for name in reruns.WORKERS:
         fleet.worker(name, f"work,{name},everywhere")
     time.sleep(5.0)  # on Redis a worker is ready before it listens to a Broadcast queue
@@ -155,7 +155,7 @@ def send_to_all() -> None:
 
 
 def play(fleet: Fleet, *, redis: bool, gevent: str | None) -> None:
-    """Send everything, kill what is to be killed, and wait for the end."""
+    """Send everything, kill the processes, and wait for the end."""
     send = reruns.app.send_task
     start_all(fleet)
     send_to_all()
@@ -178,7 +178,7 @@ def play(fleet: Fleet, *, redis: bool, gevent: str | None) -> None:
 
 
 def use_an_id_again(fleet: Fleet) -> None:
-    """One run after the other, of several tasks, on one worker."""
+    """Several tasks run one after the other with the same ID on one worker."""
     done: Counter[str] = Counter()
     for task in ("succeed", "fail", "fail", "hard_limit", "hard_limit", "succeed"):
         reruns.app.send_task(f"reruns.{task}", queue="w2", task_id="used-again")
@@ -189,7 +189,7 @@ def use_an_id_again(fleet: Fleet) -> None:
 
 
 def lose_a_worker(fleet: Fleet) -> None:
-    """Kill one in the middle of a task, and let another one go on with it."""
+    """Kill a worker in the middle of a task, and let another one continue it."""
     victim = fleet.worker("v1", "lost")
     reruns.app.send_task("reruns.lost", queue="lost", task_id="lost")
     fleet.until("started", "lost")

@@ -57,7 +57,7 @@ def _received(request: Any = None, **_: Any) -> None:
 
 
 class Told(Task):  # type: ignore[misc]  # celery has no types
-    """A task that tells of its start."""
+    """A task that records its start."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it."""
@@ -65,11 +65,11 @@ class Told(Task):  # type: ignore[misc]  # celery has no types
         return self.run(*args, **kwargs)
 
     def end(self, kind: str) -> None:
-        """Tell how it is about to end."""
+        """Record the coming end."""
         tell(kind, self.name, self.request.id)
 
     def is_first(self) -> bool:
-        """Whether no other run of this id was here before."""
+        """Whether this is the first run of the ID."""
         try:
             (_TRUTH.parent / f"first-{self.request.id}").touch(exist_ok=False)
         except FileExistsError:
@@ -102,7 +102,7 @@ def hard_limit(self: Told) -> None:
 @app.task(name="reruns.hard_limit_late", base=Told, bind=True, time_limit=1, acks_late=True,
           acks_on_failure_or_timeout=False)  # fmt: skip
 def hard_limit_late(self: Told) -> None:
-    """The same at first, and the message goes back; then succeed."""
+    """The same at first, with the message returned; then succeed."""
     if self.is_first():
         self.end("failed")
         self.end("rejected")
@@ -112,7 +112,7 @@ def hard_limit_late(self: Told) -> None:
 
 @app.task(name="reruns.lost", base=Told, bind=True, acks_late=True)
 def lost(self: Told) -> None:
-    """Wait to be killed with the whole worker at first; then fail."""
+    """At first, wait to be killed with the whole worker; then fail."""
     if self.is_first():
         time.sleep(_FOR_EVER)
     self.end("failed")
@@ -121,7 +121,7 @@ def lost(self: Told) -> None:
 
 @app.task(name="reruns.lost_child", base=Told, bind=True, acks_late=True, reject_on_worker_lost=True)
 def lost_child(self: Told) -> None:
-    """Kill the child at first; then succeed."""
+    """At first, kill the child; then succeed."""
     if self.is_first():
         self.end("rejected")
         os.kill(os.getpid(), signal.SIGKILL)
@@ -140,7 +140,7 @@ def late(self: Told, seconds: float) -> None:
 
 @app.task(name="reruns.replaced", base=Told, bind=True)
 def replaced(self: Told, name: str, queue: str) -> None:
-    """Go on as another task with the same id. Sends no end."""
+    """Continue as another task with the same ID. Sends no end."""
     self.replace(app.signature(name, queue=queue))
 
 

@@ -1,4 +1,4 @@
-"""The container image, built and run by podman as a careful cluster would run it."""
+"""The container image, built and run with podman as in a hardened cluster."""
 
 import contextlib
 import json
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 def missing(what: str) -> NoReturn:
-    """The image cannot be built here: a reason to skip, and where CI=true a failure."""
+    """The image cannot be built here: the test is skipped, or fails with CI=true."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI=true: every test must run, but {what}")
     pytest.skip(what)
@@ -46,7 +46,7 @@ def missing(what: str) -> NoReturn:
 
 @dataclass(frozen=True)
 class Podman:
-    """podman with a store of the tests' own."""
+    """Podman with a separate store."""
 
     environment: dict[str, str] = field(repr=False)
 
@@ -63,7 +63,7 @@ class Podman:
         )
 
     def answer(self, *arguments: str, timeout: float = 120) -> str:
-        """The output of a command that has to succeed."""
+        """The output of a command that must succeed."""
         done = self(*arguments, timeout=timeout)
         assert done.returncode == 0, f"podman {shlex.join(arguments)}: {done.stdout}{done.stderr}"
         return done.stdout
@@ -84,7 +84,7 @@ def podman() -> Podman:
 
 @pytest.fixture(scope="session")
 def image(podman: Podman) -> str:
-    """The project's own image, built from its own Dockerfile."""
+    """The project's image, built from its Dockerfile."""
     podman("image", "prune", "--force", "--filter", "until=24h")  # What builds of other days have left.
     podman.answer("build", "--isolation", "chroot", "--pull=never", "--tag", IMAGE, ".", timeout=280)
     return IMAGE
@@ -92,7 +92,7 @@ def image(podman: Podman) -> str:
 
 @pytest.fixture
 def volume(podman: Podman) -> Iterator[str]:
-    """A volume of a test's own."""
+    """A volume for one test."""
     name = f"celery-monitor-{uuid.uuid4().hex[:12]}"
     podman.answer("volume", "create", name)
     yield name
@@ -101,7 +101,7 @@ def volume(podman: Podman) -> Iterator[str]:
 
 @dataclass
 class Daemon:
-    """The daemon in a container, which may be stopped and started again."""
+    """The daemon in a container, which may be stopped and restarted."""
 
     podman: Podman
     broker_url: str
@@ -110,7 +110,7 @@ class Daemon:
     name: str = field(default_factory=lambda: f"celery-monitor-{uuid.uuid4().hex[:12]}")
 
     def start(self, image: str) -> None:
-        """Start a fresh container on the volume."""
+        """Start a new container with the volume."""
         environment = {"BROKER__URL": self.broker_url, "WEB__PORT": str(self.port), "BROKER__PROBE_INTERVAL": "500ms"}
         variables = [word for key, value in environment.items() for word in ("--env", f"CELERY_MONITOR_{key}={value}")]
         mount = ("--volume", f"{self.volume}:/var/lib/celery-monitor")
@@ -151,7 +151,7 @@ class Daemon:
         return sum(int(float(value)) for found, value in lines if wanted <= set(found.split(",")))
 
     def stop(self) -> tuple[int, float]:
-        """Send SIGTERM; the exit code and how many seconds it took. The container is removed."""
+        """Send SIGTERM; returns the exit code and the duration in seconds. The container is removed."""
         self.podman.answer("kill", "--signal", "TERM", self.name)
         began = time.monotonic()  # without podman's own start
         code = int(self.podman.answer("wait", self.name, timeout=60))
@@ -160,12 +160,12 @@ class Daemon:
         return code, took
 
     def log(self) -> str:
-        """What it wrote."""
+        """Its output."""
         done = self.podman("logs", "--tail", "60", self.name)
         return done.stdout + done.stderr
 
     def remove(self) -> None:
-        """End it, whatever it does."""
+        """Remove it in any state."""
         self.podman("rm", "--force", "--time", "0", self.name)
 
 

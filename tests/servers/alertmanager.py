@@ -57,7 +57,7 @@ class Alertmanager(ServerProcess):
             return False
 
     def alerts(self) -> list[dict[str, Any]]:
-        """Those that fire now."""
+        """The firing alerts."""
         found: list[dict[str, Any]] = httpx.get(f"{self.url}/api/v2/alerts", timeout=30, verify=NO_TLS).json()
         return found
 

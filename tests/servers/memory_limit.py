@@ -1,4 +1,4 @@
-"""A memory cgroup of the test's own: what is in it is killed by the kernel when it takes more than it may."""
+"""A memory cgroup for a test: the kernel kills its processes when they exceed the limit."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ class MemoryLimit:
 
     @property
     def kills(self) -> int:
-        """Processes that the kernel has killed, because memory was out."""
+        """The number of processes that the kernel has killed because of the limit."""
         for name in ("memory.events", "memory.oom_control"):
             file = self._directory / name
             if file.exists():
@@ -34,13 +34,13 @@ class MemoryLimit:
         return 0
 
     def is_empty(self) -> bool:
-        """Whether nothing runs in it."""
+        """Whether no process runs in it."""
         return not (self._directory / "cgroup.procs").read_text()
 
 
 @contextmanager
 def memory_limit(name: str, megabytes: int) -> Iterator[MemoryLimit]:
-    """Make a cgroup, and remove it once what ran in it has ended; skip the test where that is not allowed."""
+    """Create a cgroup, and remove it once its processes have ended; skip the test if that is not permitted."""
     version_1 = (_V1 / "memory.limit_in_bytes").exists()
     directory = (_V1 if version_1 else _V2) / f"celery-monitor-test-{os.getpid()}-{name}"
     try:

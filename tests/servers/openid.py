@@ -33,14 +33,14 @@ Claims = dict[str, Any]
 
 
 def new_key(kind: str = "EC") -> Key:
-    """A key with a name of its own."""
+    """A key with a new ID."""
     made = ECKey.generate_key("P-256") if kind == "EC" else RSAKey.generate_key(2048)
     made.ensure_kid()
     return made
 
 
 def algorithm_of(key: Key) -> str:
-    """What a key signs with."""
+    """The algorithm of a key's signatures."""
     return "ES256" if isinstance(key, ECKey) else "RS256"
 
 
@@ -83,11 +83,11 @@ class Provider:
 
     @property
     def issuer(self) -> str:
-        """Its name."""
+        """The issuer."""
         return f"http://127.0.0.1:{self.port}"
 
     def metadata(self) -> Claims:
-        """What it publishes of itself."""
+        """The published metadata."""
         paths = {"authorization_endpoint": "authorize", "token_endpoint": "token", "jwks_uri": "jwks"}
         if self.userinfo is not None:
             paths["userinfo_endpoint"] = "userinfo"
@@ -111,7 +111,7 @@ class Provider:
         return self.id_token(claims) if self.sign is None else self.sign(self, claims)
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: str) -> tuple[int, Any, dict[str, str]]:
-        """To one request: status, JSON, and headers."""
+        """The answer to a request: status, JSON, and headers."""
         place, query = urlsplit(path).path, urlsplit(path).query
         self.asked.append(place)
         if place in self.answers:
@@ -297,7 +297,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def unsigned(provider: Provider, claims: Claims) -> str:
-    """A token of the algorithm none."""
+    """A token with the algorithm none."""
     del provider
     parts = ({"alg": "none"}, claims)
     return ".".join([*(urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts), ""])

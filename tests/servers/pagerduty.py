@@ -34,7 +34,7 @@ PATH = "/v2/enqueue"
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What the server does with a request. ``take``: the event counts, whatever the sender sees."""
+    """How the server handles a request. ``take``: the event is accepted, whatever the client sees."""
 
     kind: str = "answer"
     take: bool = True
@@ -45,22 +45,22 @@ class Behaviour:
 
     @classmethod
     def status(cls, code: int, body: bytes = b"", **headers: str) -> "Behaviour":
-        """Answer with this status and take nothing; ``Retry_After="3"`` gives a header."""
+        """Answer with this status and accept nothing; ``Retry_After="3"`` adds a header."""
         return cls("status", False, code, {name.replace("_", "-"): value for name, value in headers.items()}, body)
 
     @classmethod
     def redirect(cls, code: int = 307, location: str = PATH) -> "Behaviour":
-        """Send the client elsewhere: by default to itself, where the event would count."""
+        """Redirect the client: by default to this server, where the event would count."""
         return cls("status", False, code, {"Location": location})
 
     @classmethod
     def garbage(cls, body: bytes = b"<html>accepted") -> "Behaviour":
-        """Take the event and answer 202 with an unreadable body."""
+        """Accept the event and answer 202 with an unreadable body."""
         return cls("status", True, 202, {}, body)
 
     @classmethod
     def drop(cls, *, take: bool) -> "Behaviour":
-        """Close the connection without an answer: after the event was taken, or before it was read."""
+        """Close the connection without an answer, after the event was accepted or before it was read."""
         return cls("drop", take)
 
     @classmethod
@@ -70,7 +70,7 @@ class Behaviour:
 
     @classmethod
     def drip(cls, *, every: float = 0.1, take: bool = False, code: int = 0) -> "Behaviour":
-        """Answer for ever, a byte at a time: of the status line, or of a header after the status ``code``."""
+        """Answer endlessly, a byte at a time: the status line, or a header after the status ``code``."""
         return cls("drip", take, code, every=every)
 
     @classmethod
@@ -81,7 +81,7 @@ class Behaviour:
 
 @dataclass(slots=True)
 class Alert:
-    """What became of one dedup key of one routing key."""
+    """The state of one dedup key of one routing key."""
 
     open: bool = False
     opened: int = 0
@@ -121,7 +121,7 @@ class Received:
 
 
 class PagerDutyServer:
-    """See the module. ``keys``: the routing keys that it knows (None: all of 32 characters)."""
+    """See the module. ``keys``: the known routing keys (None: all of 32 characters)."""
 
     def __init__(
         self,
@@ -183,12 +183,12 @@ class PagerDutyServer:
 
     # --- what the test does and asks ---
     def script(self, *behaviours: Behaviour) -> None:
-        """Do this with the next requests, one each."""
+        """Use these behaviours for the next requests, one each."""
         with self._lock:
             self._script.extend(behaviours)
 
     def behave(self, behaviour: Behaviour | None = None) -> None:
-        """Do this with every request that is not scripted; None: as the API does."""
+        """Use this behaviour for every request that is not scripted; None: that of the API."""
         with self._lock:
             self._otherwise = behaviour or Behaviour()
 
@@ -207,7 +207,7 @@ class PagerDutyServer:
         return dict(counts)
 
     def taken(self) -> list[Received]:
-        """The requests whose events count, in order of arrival."""
+        """The requests with accepted events, in order of arrival."""
         return [request for request in list(self.received) if request.taken]
 
     def resolve(self, routing_key: str, dedup_key: str) -> None:
@@ -217,7 +217,7 @@ class PagerDutyServer:
 
     # --- used by the handler ---
     def next_behaviour(self) -> Behaviour:
-        """What to do with the request that has just come."""
+        """The behaviour for the current request."""
         with self._lock:
             return self._script.popleft() if self._script else self._otherwise
 

@@ -1,4 +1,4 @@
-"""What PagerDuty's Events API v2 documents of an event, as a check: every rule that it breaks, in words."""
+"""The documented rules of PagerDuty's Events API v2 for events: returns every violation as text."""
 
 import json
 import re
@@ -20,7 +20,7 @@ _PAYLOAD = {"summary", "source", "severity", "timestamp", "component", "group", 
 
 
 def violations(body: bytes) -> tuple[dict[str, Any], list[str]]:
-    """The event, as far as it can be read, and every rule that it breaks."""
+    """The event, as far as it can be read, and every violated rule."""
     found = [f"event is {len(body)} bytes, more than {EVENT_BYTES}"] if len(body) > EVENT_BYTES else []
     try:
         event = json.loads(body, parse_constant=_no_constant)

@@ -44,7 +44,7 @@ def tool(name: str) -> str:
 
 
 def as_user() -> list[str]:
-    """What runs a command as somebody else: the server refuses root."""
+    """The prefix that runs a command as another user: the server refuses root."""
     if os.getuid() != 0:
         return []
     user = _user()
@@ -59,7 +59,7 @@ def _user() -> pwd.struct_passwd:
 
 
 def template(directory: Path) -> Path:
-    """The files of an empty cluster, made by the first process of the tests that asks."""
+    """The files of an empty cluster, created by the first test process that needs them."""
     directory.mkdir(parents=True, exist_ok=True)
     made = directory / "cluster"
     with (directory / "lock").open("w") as lock:
@@ -76,7 +76,7 @@ def template(directory: Path) -> Path:
 
 
 def _give(path: Path) -> None:
-    """Make it the server's user's, with all that is in it."""
+    """Change the owner of a directory and its contents to the server's user."""
     if os.getuid() == 0:
         user = _user()
         for each in [path, *path.rglob("*")]:
@@ -142,20 +142,20 @@ class PostgreSQL(ServerProcess):
             return admin.execute(statement).fetchall()
 
     def new_database(self, owner: str = "monitor") -> str:
-        """The URL of an empty database of one's own."""
+        """The URL of a new empty database."""
         name = f"test{next(self._numbers)}"
         self.execute(f"CREATE DATABASE {name} OWNER {owner}")
         return self.url(name)
 
     def pause(self) -> None:
-        """Freeze it; each connection is a process in a group of its own."""
+        """Freeze it; each connection is a process in its own group."""
         self._to_all(signal.SIGSTOP)
 
     def resume(self) -> None:
         self._to_all(signal.SIGCONT)
 
     def kill(self) -> None:
-        """SIGKILL to all of its processes; none is left, or the next start would be refused."""
+        """SIGKILL to all of its processes; a remaining one would prevent the next start."""
         children: list[int] = []
         if self.running:
             self.signal(signal.SIGSTOP)  # it makes no new ones
@@ -183,7 +183,7 @@ class PostgreSQL(ServerProcess):
 
 
 def _lives(pid: int) -> bool:
-    """Whether there is such a process, and it is not a zombie that nobody has waited for."""
+    """Whether the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""A server as a child process: started, ended, killed, frozen and started again."""
+"""A server as a child process: started, stopped, killed, frozen and restarted."""
 
 import os
 import shutil
@@ -57,7 +57,7 @@ class ServerProcess:
         return None
 
     def ready(self) -> bool:
-        """Tell whether it serves. Called until it is true."""
+        """Whether it serves. Called until it is true."""
         raise NotImplementedError
 
     @property
@@ -75,7 +75,7 @@ class ServerProcess:
 
     @property
     def running(self) -> bool:
-        """Started, and not ended by itself or by us."""
+        """Started, and not ended."""
         return self._process is not None and not self._leader_ended()
 
     def start(self) -> None:
@@ -102,7 +102,7 @@ class ServerProcess:
             )
 
     def wait_ready(self) -> None:
-        """Wait until it serves; end it if it does not."""
+        """Wait until it serves; stop it if it does not."""
         try:
             wait_until(self._ready_or_dead, self.ready_timeout, every=0.03, what=f"{self.name} ready")
         except BaseException as exc:
@@ -129,7 +129,7 @@ class ServerProcess:
         return self._reap()
 
     def discard(self) -> None:
-        """End it and what belongs to it, when nobody needs it or its data any more. An orderly end may take longer."""
+        """Stop it and remove its data, when it is no longer needed. An orderly end may take longer."""
         self.stop()
 
     def kill(self) -> None:

@@ -1,4 +1,4 @@
-"""An HTTP server that keeps what it is sent, and answers what the test says."""
+"""An HTTP server that records requests and gives the answers of the test."""
 
 import http.server
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What came. ``headers`` have small letters."""
+    """A request. ``headers`` have lower-case names."""
 
     method: str
     path: str
@@ -20,13 +20,13 @@ class Request:
 
     @property
     def json(self) -> Any:
-        """The body, read."""
+        """The parsed body."""
         return json.loads(self.body)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is answered. None in place of one is no answer at all: the connection is closed."""
+    """An answer. None means no answer: the connection is closed."""
 
     status: int = 200
     body: bytes = b""
@@ -34,7 +34,7 @@ class Answer:
 
 
 class Recorder:
-    """``answer`` makes the answer to a request."""
+    """``answer`` returns the answer to a request."""
 
     def __init__(self, answer: Callable[[Request], Answer | None] = lambda _: Answer()) -> None:
         self.requests: list[Request] = []
@@ -69,7 +69,7 @@ class Recorder:
 
     @contextmanager
     def running(self) -> Iterator["Recorder"]:
-        """It answers until the end of the block."""
+        """Serve until the end of the block."""
         thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="recorder")
         thread.start()
         try:

@@ -1,4 +1,4 @@
-"""Servers below every protocol: a test says each byte of theirs."""
+"""Servers below every protocol: a test determines each byte."""
 
 import socket
 import threading
@@ -13,7 +13,7 @@ WAIT_SECONDS = 30.0
 
 @contextmanager
 def misbehaving(speak: Callable[[socket.socket, threading.Event], None]) -> Iterator[int]:
-    """A port where ``speak`` is called with each connection, until the event is set."""
+    """A port on which ``speak`` is called for each connection, until the event is set."""
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.05)

@@ -35,7 +35,7 @@ _KNOWN: Final = {
 
 @dataclass
 class Message:
-    """What stands in the channel."""
+    """A message in the channel."""
 
     ts: str
     text: str
@@ -72,13 +72,13 @@ class SlackServer:
 
     @contextmanager
     def running(self) -> Iterator["SlackServer"]:
-        """It answers until the end of the block."""
+        """Serve until the end of the block."""
         with self._recorder.running():
             yield self
 
     @property
     def requests(self) -> list[Request]:
-        """All that came."""
+        """All requests."""
         return self._recorder.requests
 
     def methods(self) -> list[str]:
@@ -86,7 +86,7 @@ class SlackServer:
         return [request.path.rpartition("/")[2] for request in self.requests]
 
     def threads(self) -> list[Message]:
-        """Messages that are no replies."""
+        """Messages that are not replies."""
         return [one for one in self.messages if one.thread_ts is None]
 
     def replies(self) -> list[Message]:
@@ -228,10 +228,10 @@ def _refused(error: str) -> Answer:
 
 
 def refused(error: str) -> Answer:
-    """What the Web API says of a call that it refuses."""
+    """The Web API's answer to a refused call."""
     return _refused(error)
 
 
 def throttled(seconds: int) -> Answer:
-    """What Slack says when it was asked too often."""
+    """Slack's answer to too many requests."""
     return Answer(429, json.dumps({"ok": False, "error": "ratelimited"}).encode(), (("retry-after", str(seconds)),))

@@ -51,7 +51,7 @@ class TcpProxy:
         return self._run(self._cut())
 
     def stall(self) -> None:
-        """Forward nothing any more, in neither direction, and close nothing."""
+        """Forward nothing in either direction, and close nothing."""
         self._loop.call_soon_threadsafe(self._flowing.clear)
 
     def refuse(self) -> None:
@@ -59,7 +59,7 @@ class TcpProxy:
         self._refusing = True
 
     def resume(self) -> None:
-        """Forward again, what was held back first; accept again."""
+        """Forward again, held data first; accept connections again."""
         self._refusing = False
         self._loop.call_soon_threadsafe(self._flowing.set)
 

@@ -1,4 +1,4 @@
-"""The stand-in for PagerDuty refuses what PagerDuty refuses: a test against it can fail."""
+"""The simulated PagerDuty refuses what PagerDuty refuses: a test with it can fail."""
 
 import json
 import threading
@@ -18,7 +18,7 @@ PAYLOAD = {"summary": "it failed", "source": "shop", "severity": "error"}
 
 
 def an_event(**changes: Any) -> dict[str, Any]:
-    """A valid trigger, but for the changes; None removes a field."""
+    """A valid trigger with changes; None removes a field."""
     event = {"routing_key": KEY, "event_action": "trigger", "dedup_key": "k", "payload": PAYLOAD} | changes
     return {name: value for name, value in event.items() if value is not None}
 
@@ -31,7 +31,7 @@ def server() -> Iterator[PagerDutyServer]:
 
 
 def post(server: PagerDutyServer, event: dict[str, Any]) -> httpx.Response:
-    """What a plain client sees."""
+    """The answer that a plain client gets."""
     return httpx.post(f"{server.url}/v2/enqueue", json=event, timeout=60, trust_env=False, verify=NO_TLS)
 
 
@@ -50,7 +50,7 @@ def post(server: PagerDutyServer, event: dict[str, Any]) -> httpx.Response:
     ],
 )
 def test_valid_events(changes: dict[str, Any]) -> None:
-    """What is documented is accepted, up to the limits."""
+    """Documented events are accepted, up to the limits."""
     assert violations(json.dumps(an_event(**changes)).encode())[1] == []
 
 
@@ -84,7 +84,7 @@ def test_broken_rules_are_named(changes: dict[str, Any], expected: str) -> None:
 
 
 def test_answers_and_alerts(server: PagerDutyServer) -> None:
-    """Triggers open or update, a resolve closes, a trigger after it opens again; a stray resolve does nothing."""
+    """Triggers open or update, a resolve closes, a later trigger reopens; an unknown resolve has no effect."""
     for action in ("resolve", "trigger", "trigger", "resolve", "trigger"):
         answer = post(server, an_event(event_action=action))
         assert (answer.status_code, answer.json()["dedup_key"]) == (202, "k")
@@ -97,7 +97,7 @@ def test_answers_and_alerts(server: PagerDutyServer) -> None:
 
 
 def test_an_invalid_event_is_refused(server: PagerDutyServer) -> None:
-    """A 400 names what is wrong, and opens nothing."""
+    """A 400 names the problem, and nothing is opened."""
     answer = post(server, an_event(payload=None))
     assert (answer.status_code, answer.json()["status"]) == (400, "invalid event")
     assert answer.json()["errors"] == server.violations == ["payload is missing or not an object"]
@@ -128,7 +128,7 @@ def test_the_sliding_minute() -> None:
 
 
 def test_scripted_answers(server: PagerDutyServer) -> None:
-    """Scripted behaviour is for one request each, then the standing one, then the API again."""
+    """Scripted behaviour is for one request each, then the permanent one, then the API's."""
     server.script(Behaviour.status(503, Retry_After="3"), Behaviour.garbage())
     server.behave(Behaviour.redirect(307))
     answers = [post(server, an_event()) for _ in range(3)]
@@ -141,7 +141,7 @@ def test_scripted_answers(server: PagerDutyServer) -> None:
 
 @pytest.mark.parametrize("take", [True, False])
 def test_dropped_connections(server: PagerDutyServer, *, take: bool) -> None:
-    """A dropped connection is seen by the client, and the event counts only when it was taken."""
+    """The client sees a dropped connection, and the event counts only if it was accepted."""
     server.script(Behaviour.drop(take=take))
     with pytest.raises(httpx.TransportError):
         post(server, an_event())
@@ -171,7 +171,7 @@ def test_endless_answers(server: PagerDutyServer, behaviour: Behaviour) -> None:
 
 
 def test_restarts_on_the_same_port(server: PagerDutyServer) -> None:
-    """Stopped and started again it has its port and its alerts."""
+    """After a restart it has the same port and alerts."""
     url = server.url
     post(server, an_event())
     server.stop()

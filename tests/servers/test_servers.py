@@ -1,4 +1,4 @@
-"""The servers of the tests do what the tests of the monitor rely on."""
+"""The servers of the tests behave as the tests rely on."""
 
 import socket
 import socketserver
@@ -27,7 +27,7 @@ def publish(url: str, queue: str, body: str, **options: object) -> None:
 
 
 def test_rabbitmq_keeps_durable_messages_through_kill_9(breakable_rabbitmq: RabbitMQ) -> None:
-    """A killed broker comes back on the same port with its durable messages."""
+    """A killed broker restarts on the same port with its durable messages."""
     broker = breakable_rabbitmq
     publish(broker.url(), "kept", "body")
     old = broker.pid
@@ -41,7 +41,7 @@ def test_rabbitmq_keeps_durable_messages_through_kill_9(breakable_rabbitmq: Rabb
 
 
 def test_rabbitmq_vhosts_are_apart(rabbitmq: RabbitMQ, rabbitmq_url: str) -> None:
-    """What is declared in a test's vhost is not seen in another, and names need no quoting."""
+    """Queues in a test's vhost are not visible in another, and names need no quoting."""
     publish(rabbitmq_url, 'a "b"\\ ü', "body")
     vhost = rabbitmq_url.rpartition("/")[2]
     wait_until(lambda: rabbitmq.queues(vhost) == {'a "b"\\ ü': 1}, what="the message")
@@ -72,7 +72,7 @@ def test_rabbitmq_users_have_only_their_permissions(rabbitmq: RabbitMQ, rabbitmq
 
 
 def test_rabbitmq_speaks_tls(start: Start, tmp_path: Path, certificate: Certificate) -> None:
-    """A client that trusts the certificate gets through; a paused broker answers nobody until resumed."""
+    """A client that trusts the certificate can connect; a paused broker does not answer until resumed."""
     broker = start(RabbitMQ(tmp_path / "rabbitmq", certificate=certificate))
     tls = {"ca_certs": str(certificate.certificate), "server_hostname": "localhost"}
     publish(broker.tls_url(), "q", "body", ssl=tls)
@@ -136,7 +136,7 @@ def test_prometheus_scrapes_and_evaluates_rules(start: Start, tmp_path: Path) ->
 
 
 def test_a_server_that_fails_shows_its_log(tmp_path: Path) -> None:
-    """The exception of a failed start carries what the server wrote."""
+    """The exception of a failed start contains the server's log."""
     server = Redis(tmp_path / "redis", options=["--no-such-option", "1"])
     with pytest.raises(RuntimeError, match="ended before") as caught:
         server.start()
@@ -178,7 +178,7 @@ def proxy() -> Iterator[TcpProxy]:
 
 
 def test_proxy_forwards_stalls_and_delivers_later(proxy: TcpProxy) -> None:
-    """A stalled connection stays open and silent; what was sent meanwhile comes after resume."""
+    """A stalled connection stays open and silent; data sent meanwhile arrives after resume."""
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=30) as connection:
         connection.sendall(b"one")
         assert connection.recv(10) == b"one"
@@ -210,6 +210,6 @@ def test_proxy_cuts_and_refuses(proxy: TcpProxy) -> None:
 
 
 def assert_ended(connection: socket.socket) -> None:
-    """The peer has closed or reset."""
+    """The peer has closed or reset the connection."""
     with suppress(ConnectionError):
         assert connection.recv(10) == b""

@@ -1,4 +1,4 @@
-"""Waiting for a condition, with a deadline: what the tests do instead of sleeping. And a measure of what waits."""
+"""Waiting for a condition with a deadline, instead of sleeping, and a measure of waiting times."""
 
 import threading
 import time
