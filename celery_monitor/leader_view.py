@@ -30,9 +30,10 @@ class LeaderView:
 
     @property
     def leads(self) -> bool:
-        """Whether no other process can lead. A process that was frozen or cut off exports no fleet metrics until then.
+        """Whether no other process can lead.
 
-        Its counts may be older than those of the next leader, and Prometheus would see counters decrease.
+        Otherwise, as after this process was frozen or cut off, it exports no fleet metrics: its counts may be older
+        than those of the next leader, and Prometheus would see counters decrease.
         """
         return self._lease.may_consume()
 

@@ -1,4 +1,4 @@
-"""Merges the least recently used series into one if the store has more series than the monitor may hold in memory.
+"""Merges the series of the lowest rank into one if the store has more series than the monitor may hold in memory.
 
 This happens before the series are read, and in portions of one transaction each. So memory is bounded whatever is
 stored, and a start that is killed does not lose the work done so far.
