@@ -74,7 +74,7 @@ def podman() -> Podman:
     """Podman with the base image in its store."""
     if shutil.which("podman", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
         missing("podman is not installed")
-    done = subprocess.run([str(BASE)], capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run([str(BASE)], capture_output=True, text=True, timeout=540, check=False)
     if done.returncode != 0:
         missing(done.stderr.strip())
     exports = subprocess.run([str(BASE), "--env"], capture_output=True, text=True, timeout=10, check=True).stdout
@@ -86,7 +86,7 @@ def podman() -> Podman:
 def image(podman: Podman) -> str:
     """The project's image, built from its Dockerfile."""
     podman("image", "prune", "--force", "--filter", "until=24h")  # What builds of other days have left.
-    podman.answer("build", "--isolation", "chroot", "--pull=never", "--tag", IMAGE, ".", timeout=280)
+    podman.answer("build", "--isolation", "chroot", "--pull=never", "--tag", IMAGE, ".", timeout=540)
     return IMAGE
 
 
