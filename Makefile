@@ -16,8 +16,8 @@ VENV ?= .venv
 DEMO_VENV ?= .venv-demo
 BIN := $(VENV)/bin
 WORKERS ?= 2
-# Tests with real servers wait for three quarters of their time: so many fill two cores.
-SLOW_WORKERS ?= 8
+# Tests with real servers wait more than they compute. More of them do not end sooner on two cores.
+SLOW_WORKERS ?= 6
 UNIT_TESTS := $(wildcard tests/core tests/settings tests/runtime tests/cli)
 # What takes longest comes first, so that no process is left alone with it at the end.
 SLOW_FIRST := tests/image tests/e2e tests/app tests/adapters tests/contracts
