@@ -18,14 +18,10 @@ from celery_monitor.errors import SourceLostError
 from celery_monitor.ports import Batch, Clock, CrashMarks
 from celery_monitor.runtime.applier import Applier
 from celery_monitor.runtime.flusher import PAGE_FLUSH_DELAY, Flusher
+from celery_monitor.runtime.read_pacing import BATCH, READ_INTERVAL, ReadPacing
 from celery_monitor.runtime.stream import Stream
 
 MAX_POLL: Final = 0.25
-READ_INTERVAL: Final = 0.2
-"""Seconds from one read to the next while few messages arrive: a turn costs as much as reading some thirty messages. A
-failure waits up to this time to be read, and then PAGE_FLUSH_DELAY for its commit."""
-BUSY_BATCH: Final = 300
-"""Messages in one read after which the next read follows at once."""
 TICK: Final = 1.0
 
 _log = structlog.get_logger()
@@ -62,7 +58,7 @@ class Pump:
         self._lock = lock
         self._clock = clock
         self._applier = Applier(monitor, lock, clock, marks)
-        self._busy = min(BUSY_BATCH, prefetch // 4)
+        self._pacing = ReadPacing(min(BATCH, prefetch // 4))
         self._arrived = arrived
         self._under_pressure = under_pressure
         self._lost = lost
@@ -70,7 +66,6 @@ class Pump:
         self._applied = False
         """Whether any message has been applied."""
         self._tick_at = 0.0
-        self._read_at = 0.0
 
     def run(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         """Run until ``stop`` is set; then commit, acknowledge and close, within STOP_TIMEOUT plus 2 s.
@@ -111,7 +106,7 @@ class Pump:
 
     def _wait_for_batch(self, stop: threading.Event) -> None:
         """Wait a moment, so that one read returns several messages."""
-        wait = self._read_at - self._clock.monotonic()
+        wait = self._pacing.next_at - self._clock.monotonic()
         if wait > 0:
             stop.wait(min(wait, READ_INTERVAL))
 
@@ -131,8 +126,7 @@ class Pump:
         if batch is not None:
             arrived_at = self._clock.monotonic()
             urgent = self._apply(batch)
-            if len(batch.deliveries) < self._busy:
-                self._read_at = arrived_at + (PAGE_FLUSH_DELAY if urgent else READ_INTERVAL)
+            self._pacing.note(len(batch.deliveries), arrived_at, PAGE_FLUSH_DELAY if urgent else READ_INTERVAL)
         return True
 
     def _apply(self, batch: Batch) -> bool:

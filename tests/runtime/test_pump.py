@@ -15,7 +15,8 @@ from celery_monitor.runtime import flusher
 from celery_monitor.runtime.flusher import MAX_UNCOMMITTED, PAGE_FLUSH_DELAY, Flusher
 from celery_monitor.runtime.priority import MAX_FLUSH_DELAY, ScrapePriority
 from celery_monitor.runtime.prober import Prober
-from celery_monitor.runtime.pump import BUSY_BATCH, READ_INTERVAL, Pump
+from celery_monitor.runtime.pump import Pump
+from celery_monitor.runtime.read_pacing import BATCH, READ_INTERVAL
 from celery_monitor.runtime.stream import Stream
 from tests.builders import NOON, life
 from tests.fakes import FakeMarks, FakeSource, InlineCommitter, ManualClock, MemoryStore
@@ -645,9 +646,23 @@ def test_a_slow_stream_is_read_now_and_then() -> None:
     assert on.clock.monotonic() - began > 8 * READ_INTERVAL
     began = on.clock.monotonic()
     for number in range(10):
-        on.source.publish(*(body for one in range(BUSY_BATCH) for body in life(f"fast{number}-{one}")))
-        on.run(lambda wanted=10 + (number + 1) * BUSY_BATCH: on.succeeded() == wanted)  # type: ignore[misc]
+        on.source.publish(*(body for one in range(BATCH) for body in life(f"fast{number}-{one}")))
+        on.run(lambda wanted=10 + (number + 1) * BATCH: on.succeeded() == wanted)  # type: ignore[misc]
     assert round(on.clock.monotonic() - began, 6) <= READ_INTERVAL
+
+
+def test_a_small_read_does_not_slow_down_a_backlog() -> None:
+    """After an acknowledgement, a read may return only the first messages that the broker sends."""
+    on = Bench(prefetch=4000)
+    on.count_first()
+    total = on.succeeded()
+    began = on.clock.monotonic()
+    for number in range(20):
+        for size in (5 * BATCH, 1):
+            on.source.publish(*(body for one in range(size) for body in life(f"{number}-{size}-{one}")))
+            total += size
+            on.run(lambda wanted=total: on.succeeded() == wanted)  # type: ignore[misc]
+    assert on.clock.monotonic() - began < 20 * READ_INTERVAL / 5
 
 
 def test_who_is_told() -> None:
