@@ -25,6 +25,7 @@ from sqlalchemy import Connection, delete, func, select
 
 from celery_monitor.adapters.store import hourly, schema
 from celery_monitor.adapters.store.engine import Database
+from celery_monitor.adapters.store.statements import shared
 from celery_monitor.adapters.store.totals import Totals
 from celery_monitor.core.model import Changes, Failure, Incident
 from celery_monitor.errors import StoreFullError
@@ -101,7 +102,7 @@ class Budget:
         self._database = database
         self._max_bytes = max_bytes
         self._monotonic = monotonic
-        self._totals = Totals(database.dialect)
+        self._totals = shared(database.dialect, Totals)
         self._given_up: Counter[str] = Counter(dict.fromkeys(GIVEN_UP, 0))
         self._refused_at: float | None = None
         self._space: Space | None = None

@@ -22,7 +22,7 @@ from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.dialects.base import Insert
 from celery_monitor.adapters.store.enqueue import Enqueuer
 from celery_monitor.adapters.store.hourly import HourlyWriter
-from celery_monitor.adapters.store.statements import Bulk, Prepared, Removal, Trimming, insert, upsert
+from celery_monitor.adapters.store.statements import Bulk, Prepared, Removal, Trimming, insert, shared, upsert
 from celery_monitor.adapters.store.totals import Totals
 from celery_monitor.adapters.store.tracked_journal import TrackedJournal
 from celery_monitor.adapters.store.validation import FINGERPRINT
@@ -55,31 +55,14 @@ class FlushWriter:
         max_ended: int = 10_000,
         yield_point: Callable[[], None] = lambda: None,
     ) -> None:
-        self._ended = Bulk(dialect, insert(dialect, schema.ended_tasks), encode.ENDED)
-        unwanted = schema.beyond(max_ended), schema.among_oldest(bindparam("portion", type_=BigInteger))
-        self._drop_ended = Prepared(dialect, delete(schema.ended_tasks).where(*unwanted))
+        self._max_ended = max_ended
         self._yield_point = yield_point
-        self._fingerprints = _FingerprintRows(dialect, fingerprint_window * FINGERPRINT)
-        self._enqueuer = Enqueuer(dialect)
-        self._totals = Totals(dialect)
-        self._hourly = HourlyWriter(dialect)
-        self._series = upsert(dialect, schema.series)
-        self._drop_series = Removal(dialect, schema.series)
-        self._buckets = upsert(dialect, schema.buckets, add=(*COUNTS, "runtime_sum", "runtime_count"))
-        self._errors = upsert(dialect, schema.error_buckets, add=("count",))
-        self._groups = _widen(dialect)
-        self._failures = Bulk(dialect, insert(dialect, schema.failures), encode.FAILURE)
-        self._drop_samples = Trimming(dialect, schema.failures, "group", SAMPLES)
+        self._fingerprint_bytes = fingerprint_window * FINGERPRINT
+        self._statements = shared(dialect, _FlushStatements)
+        self._enqueuer = shared(dialect, Enqueuer)
+        self._totals = shared(dialect, Totals)
+        self._hourly = shared(dialect, HourlyWriter)
         self.tracked: Final = TrackedJournal(dialect)
-        self._unnamed = upsert(dialect, schema.unnamed)
-        self._settle = Removal(dialect, schema.unnamed)
-        self._workers = upsert(dialect, schema.workers, columns=encode.WORKER)
-        self._drop_workers = Removal(dialect, schema.workers)
-        self._incidents = upsert(dialect, schema.incidents, columns=encode.INCIDENT)
-        self._schedules = upsert(dialect, schema.schedules)
-        self._starts = upsert(dialect, schema.task_starts)
-        self._drop_schedules = Removal(dialect, schema.schedules)
-        self._counters = upsert(dialect, schema.counters)
 
     def write(
         self,
@@ -96,10 +79,11 @@ class FlushWriter:
         results, so that the statements can be pipelined. ``since``: ``now`` of the last flush. ``has_space``: false if
         there is hardly any space left.
         """
+        statements = self._statements
         self._yield_point()
-        self._drop_series.run(connection, ((key.name, key.queue, key.host) for key in changes.dropped_series))
-        self._series.run(connection, map(encode.series_row, changes.series), self._yield_point)
-        self._buckets.run(
+        statements.drop_series.run(connection, ((key.name, key.queue, key.host) for key in changes.dropped_series))
+        statements.series.run(connection, map(encode.series_row, changes.series), self._yield_point)
+        statements.buckets.run(
             connection,
             ((b.start, b.name, b.queue, *b.counts, b.runtime_sum, b.runtime_count) for b in changes.buckets),
             self._yield_point,
@@ -108,16 +92,16 @@ class FlushWriter:
         self._hourly.write(connection, changes, self._yield_point)
         self.tracked.write(connection, changes, self._yield_point, move=has_space)
         if changes.ended:
-            self._ended.run(connection, map(encode.ended_row, changes.ended), self._yield_point)
-            self._drop_ended.run(connection, portion=ENDED_DELETED)
-        self._settle.run(connection, ((number,) for number in changes.settled), self._yield_point)
-        self._unnamed.run(connection, map(encode.unnamed_row, changes.unnamed), self._yield_point)
-        self._drop_workers.run(connection, ((hostname,) for hostname in changes.dropped_workers))
-        self._workers.run(connection, map(encode.worker_row, changes.workers))
-        self._incidents.run(connection, map(encode.incident_row, changes.incidents))
-        self._drop_schedules.run(connection, ((name,) for name in changes.dropped_schedules))
-        self._schedules.run(connection, ((state.name, encode.to_json(state)) for state in changes.schedules))
-        self._starts.run(connection, ((starts.name, encode.to_json(starts)) for starts in changes.starts))
+            statements.ended.run(connection, map(encode.ended_row, changes.ended), self._yield_point)
+            statements.drop_ended.run(connection, most=self._max_ended, portion=ENDED_DELETED)
+        statements.settle.run(connection, ((number,) for number in changes.settled), self._yield_point)
+        statements.unnamed.run(connection, map(encode.unnamed_row, changes.unnamed), self._yield_point)
+        statements.drop_workers.run(connection, ((hostname,) for hostname in changes.dropped_workers))
+        statements.workers.run(connection, map(encode.worker_row, changes.workers))
+        statements.incidents.run(connection, map(encode.incident_row, changes.incidents))
+        statements.drop_schedules.run(connection, ((name,) for name in changes.dropped_schedules))
+        statements.schedules.run(connection, ((state.name, encode.to_json(state)) for state in changes.schedules))
+        statements.starts.run(connection, ((starts.name, encode.to_json(starts)) for starts in changes.starts))
         self._write_failures(connection, changes)
         self._enqueuer.run(connection, [row for row in changes.outbox if row.action is not Action.REPORT], changes.now)
         slot = _slot(changes.now)
@@ -125,9 +109,11 @@ class FlushWriter:
             # Rows of a new slot were written by a clock that was ahead. Unchanged counters would not overwrite them.
             ahead = schema.counters.c.slot.between(_slot(since) + 1, slot)
             connection.execute(delete(schema.counters).where(ahead))
-        self._counters.run(connection, ((name, slot, value, changes.now) for name, value in changed_counters.items()))
+        statements.counters.run(
+            connection, ((name, slot, value, changes.now) for name, value in changed_counters.items())
+        )
         if changes.fingerprints:
-            self._fingerprints.write(connection, changes)
+            statements.fingerprints.write(connection, changes, self._fingerprint_bytes)
 
     def claim(self, connection: Connection, changes: Changes) -> None:
         """Add the reports that do not exist yet."""
@@ -136,19 +122,47 @@ class FlushWriter:
                 self._enqueuer.claim(connection, row, changes.now)
 
     def _write_failures(self, connection: Connection, changes: Changes) -> None:
-        self._groups.run(
+        statements = self._statements
+        statements.groups.run(
             connection, ((g.id, g.name, g.exception, g.frame, g.first_at, g.last_at) for g in changes.groups)
         )
-        self._errors.run(connection, ((e.start, e.group, e.count) for e in changes.errors))
+        statements.errors.run(connection, ((e.start, e.group, e.count) for e in changes.errors))
         samples = _newest(changes.failures)
-        self._failures.run(connection, map(encode.failure_row, samples))
-        self._drop_samples.run(connection, ((group,) for group in {failure.group for failure in samples}))
+        statements.failures.run(connection, map(encode.failure_row, samples))
+        statements.drop_samples.run(connection, ((group,) for group in {failure.group for failure in samples}))
+
+
+class _FlushStatements:
+    """The statements of a flush."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.ended = Bulk(dialect, insert(dialect, schema.ended_tasks), encode.ENDED)
+        limit, portion = (bindparam(name, type_=BigInteger) for name in ("most", "portion"))
+        unwanted = schema.beyond(limit), schema.among_oldest(portion)
+        self.drop_ended = Prepared(dialect, delete(schema.ended_tasks).where(*unwanted))
+        self.fingerprints = _FingerprintRows(dialect)
+        self.series = upsert(dialect, schema.series)
+        self.drop_series = Removal(dialect, schema.series)
+        self.buckets = upsert(dialect, schema.buckets, add=(*COUNTS, "runtime_sum", "runtime_count"))
+        self.errors = upsert(dialect, schema.error_buckets, add=("count",))
+        self.groups = _widen(dialect)
+        self.failures = Bulk(dialect, insert(dialect, schema.failures), encode.FAILURE)
+        self.drop_samples = Trimming(dialect, schema.failures, "group", SAMPLES)
+        self.unnamed = upsert(dialect, schema.unnamed)
+        self.settle = Removal(dialect, schema.unnamed)
+        self.workers = upsert(dialect, schema.workers, columns=encode.WORKER)
+        self.drop_workers = Removal(dialect, schema.workers)
+        self.incidents = upsert(dialect, schema.incidents, columns=encode.INCIDENT)
+        self.schedules = upsert(dialect, schema.schedules)
+        self.starts = upsert(dialect, schema.task_starts)
+        self.drop_schedules = Removal(dialect, schema.schedules)
+        self.counters = upsert(dialect, schema.counters)
 
 
 class _FingerprintRows:
-    """Stores at least the newest ``window`` bytes of the current epoch, and earlier epochs for EPOCH_RETENTION."""
+    """Stores the newest fingerprints of the current epoch, and earlier epochs for EPOCH_RETENTION."""
 
-    def __init__(self, dialect: Dialect, window: int) -> None:
+    def __init__(self, dialect: Dialect) -> None:
         table = schema.fingerprints
         epoch, now = bindparam("of_epoch", type_=BigInteger), bindparam("now", type_=Double)
         older, same = table.c.epoch < epoch, table.c.epoch == epoch
@@ -162,14 +176,17 @@ class _FingerprintRows:
         )
         self._expire = Prepared(dialect, delete(table).where(older, table.c.expires_at <= now))
         self._add = Prepared(dialect, insert(dialect, table).from_select(["epoch", "total", "blob"], row))
-        self._trim = Prepared(dialect, delete(table).where(same, table.c.total <= newest - window))
+        self._trim = Prepared(
+            dialect, delete(table).where(same, table.c.total <= newest - bindparam("window", type_=BigInteger))
+        )
 
-    def write(self, connection: Connection, changes: Changes) -> None:
+    def write(self, connection: Connection, changes: Changes, window: int) -> None:
+        """``window``: bytes of the current epoch that stay stored, at least."""
         epoch, added = changes.epoch, changes.fingerprints
         self._end.run(connection, of_epoch=epoch, expiry=changes.now + EPOCH_RETENTION)
         self._expire.run(connection, of_epoch=epoch, now=changes.now)
         self._add.run(connection, of_epoch=epoch, size=len(added), added=added)
-        self._trim.run(connection, of_epoch=epoch)
+        self._trim.run(connection, of_epoch=epoch, window=window)
 
 
 def _slot(at: float) -> int:

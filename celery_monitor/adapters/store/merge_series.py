@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Dialect, and_, func, not_, select
 from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.hourly import HourlyWriter
-from celery_monitor.adapters.store.statements import Bulk, Removal, upsert
+from celery_monitor.adapters.store.statements import Bulk, Removal, shared, upsert
 from celery_monitor.core.model import SeriesKey
 from celery_monitor.core.series_row import empty_series, merge
 from celery_monitor.core.text import OTHER
@@ -25,9 +25,9 @@ class SeriesMerge:
     def __init__(self, dialect: Dialect, *, max_series: int, hosts: bool) -> None:
         self._limit = max_series
         self._into = SeriesKey(OTHER, OTHER, OTHER if hosts else "")
-        self._write: Bulk = upsert(dialect, schema.series)
-        self._hourly = HourlyWriter(dialect)
-        self._drop = Removal(dialect, schema.series)
+        self._write = shared(dialect, _write)
+        self._hourly = shared(dialect, HourlyWriter)
+        self._drop = shared(dialect, _drop)
 
     def run(self, database: Database) -> int:
         """Merge all excess series. Returns their number. Raises as ``SqlStore.start``."""
@@ -56,3 +56,11 @@ class SeriesMerge:
         self._drop.run(connection, ((row.name, row.queue, row.host) for row in rows))
         self._write.run(connection, [encode.series_row(total)])
         return len(rows)
+
+
+def _write(dialect: Dialect) -> Bulk:
+    return upsert(dialect, schema.series)
+
+
+def _drop(dialect: Dialect) -> Removal:
+    return Removal(dialect, schema.series)

@@ -26,6 +26,7 @@ from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.engine import ANSWER_TIMEOUT, Database
 from celery_monitor.adapters.store.enqueue import Enqueuer
 from celery_monitor.adapters.store.schema import PENDING, deliveries, outbox
+from celery_monitor.adapters.store.statements import shared
 from celery_monitor.adapters.store.validation import RowId, valid_rows
 from celery_monitor.core import paging
 from celery_monitor.core.backoff import MAX_WAIT
@@ -94,7 +95,7 @@ class SqlOutbox:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._enqueuer = Enqueuer(database.dialect)
+        self._enqueuer = shared(database.dialect, Enqueuer)
 
     def enqueue(self, entry: OutboxRequest, now: float) -> bool:
         """See Outbox."""

@@ -8,6 +8,7 @@ from celery_monitor.adapters.store import hourly, schema
 from celery_monitor.adapters.store.engine import Database
 from celery_monitor.adapters.store.periods import between, up_to
 from celery_monitor.adapters.store.restore import MUTED
+from celery_monitor.adapters.store.statements import shared
 from celery_monitor.adapters.store.totals import Totals
 from celery_monitor.core.hourly import HOUR
 from celery_monitor.core.model import BUCKET_SECONDS, MAX_SILENCE, Action, IncidentState
@@ -25,7 +26,7 @@ class Retention:
         self._database = database
         self._length = length
         self._max_ended = max_ended
-        self._totals = Totals(database.dialect)
+        self._totals = shared(database.dialect, Totals)
 
     def prune(self, now: float) -> None:
         """Delete a portion of the expired rows of each table, each in its own transaction."""

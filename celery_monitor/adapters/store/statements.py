@@ -6,7 +6,7 @@ would add some 25 µs per statement for hooks and results that are not used: a t
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import (
     Compiled,
@@ -24,6 +24,22 @@ from sqlalchemy import (
 
 from celery_monitor.adapters.store.dialects import sql_of
 from celery_monitor.adapters.store.dialects.base import Insert, Row, Statements
+
+T = TypeVar("T")
+
+_shared: Final[dict[tuple[object, ...], Any]] = {}
+
+
+def shared(dialect: Dialect, build: Callable[[Dialect], T]) -> T:
+    """The result of ``build`` for this kind of database, which is built only once per process.
+
+    ``build`` is a class or function of a module, and its result must not change: stores and threads share it. To
+    compile all statements takes longer than to open a database.
+    """
+    key = build, dialect.name, dialect.paramstyle
+    if key not in _shared:
+        _shared[key] = build(dialect)
+    return cast("T", _shared[key])
 
 
 class Bulk:

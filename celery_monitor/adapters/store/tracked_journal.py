@@ -19,7 +19,7 @@ from sqlalchemy.sql import bindparam
 from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.dialects import sql_of
 from celery_monitor.adapters.store.engine import UnstorableError
-from celery_monitor.adapters.store.statements import Bulk, Prepared, Removal, insert, upsert
+from celery_monitor.adapters.store.statements import Bulk, Prepared, Removal, insert, shared, upsert
 from celery_monitor.core.model import Changes, TaskRef
 
 YOUNG_FLUSHES: Final = 10
@@ -46,11 +46,7 @@ class TrackedJournal:
     """Appends the changes of a flush to the journal and moves older ones to the table. Not thread-safe."""
 
     def __init__(self, dialect: Dialect) -> None:
-        table = schema.tracked_changes
-        self._append = Bulk(dialect, insert(dialect, table), [column.name for column in table.columns])
-        self._drop = Prepared(dialect, delete(table).where(table.c.sequence <= bindparam("last")))
-        self._upsert = upsert(dialect, schema.tracked)
-        self._remove = Removal(dialect, schema.tracked)
+        self._statements = shared(dialect, _JournalStatements)
         self._stores_nul = sql_of(dialect).stores_nul
         self._flushes: dict[int, dict[str, TaskRef | None]] = {}
         """Sequence of a flush in the journal → its changes by ID (None: removed). The oldest flush first."""
@@ -87,7 +83,7 @@ class TrackedJournal:
             if not self._stores_nul and any("\0" in uuid for uuid in (*changes.forgotten, *dict(changes.tracked))):
                 raise UnstorableError("A value cannot be stored")
             body = _encode((changes.tracked, changes.forgotten))
-            self._append.run(connection, [(changes.sequence, body)])
+            self._statements.append.run(connection, [(changes.sequence, body)])
             self._note(changes.sequence, changes.tracked, changes.forgotten)
         self._moved, self._settled = self._due(changes.sequence) if move else {}, []
         if self._moved:
@@ -145,12 +141,21 @@ class TrackedJournal:
         ]
         self._settled = [uuid for uuid, _ in moved]
         gone = ((uuid,) for uuid, ref in moved if ref is None and uuid not in self._new)
-        self._remove.run(connection, gone, yield_point)
+        self._statements.remove.run(connection, gone, yield_point)
         rows = (encode.tracked_row(uuid, ref) for uuid, ref in moved if ref is not None)
-        self._upsert.run(connection, rows, yield_point)
+        self._statements.upsert.run(connection, rows, yield_point)
         whole = [sequence for sequence, number in self._moved.items() if number == len(self._flushes[sequence])]
         if whole:
-            self._drop.run(connection, last=whole[-1])
+            self._statements.drop.run(connection, last=whole[-1])
+
+
+class _JournalStatements:
+    def __init__(self, dialect: Dialect) -> None:
+        table = schema.tracked_changes
+        self.append = Bulk(dialect, insert(dialect, table), [column.name for column in table.columns])
+        self.drop = Prepared(dialect, delete(table).where(table.c.sequence <= bindparam("last")))
+        self.upsert = upsert(dialect, schema.tracked)
+        self.remove = Removal(dialect, schema.tracked)
 
 
 def _last(changed: dict[str, TaskRef | None], number: int) -> list[str]:

@@ -1,5 +1,6 @@
 """The migrations create the tables that the statements use, in each dialect."""
 
+import copy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -204,6 +205,22 @@ def test_dialects(dialect: Dialect) -> None:
     Enqueuer(dialect)
     for table in metadata.tables.values():
         assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=dialect))
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda d: d.name)
+def test_the_second_store_of_a_process_compiles_no_statements(
+    dialect: Dialect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each statement of a flush is compiled once per process; limits are parameters of the shared statements."""
+
+    class Refusing(type(dialect).statement_compiler):  # type: ignore[misc]
+        def __init__(self, *_: object, **__: object) -> None:
+            raise AssertionError("a statement was compiled again")
+
+    FlushWriter(dialect, fingerprint_window=1, max_ended=1)
+    second = copy.copy(dialect)
+    monkeypatch.setattr(second, "statement_compiler", Refusing)
+    FlushWriter(second, fingerprint_window=2, max_ended=2)
 
 
 def _plain(sql: str) -> str:

@@ -63,7 +63,7 @@ ended_tasks: Final = Table(
 There is no index on ``uuid``: because task IDs are random, every flush would write most pages of it."""
 
 
-def beyond(limit: int) -> ColumnElement[bool]:
+def beyond(limit: int | ColumnElement[int]) -> ColumnElement[bool]:
     """Rows of ``ended_tasks`` except the newest ``limit``."""
     newest = select(func.max(ended_tasks.c.id)).scalar_subquery()
     return ended_tasks.c.id <= newest - limit
