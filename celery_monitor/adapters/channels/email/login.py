@@ -6,6 +6,7 @@ reason if the server then closes the connection. It recognises the names of mech
 
 import smtplib
 import ssl
+from collections.abc import Container
 from typing import Final
 
 from celery_monitor.adapters.channels.email.text import shorten
@@ -20,7 +21,10 @@ _ENCRYPTED: Final = ("PLAIN", "LOGIN", "CRAM-MD5")
 """The same with TLS. Servers that store only hashes of passwords may offer CRAM-MD5, refuse it each time, and block a
 client with many refused logins."""
 _SYNTAX: Final = 501
-_LOGGED_IN: Final = frozenset({235, 503})
+_LOGGED_IN: Final = 235
+_ALREADY_LOGGED_IN: Final = 503
+_ABOUT_SESSION: Final = frozenset({421, 503})
+"""After a refused login: the server closes the connection or takes no other login. The reason is the refusal."""
 
 
 def is_permanent(code: int) -> bool:
@@ -39,8 +43,10 @@ def log_in(session: smtplib.SMTP, username: str, password: str, *, server: str) 
     try:
         for mechanism in mechanisms:
             try:
-                return _try(session, mechanism)
+                return _try(session, mechanism, {_LOGGED_IN} if refusal else {_LOGGED_IN, _ALREADY_LOGGED_IN})
             except smtplib.SMTPAuthenticationError as exc:
+                if refusal is not None and exc.smtp_code in _ABOUT_SESSION:
+                    raise refusal from None
                 # Some servers offer CRAM-MD5 without storing passwords in the form that it requires.
                 if mechanism == mechanisms[-1] or not is_permanent(exc.smtp_code):
                     raise
@@ -73,7 +79,7 @@ def _mechanisms(session: smtplib.SMTP, server: str) -> list[str]:
     raise RetryableError(f"{server} offers {problem}: {remedy}", AFTER_LOGIN, remedy=remedy)
 
 
-def _try(session: smtplib.SMTP, mechanism: str) -> None:
+def _try(session: smtplib.SMTP, mechanism: str, accepted: Container[int]) -> None:
     answer_to = getattr(session, f"auth_{mechanism.lower().replace('-', '_')}")
     try:
         code, answer = session.auth(mechanism, answer_to)
@@ -82,5 +88,8 @@ def _try(session: smtplib.SMTP, mechanism: str) -> None:
             raise
         # Servers older than RFC 4954 accept only the name of the mechanism in this command.
         code, answer = session.auth(mechanism, answer_to, initial_response_ok=False)
-    if code not in _LOGGED_IN:
+    except smtplib.SMTPResponseException as exc:
+        # The server closed the connection within its answer.
+        raise smtplib.SMTPAuthenticationError(exc.smtp_code, exc.smtp_error) from exc
+    if code not in accepted:
         raise smtplib.SMTPAuthenticationError(code, answer)

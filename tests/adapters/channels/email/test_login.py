@@ -90,11 +90,32 @@ def test_a_server_that_cannot_check_passwords_now_is_not_told_as_a_wrong_passwor
     assert len(logins) == (2 if answer.startswith(b"5") else 1)
 
 
-def test_a_server_that_closes_the_connection_after_a_refused_login() -> None:
-    """The refusal is reported, not the closed connection, and the login is not retried soon."""
-    talk = Talk({"AUTH PLAIN": b"535 5.7.8 bad\r\n", "AUTH LOGIN": b""}, "AUTH PLAIN LOGIN")
+@pytest.mark.parametrize("then", [b"", b"421 4.7.0 Too many errors\r\n", b"503 5.5.1 authentication disabled\r\n"])
+def test_a_refused_login_is_reported_whatever_the_server_says_to_the_next_mechanism(then: bytes) -> None:
+    """Not the closed connection. No mail is attempted, and the login is not retried soon."""
+    talk = Talk({"AUTH PLAIN": b"535 5.7.8 bad\r\n", "AUTH LOGIN": then}, "AUTH PLAIN LOGIN")
     with pytest.raises(RetryableError, match=r"refused the user name or the password \(535 5\.7\.8 bad\)") as caught:
         send(talk)
+    assert (caught.value.after or 0) >= 60
+    assert not any(line.startswith("MAIL") for line in talk.lines)
+
+
+@pytest.mark.parametrize("offered", ["AUTH PLAIN", "AUTH PLAIN LOGIN"])
+def test_a_server_that_closes_the_connection_within_its_refusal(offered: str) -> None:
+    """It is a refused login like a complete answer, and is not retried soon."""
+
+    def speak(connection: socket.socket, over: threading.Event) -> None:
+        del over
+        lines = connection.makefile("rb")
+        for answer in (b"220 mail.example\r\n", f"250-mail\r\n250 {offered}\r\n".encode(), b"535-5.7.8 bad\r\n535-5.7"):
+            connection.sendall(answer)
+            if not answer.startswith(b"535"):
+                lines.readline()
+
+    with misbehaving(speak) as port:
+        server = SmtpServer("127.0.0.1", port, "none", USER, lambda: PASSWORD)
+        with pytest.raises(RetryableError, match=r"refused the user name .* \(535 5\.7\.8") as caught:
+            deliver(server, "m@shop.example", ["ann@shop.example"], lambda _: b"Subject: a\r\n\r\nb\r\n", deadline=30.0)
     assert (caught.value.after or 0) >= 60
 
 
