@@ -9,6 +9,7 @@ installed.
 
 import json
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from celery_monitor.channels import package
 from celery_monitor.settings import Settings
 from celery_monitor.settings.alerts import HELM_ON
 from celery_monitor.settings.channels import entry_types
+from celery_monitor.settings.secret import Secret
 
 ROOT = Path(__file__).resolve().parents[1]
 CHART = ROOT / "helm" / "celery-monitor"
@@ -37,9 +39,20 @@ def values_schema() -> dict[str, Any]:
 
 
 def channel_secrets() -> dict[str, list[str]]:
-    """Type of channels → the fields of its entries that hold a secret: each can be given by a file instead."""
-    fields = {name: set(package(name).ENTRY.model_fields) for name in entry_types()}
-    return {name: sorted(field for field in known if f"{field}_file" in known) for name, known in fields.items()}
+    """Type of channels → the fields of its entries that are always secret: each can be given by a file instead.
+
+    The URL of a webhook is not among them, because only some are secret: it may stand in ``config``.
+    """
+    fields = {name: package(name).ENTRY.model_fields for name in entry_types()}
+    return {
+        name: sorted(field for field, info in known.items() if Secret in types(info.annotation))
+        for name, known in fields.items()
+    }
+
+
+def types(annotation: Any) -> set[Any]:  # noqa: ANN401 - any annotation
+    """The types that an annotation consists of."""
+    return {annotation}.union(*map(types, typing.get_args(annotation)))
 
 
 def for_helm(schema: Any) -> Any:  # noqa: ANN401 - any JSON

@@ -10,7 +10,7 @@ from celery_monitor.adapters.channels.webhook.render import TEST, body
 from celery_monitor.adapters.channels.webhook.settings import WebhookEntry
 from celery_monitor.errors import DeliveryError
 from celery_monitor.ports import Clock, Sender
-from celery_monitor.settings import Settings
+from celery_monitor.settings import SecretSource, Settings
 
 if TYPE_CHECKING:
     from celery_monitor.adapters.channels.webhook.send import Webhook
@@ -26,9 +26,9 @@ def configured(settings: Settings) -> list[Channel]:
             to=hook.host,
             timeout=hook.entry.timeout,
             rate_limit=hook.entry.rate_limit,
-            secrets=(hook.entry.secret_source(), hook.entry.url_source()),
+            secrets=(hook.entry.secret_source(), hook.url_source),
         )
-        for hook in map(Hook, entries(settings, WebhookEntry))
+        for hook in (Hook(entry, entry.url_source()) for entry in entries(settings, WebhookEntry))
     ]
 
 
@@ -37,6 +37,7 @@ class Hook:
     """A receiver."""
 
     entry: WebhookEntry
+    url_source: SecretSource
 
     @property
     def host(self) -> str:
@@ -45,8 +46,8 @@ class Hook:
 
     @property
     def url(self) -> str:
-        """The receiver's complete URL."""
-        return self.entry.url.get_secret_value()
+        """The receiver's complete URL at present."""
+        return self.url_source.get() or ""
 
     def sender(self, context: Context) -> Sender:
         """See Channel."""
@@ -81,7 +82,7 @@ class Hook:
         entry = self.entry
         return Webhook(
             channel=entry.name,
-            url=self.url,
+            url=self.url_source,
             secret=entry.secret_source(),
             incident=context.incident,
             clock=context.clock,

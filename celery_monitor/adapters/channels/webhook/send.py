@@ -23,13 +23,13 @@ _REFUSED: Final = frozenset({400, 410, 413, 415, 422})
 class Webhook(HttpSender):
     """Sender of a channel of this type."""
 
-    missing: str = "no secret is configured"
+    missing: str = "no url or no secret is configured"
 
     def __init__(
         self,
         *,
         channel: str,
-        url: str,
+        url: SecretSource,
         secret: SecretSource,
         incident: Callable[[str], Incident | None],
         clock: Clock,
@@ -37,14 +37,14 @@ class Webhook(HttpSender):
         external_url: str | None = None,
     ) -> None:
         super().__init__(channel=channel, incident=incident, clock=clock, timeout=timeout, external_url=external_url)
-        self.receiver = origin(url)
         self._url = url
         self._secret = secret
 
     def rate_limit_key(self, item: OutboxItem) -> str | None:
-        """One key, because there is one receiver; None without a secret."""
+        """One key, because there is one receiver; None without its URL or the secret."""
         del item
-        return None if self._secret.get() is None else self.receiver
+        url = self._url.get()
+        return None if url is None or self._secret.get() is None else origin(url)
 
     def send(self, item: OutboxItem) -> Sent:
         """Like ``Sender.send``. Sends one HTTP request and takes at most ``timeout`` + 0.5 s."""
@@ -54,22 +54,20 @@ class Webhook(HttpSender):
 
     def post(self, event_id: str, body: bytes) -> Answer:
         """Send one request. Raises RetryableError, RejectedError or InterruptedSendError if it was not accepted."""
-        secret = self._secret.get()
-        if secret is None:
+        url, secret = self._url.get(), self._secret.get()
+        if url is None or secret is None:
             raise RejectedError(self.missing)
-        request = post(self._url, body, sign.headers(secret, event_id, int(self.clock.now()), body))
-        answer = self.run(partial(ask, request=request, url=self._url, timeout=self.timeout, channel=self.channel))
+        self.receiver = origin(url)
+        request = post(url, body, sign.headers(secret, event_id, int(self.clock.now()), body))
+        exchange = partial(ask, request=request, url=url, timeout=self.timeout, channel=self.channel)
+        answer = self.run(exchange, *_hidden(url, secret))
         if answer.status not in TAKEN:
             raise self._refusal(answer)
         return answer
 
     def secrets(self) -> Iterable[str]:
         """See HttpSender. Servers repeat the path of a request, and the path may be the credential."""
-        secret = self._secret.get()
-        path = self._url.partition(self.receiver)[2]
-        # Longest first: replacing a part first would leave the rest of the longer secret in the text.
-        of_url = sorted({*url_parts(self._url), path} - {"", "/"}, key=len, reverse=True)
-        return of_url if secret is None else (secret, *of_url)
+        return _hidden(self._url.get(), self._secret.get())
 
     def _refusal(self, answer: Answer) -> RetryableError | RejectedError:
         message = f"{self.receiver} answered {answer.status}{self.reply(answer)}"
@@ -79,3 +77,11 @@ class Webhook(HttpSender):
         if answer.status in REPAIRED_BY_A_PERSON:
             return RetryableError(message, remedy=remedy, needs_repair=True)
         return RetryableError(message, retry_after(answer.retry_after, self.clock.now()))
+
+
+def _hidden(url: str | None, secret: str | None) -> tuple[str, ...]:
+    """The secret, and the parts of the URL that may be one."""
+    # Longest first: replacing a part first would leave the rest of the longer secret in the text.
+    path = "" if url is None else url.partition(origin(url))[2]
+    of_url = sorted({*url_parts(url or ""), path} - {"", "/"}, key=len, reverse=True)
+    return tuple(of_url) if secret is None else (secret, *of_url)

@@ -17,10 +17,12 @@ class WebhookEntry(ChannelSettings):
 
     type: Literal["webhook"]
     """Events as JSON by HTTP POST, signed according to Standard Webhooks."""
-    url: Annotated[CredentialUrl, checked_by(check_http_url)]
-    """The URL to which events are posted. Only its scheme and host are shown, because the rest may contain a secret.
-    Redirects are not followed.
+    url: Annotated[CredentialUrl, checked_by(check_http_url)] | None = None
+    """The URL to which events are posted. It or ``url_file`` is required. Only its scheme and host are shown, because
+    the rest may contain a secret. Redirects are not followed.
     """
+    url_file: Annotated[SecretFile, file_checked_by(check_http_url)] | None = Field(default=None, validate_default=True)
+    """A file that contains the URL, instead of ``url``. It is reloaded when it changes."""
     secret: Annotated[Secret, checked_by(key_of)] | None = None
     """The secret that signs events: ``whsec_`` and 24 to 64 bytes in Base64. It or ``secret_file`` is required."""
     secret_file: Annotated[SecretFile, file_checked_by(key_of)] | None = Field(default=None, validate_default=True)
@@ -30,14 +32,14 @@ class WebhookEntry(ChannelSettings):
     rate_limit: int = Field(default=60, ge=1)
     """Maximum number of requests per minute."""
 
-    @field_validator("secret_file")
+    @field_validator("url_file", "secret_file")
     @classmethod
-    def _one_secret(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+    def _one_source(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         return check_one_source(value, info, required=True)
 
     def url_source(self) -> SecretSource:
         """The source of the URL."""
-        return SecretSource(self.url)
+        return SecretSource(self.url, self.url_file)
 
     def secret_source(self) -> SecretSource:
         """The source of the secret."""

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import standardwebhooks
@@ -109,11 +110,13 @@ def receiver() -> Iterator[Receiver]:
         yield running
 
 
-def webhook(url: str, clock: Clock | None = None, timeout: float = 60.0, one: Incident | None = None) -> Webhook:
+def webhook(
+    url: str | SecretSource, clock: Clock | None = None, timeout: float = 60.0, one: Incident | None = None
+) -> Webhook:
     """A sender of one incident."""
     return Webhook(
         channel="audit",
-        url=url,
+        url=SecretSource(Secret(url)) if isinstance(url, str) else url,
         secret=SecretSource(Secret(SECRET)),
         incident=lambda _: incident(KEY, count=3) if one is None else one,
         clock=clock or ManualClock(time=NOW),
@@ -288,7 +291,7 @@ def test_a_body_is_bounded(char: str) -> None:
         ({"secret": "hunter2"}, "channels[0].secret: must be whsec_ and 24 to 64 random bytes in Base64"),
         ({"secret": "whsec_aGVsbG8="}, "channels[0].secret: must be whsec_"),
         ({"url": "ftp://x"}, "channels[0].url: must be a URL like"),
-        ({"url": None}, "channels[0].url: "),
+        ({"url": None}, "channels[0].url: is required, here or by url_file"),
     ],
 )
 def test_settings(entry: dict[str, Any], problem: str) -> None:
@@ -311,6 +314,34 @@ def test_a_secret_in_a_file(tmp_path: Path) -> None:
     file.write_text(f"{SECRET}\n")
     (audit,) = [channel for channel in configured(load(None, {"channels": [entry]}, {})) if channel.name == "audit"]
     assert audit.secrets[0].get() == SECRET
+
+
+def test_a_url_in_a_file(receiver: Receiver, tmp_path: Path) -> None:
+    """It is validated with the configuration, posted to, and read again when it changes; errors hide it."""
+    file = tmp_path / "url"
+    file.write_text("ftp://h/hunter2")
+    entry = {"name": "audit", "type": "webhook", "url_file": str(file), "secret": SECRET}
+    with pytest.raises(ConfigError, match="must be a URL like") as caught:
+        load(None, {"channels": [entry]}, {})
+    assert "hunter2" not in str(caught.value)
+    file.write_text(f"{receiver.url}\n")
+    with pytest.raises(ConfigError, match="set either url or url_file, not both"):
+        load(None, {"channels": [entry | {"url": receiver.url}]}, {})
+    settings = load(None, {"channels": [entry]}, {})
+    (audit,) = [channel for channel in configured(settings) if channel.name == "audit"]
+    assert audit.summary == f"on, to {urlsplit(receiver.url).netloc}"
+    assert receiver.url in set(secrets_of(settings)())
+    sender = webhook(SecretSource(None, file))
+    sender.send(ROW)
+    file.write_text(f"{receiver.url}/rotated")
+    receiver.answers.append((404, {}, b"Cannot POST /hooks/secret-path/rotated"))
+    with pytest.raises(RetryableError) as refused:
+        sender.send(ROW)
+    assert [path for _, path in receiver.paths] == ["/hooks/secret-path", "/hooks/secret-path/rotated"]
+    assert "secret-path" not in str(refused.value)
+    file.write_text(f"{receiver.url}\n{receiver.url}")
+    with pytest.raises(ConfigError, match="must be a URL like"):
+        load(None, {"channels": [entry]}, {})
 
 
 def test_the_log_hides_the_url() -> None:
