@@ -72,7 +72,7 @@ def source(tmp_path: Path) -> str:
 
 def structs_of(flush: Any) -> Any:
     """With the structs that ``everywhere`` omits."""
-    event = UnnamedEvent(7, 1.5, Event("task-failed", 2.5, "celery@a", "u4"), 3.5)
+    event = UnnamedEvent(7, 1.5, Event(type="task-failed", timestamp=2.5, hostname="celery@a", uuid="u4"), 3.5)
     last = structs.replace(flush.series[0].runtime, sum=float("inf"))
     return changes(
         1,

@@ -33,12 +33,13 @@ def test_everything_comes_back(store: Store) -> None:
     nameless = TaskRef(seen_minute=4, sent_at=3.5, received_at=3.75, details=TaskDetails(9.5, 2, "u0", "u1", 99.5))
     others = [TaskRef("shop.charge", None, 5, 0.0, 7.5, host="celery@b"), TaskRef(host="celery@c")]
     shared = TaskRef("shop.charge", "celery", 2, seen_minute=5, host="celery@a", others=others)
+    waiting = Event(type="task-failed", timestamp=2.5, hostname="celery@a", uuid="u4", traceback="a\x00b")
     store.commit(
         changes(
             1,
             series=[series(sent=2, failed=1), series(host="box", received=1)],
             tracked=[("u1", ref), ("u2", nameless), ("u3", shared)],
-            unnamed=[UnnamedEvent(7, 1.5, Event("task-failed", 2.5, "celery@a", "u4", traceback="a\x00b"), 3.5)],
+            unnamed=[UnnamedEvent(7, 1.5, waiting, 3.5)],
             workers=[worker(sw_ident="py-celery", unobserved=3)],
             incidents=[incident()],
             counters={"messages": 2.0, "discarded.malformed": 1.0},
@@ -58,9 +59,7 @@ def test_everything_comes_back(store: Store) -> None:
         ("u2", structs.replace(nameless, saved=True)),
         ("u3", TaskRef("shop.charge", "celery", 2, 0.0, 0.0, 5, saved=True, host="celery@a", others=others)),
     ]
-    assert list(restored.unnamed) == [
-        UnnamedEvent(7, 1.5, Event("task-failed", 2.5, "celery@a", "u4", traceback="a\x00b"), 3.5)
-    ]
+    assert list(restored.unnamed) == [UnnamedEvent(7, 1.5, waiting, 3.5)]
     assert list(restored.workers) == [worker(sw_ident="py-celery", unobserved=3)]
     assert list(restored.incidents) == [incident()]
     assert restored.counters == {"messages": 2.0, "discarded.malformed": 1.0}
@@ -77,7 +76,7 @@ def test_an_id_with_nul(store: Store) -> None:
 
 def test_what_waited_is_settled(store: Store) -> None:
     """A counted event is not restored; the others are."""
-    events = [UnnamedEvent(number, 1.0, Event("task-failed", 2.0, uuid=f"u{number}")) for number in (1, 2)]
+    events = [UnnamedEvent(n, 1.0, Event(type="task-failed", timestamp=2.0, uuid=f"u{n}")) for n in (1, 2)]
     store.commit(changes(1, unnamed=events))
     store.commit(changes(2, settled=[1]))
     assert list(restarted(store).unnamed) == events[1:]

@@ -37,6 +37,18 @@ def test_one_event() -> None:
     assert (one.type, one.uuid, one.timestamp, one.name, one.queue) == ("task-sent", "u1", NOON, "a.b", "q")
 
 
+@pytest.mark.parametrize("version", ["4.4.7", "5.7.0"])
+def test_fields_are_in_the_order_of_real_events(version: str) -> None:
+    """Workers send the fields of an event in the order of the class, which makes decoding fast."""
+    fields = Event.__struct_fields__
+    for delivery in recorded(version):
+        decoded = json.loads(delivery.body)
+        for fields_sent in decoded if isinstance(decoded, list) else [decoded]:
+            if fields_sent["type"] != "task-sent":  # sent by clients, with the IDs before the name
+                positions = [fields.index(name) for name in fields_sent if name in fields]
+                assert positions == sorted(positions), fields_sent["type"]
+
+
 def test_a_list_of_events() -> None:
     """A body may be a list of events, which keep their order; an empty list has none."""
     assert kinds(decode(body(raw("received"), raw("started")), "application/json")) == [

@@ -308,7 +308,8 @@ def test_any_event_has_a_result(steps: list[tuple[str, str, str]]) -> None:
     """Every event, legal or not, is counted once, except for duplicates of an end, and nothing raises."""
     to = tracker()
     for number, (worker, kind, name) in enumerate(steps):
-        event = Event(f"task-{kind}", NOON + number, f"celery@{worker}" if worker else "", "u1", name or None)
+        hostname = f"celery@{worker}" if worker else ""
+        event = Event(type=f"task-{kind}", timestamp=NOON + number, hostname=hostname, uuid="u1", name=name or None)
         found = to.advance(event, KINDS[event.type])
         assert found is not None or kind in {"failed", "succeeded"}
         assert (to._others + 1 if to.tasks else to._others) == sum(len(all_runs(ref)) for ref in to.tasks.values())

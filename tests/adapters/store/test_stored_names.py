@@ -74,7 +74,8 @@ TRACKED = (
         (
             EVENT,
             Event(
-                "task-failed", 1.5, "h", "u", "n", "q", "e", "x", 2.5, "ex", "tb", "a", "k", requeue=True, retries=1,
+                type="task-failed", timestamp=1.5, hostname="h", uuid="u", name="n", queue="q", eta="e", expires="x",
+                runtime=2.5, exception="ex", traceback="tb", args="a", kwargs="k", requeue=True, retries=1,
                 root_id="r", parent_id="p", active=2, processed=3, pid=4, loadavg=(0.5, 0.25, 0.125), sw_ident="i",
                 sw_ver="v", sw_sys="s", probe_instance=5, probe_number=6,
             ),
