@@ -51,6 +51,7 @@ def _side(settings: Settings, option: str, url: str) -> CopySide:
         raise ConfigError([Problem(option, str(exc))]) from None
     section = settings.store
     return CopySide(
+        option,
         SecretSource(Secret(url)),
         password=section.password_source(),
         schema=settings.schema_of_store,

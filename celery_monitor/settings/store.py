@@ -18,6 +18,8 @@ from celery_monitor.settings.units import DAY, MIB, MINUTE, Duration, duration, 
 
 POSTGRESQL: Final = ("postgresql", "postgres")
 """URL schemes that libpq accepts."""
+STORE_URL: Final = "store.url"
+"""The setting's name, for remedies."""
 _IDENTIFIER: Final = re.compile("[a-z_][a-z0-9_]{0,62}")
 _NOT_PLAIN: Final = re.compile("[^a-z0-9]+")
 _PREFIX: Final = "celery_monitor_"

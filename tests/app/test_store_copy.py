@@ -2,10 +2,11 @@
 
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from celery_monitor.settings import Settings
 from tests.adapters.store.test_hostile import everywhere
 from tests.contracts.values import NOW, changes, failure
 from tests.servers import PostgreSQL, wait_until
+from tests.servers.ports import free_port
 
 FLEET = "shop"
 ODD = "x\0é\U0001f600 %s 'quoted' \\"
@@ -190,6 +192,30 @@ def test_refusals(source: str, postgresql: PostgreSQL, tmp_path: Path) -> None:
     assert "No store found" in run(tmp_path, f"sqlite:///{tmp_path}/none.db", empty).output
     wrong = run(tmp_path, source, "mysql://a/b")
     assert (wrong.exit_code, "--to: must be a SQLite file" in wrong.output) == (2, True)
+
+
+def test_remedies_name_the_option(source: str, postgresql: PostgreSQL, tmp_path: Path) -> None:
+    """A store that cannot be used is the one of an option, not that of the configuration."""
+    strange, target, nowhere = tmp_path / "strange.db", f"sqlite:///{tmp_path}/new.db", f"sqlite:///{tmp_path}/no/x.db"
+    with closing(sqlite3.connect(strange)) as connection:
+        connection.execute("CREATE TABLE other (id)")
+    server = postgresql.new_database()
+    silent = re.sub(r":\d+/", f":{free_port()}/", server)
+    unknown = f"{server.rpartition('/')[0]}/unknown"
+    for found, remedy in (
+        (run(tmp_path, nowhere, target), "; check --from"),
+        (
+            run(tmp_path, f"sqlite:///{strange}", target),
+            "the tables of another program (other): set a different --from",
+        ),
+        (run(tmp_path, source, f"sqlite:///{strange}"), "the tables of another program (other): set a different --to"),
+        (run(tmp_path, source, nowhere), "create it, or set a different --to"),
+        (run(tmp_path, silent, target), "check host and port in --from, and the server"),
+        (run(tmp_path, source, unknown), "or correct the name in --to"),
+    ):
+        assert remedy in found.output
+        assert "store.url" not in found.output
+        assert found.exit_code == 1
 
 
 def test_all_or_nothing(source: str, postgresql: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

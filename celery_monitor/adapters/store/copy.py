@@ -61,11 +61,22 @@ class Compared:
 
 
 class CopySide:
-    """The source or the target. The constructor does no I/O and raises StoreUnusableError as ``open_store`` does."""
+    """The source or the target. The constructor does no I/O and raises StoreUnusableError as ``open_store`` does.
 
-    def __init__(self, url: SecretSource, *, password: SecretSource, schema: StoreSchema, directory: Path) -> None:
+    ``option``: the command-line option that contains the URL, for remedies.
+    """
+
+    def __init__(
+        self, option: str, url: SecretSource, *, password: SecretSource, schema: StoreSchema, directory: Path
+    ) -> None:
         dialect = dialect_of(
-            url, password=password, directory=directory, max_bytes=math.inf, lease_ttl=LEASE_TTL, schema=schema
+            url,
+            password=password,
+            directory=directory,
+            max_bytes=math.inf,
+            lease_ttl=LEASE_TTL,
+            schema=schema,
+            setting=option,
         )
         self.database = Database(dialect)
         self._lease = Lease(self.database, LEASE_TTL, fleet=schema.fleet, url=schema.external_url)

@@ -68,7 +68,7 @@ class Database:
         self._dialect.prepare()
         self._dialect.check()
         with self.read() as connection:
-            current = migrate.check(connection, self._dialect.location)
+            current = migrate.check(connection, self._dialect.location, self._dialect.setting)
         if not current:
             self._dialect.set_format()
             with self.write(fenced=False) as connection:
@@ -85,10 +85,12 @@ class Database:
         location = self._dialect.location
         if not self._dialect.exists():
             raise StoreMissingError(
-                f"No store found at {location}: the daemon creates it on its first start; check store.url", self.about
+                f"No store found at {location}: the daemon creates it on its first start; check "
+                f"{self._dialect.setting}",
+                self.about,
             )
         with self.read() as connection:
-            if not migrate.check(connection, location):
+            if not migrate.check(connection, location, self._dialect.setting):
                 raise StoreUnusableError(
                     f"The store {location} was written by an older version of celery-monitor: start the daemon of this "
                     "version, which migrates it when it begins to lead"
@@ -178,6 +180,11 @@ class Database:
     def about(self) -> str:
         """See StoreDialect."""
         return self._dialect.about
+
+    @property
+    def setting(self) -> str:
+        """See StoreDialect."""
+        return self._dialect.setting
 
     @property
     def location(self) -> str:

@@ -47,7 +47,7 @@ class Lease:
         if state.expires_in > 0 and state.term != self._checked_term:
             with self._database.read() as connection:
                 try:
-                    migrate.check(connection, self._database.location)
+                    migrate.check(connection, self._database.location, self._database.setting)
                 except StoreUnusableError as exc:
                     raise StoreUnavailableError(str(exc)) from exc
             self._checked_term = state.term

@@ -12,6 +12,7 @@ from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, Strin
 
 from celery_monitor.adapters.store.schema import metadata
 from celery_monitor.errors import StoreUnusableError
+from celery_monitor.settings.store import STORE_URL
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -32,9 +33,10 @@ def revisions() -> list[str]:
     return sorted(path.name[:4] for path in (_SCRIPTS / "versions").glob("[0-9][0-9][0-9][0-9]_*.py"))
 
 
-def check(connection: Connection, location: str) -> bool:
+def check(connection: Connection, location: str, setting: str = STORE_URL) -> bool:
     """Whether the database is at this program's revision; False if it is older or empty. Changes nothing.
 
+    ``location`` and ``setting``: the database's place, and the setting or option that contains its URL, for errors.
     Raises StoreUnusableError if it belongs to another program or to a newer version of this one.
     """
     tables = inspect(connection).get_table_names()
@@ -42,14 +44,14 @@ def check(connection: Connection, location: str) -> bool:
         if tables:
             raise StoreUnusableError(
                 f"The store {location} holds the tables of another program ({', '.join(sorted(tables)[:3])}): "
-                "set a different store.url"
+                f"set a different {setting}"
             )
         return False
     current, known = revision(connection), revisions()
     if current is not None and current not in known:
         raise StoreUnusableError(
             f"The store {location} was written by a newer version of celery-monitor (revision {current}): "
-            "install that version or a newer one, or set a different store.url"
+            f"install that version or a newer one, or set a different {setting}"
         )
     return current == known[-1]
 

@@ -61,6 +61,8 @@ class StoreDialect(Protocol):
     """Maximum bytes of the database; infinite if the monitor does not limit it."""
     shared: bool
     """Whether several processes may open it for writing and take turns by a lease. Otherwise ``prepare`` locks it."""
+    setting: str
+    """Name of the setting or option that contains the URL, for remedies."""
     clock: str
     """SQL expression for the current Unix time, not that of the start of the transaction."""
     errors: tuple[type[Exception], ...]

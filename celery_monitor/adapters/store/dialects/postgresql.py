@@ -75,13 +75,16 @@ class PostgresqlDialect:
         *,
         schema: StoreSchema | None,
         idle_timeout: float,
+        setting: str,
     ) -> None:
         """``schema``: the schema of the tables. If None, or if the URL sets a search path, the search path decides.
 
         ``idle_timeout``: seconds after which the server ends the write transaction of a silent client. Such a client
-        was stopped or is unreachable, and it holds the write lock, which the next leader needs.
+        was stopped or is unreachable, and it holds the write lock, which the next leader needs. ``setting``: see
+        ``dialect_of``.
         """
         self._url = url
+        self.setting = setting
         self._idle_timeout = idle_timeout
         self._connect_timeout: Mapping[str, str] = {}
         self._password = password
@@ -260,7 +263,7 @@ class PostgresqlDialect:
 
     def classify(self, exc: BaseException) -> MonitorError:
         """See StoreDialect."""
-        return classified(exc, location=self.location, database=self._name, user=self._user)
+        return classified(exc, location=self.location, database=self._name, user=self._user, setting=self.setting)
 
     def usage(self, connection: Any) -> Usage:  # noqa: ANN401 - the pool knows no type
         """See StoreDialect. As of the last ``housekeep``, because the server has to check the size of each file."""
@@ -305,7 +308,7 @@ class PostgresqlDialect:
         try:
             parameters = conninfo_to_dict(url)
         except psycopg.Error:
-            raise unreadable_url(redact_url(url)) from None
+            raise unreadable_url(redact_url(url), self.setting) from None
         password = self._password.get()
         return {
             **_DEFAULTS,

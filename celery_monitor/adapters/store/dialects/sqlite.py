@@ -56,7 +56,7 @@ _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 class SqliteDialect:
     """See ``base.StoreDialect``. Raises StoreUnusableError for an invalid URL.
 
-    ``max_bytes`` limits the size of the file and of the disk reserve.
+    ``max_bytes`` limits the size of the file and of the disk reserve. ``setting``: see ``dialect_of``.
     """
 
     driver = "sqlite://"
@@ -65,16 +65,17 @@ class SqliteDialect:
     errors: tuple[type[Exception], ...] = (sqlite3.Error,)
     clock = "(julianday('now') - 2440587.5) * 86400.0"
 
-    def __init__(self, url: str, max_bytes: float = math.inf) -> None:
+    def __init__(self, url: str, max_bytes: float, setting: str) -> None:
         try:
             parsed = make_url(url)
         except ArgumentError as exc:
-            raise StoreUnusableError("store.url is not a valid URL: use sqlite:///path/to/file.db") from exc
+            raise StoreUnusableError(f"{setting} is not a valid URL: use sqlite:///path/to/file.db") from exc
         if parsed.query:
-            raise StoreUnusableError("store.url takes no parameters (nothing after a question mark)")
+            raise StoreUnusableError(f"{setting} takes no parameters (nothing after a question mark)")
         memory = parsed.database in {None, "", ":memory:"}
         self.limit = max_bytes
-        self._file = SqliteFile(None if memory else Path(parsed.database or "").absolute())
+        self.setting = setting
+        self._file = SqliteFile(None if memory else Path(parsed.database or "").absolute(), setting)
         self._reserve: DiskReserve | None = None
         self._spares = SpareDescriptors()
         self._anchor: sqlite3.Connection | None = None

@@ -16,14 +16,15 @@ from celery_monitor.errors import StoreInUseError, StoreUnavailableError, StoreU
 
 
 class SqliteFile:
-    """A database file. If ``path`` is None, a temporary file that ``release`` deletes.
+    """A database file. If ``path`` is None, a temporary file that ``release`` deletes. ``setting``: see ``dialect_of``.
 
     It is used in place of SQLite's in-memory databases, which one thread cannot read while another one writes.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, setting: str) -> None:
         self.temporary = path is None
         self._path = path
+        self._setting = setting
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._lock = ProcessLock()
         self._identity: tuple[int, int] | None = None
@@ -46,7 +47,7 @@ class SqliteFile:
     def take(self) -> None:
         """Take the daemon's lock, and create the file if it does not exist. Raises as ``SqlStore.start``."""
         if self._path is None and self._directory is None:
-            self._directory = _temporary_directory()
+            self._directory = _temporary_directory(self._setting)
         path = self.path
         try:
             self._existed = path.exists()
@@ -58,14 +59,14 @@ class SqliteFile:
             self._check_files()
             self._identity = self._on_disk()
         except OSError as exc:
-            raise refusal(self.path, exc) from exc
+            raise refusal(self.path, exc, self._setting) from exc
 
     def exists(self) -> bool:
         """Whether there is a file to attach to. Raises StoreUnusableError if this cannot be determined."""
         try:
             return self.path.is_file()
         except OSError as exc:
-            raise refusal(self.path, exc) from exc
+            raise refusal(self.path, exc, self._setting) from exc
 
     def read_sequence(self, identity: str | None) -> SequenceRecord | None:
         """The newest flush that was recorded as committed to this store. Prepares ``write_sequence``.
@@ -142,16 +143,16 @@ class SqliteFile:
             if path.exists() and not path.is_file():
                 raise StoreUnusableError(
                     f"The store {self.path} cannot be opened: {path} is not a regular file (a device, a pipe, a socket "
-                    "or a directory): remove it, or set store.url to the path of a file"
+                    f"or a directory): remove it, or set {self._setting} to the path of a file"
                 )
 
 
-def _temporary_directory() -> tempfile.TemporaryDirectory[str]:
+def _temporary_directory(setting: str) -> tempfile.TemporaryDirectory[str]:
     """Raises StoreUnusableError if none can be created."""
     try:
         return tempfile.TemporaryDirectory(prefix="celery-monitor-")
     except OSError as exc:
         raise StoreUnusableError(
             f"The temporary store of sqlite:///:memory: cannot be created: {exc.strerror}: set TMPDIR to a directory "
-            "that the monitor can write, or set store.url to the path of a file"
+            f"that the monitor can write, or set {setting} to the path of a file"
         ) from exc
