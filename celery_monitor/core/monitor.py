@@ -76,7 +76,7 @@ class Monitor:
         """Let time pass: expire and purge entries, refresh and resolve incidents. Called about once a second."""
         parts, clock = self._parts, self._clock
         if back := clock.set_back(now):
-            parts.decider.clock_set_back(back, now)
+            parts.clock_set_back(back, now)
         elapsed, quiet = clock.tick(now)
         parts.tracker.tick(now, quiet=quiet)
         self.judge(parts.conditions.tick(now, clock.watched_for, live=clock.is_current(now)))

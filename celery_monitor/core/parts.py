@@ -91,7 +91,7 @@ class Parts:
         alive_at = restored.counters.get(CounterName.ALIVE_AT)
         self.conditions.restore(self.decider.episodes.live)
         if alive_at is not None and alive_at - now > MAX_TICK_GAP:
-            self.decider.clock_set_back(alive_at - now, now)
+            self.clock_set_back(alive_at - now, now)
         if alive_at is not None:
             self.conditions.note_downtime(alive_at, now)
             self.note_downtime(alive_at, now)
@@ -99,6 +99,11 @@ class Parts:
         self.fingerprints.restore(restored.epoch, restored.fingerprints)
         self.tracker.evicted, self.tracker.arguments.cut = self.overflows["tasks"], self.overflows["arguments"]
         self.tracker.tick(now)
+
+    def clock_set_back(self, seconds: float, now: float) -> None:
+        """The machine's clock was set back by ``seconds`` to ``now``."""
+        self.decider.clock_set_back(seconds, now)
+        self.schedules.clock_set_back(seconds, now)
 
     def note_gap(self, since: float, until: float) -> None:
         """The events between these times are lost."""

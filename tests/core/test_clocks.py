@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from celery_monitor.core.clock_skew import ClockSkew
-from celery_monitor.core.model import Changes, Delivery, Incident, Restored, Worker
+from celery_monitor.core.model import Changes, Condition, Delivery, Incident, Restored, ScheduleState, Worker
 from celery_monitor.core.monitor import LIVE_FOR, PROBE, Limits, Monitor
 from celery_monitor.core.rules import Policy, Rule
+from celery_monitor.core.schedules.calendar import Schedule
 from tests.builders import NOON, body, pass_time, raw
 
 PROBER = 7
@@ -281,11 +282,13 @@ def test_old_events_show_no_worker_that_is_gone() -> None:
 class Turning:
     """A monitor that ticks every second, with a healthy worker."""
 
-    def __init__(self, restored: Restored | None, now: float) -> None:
+    def __init__(self, restored: Restored | None, now: float, *schedules: Schedule) -> None:
         policy = Policy(fleet="shop", default=Rule(to=("oncall",)), resolve_on_success=True, resolve_after=300.0)
-        self.of = Monitor(replace(Limits(), prober=PROBER, policy=policy), restored or Restored(), now)
+        limits = replace(Limits(), prober=PROBER, policy=policy, schedules=schedules)
+        self.of = Monitor(limits, restored or Restored(), now)
         self.of.connected(acknowledges=True)
         self.now, self.sent, self.incidents = now, list[tuple[str, str]](), dict[str, Incident]()
+        self.schedules = dict[str, ScheduleState]()
 
     def turn(self, seconds: int, *events: dict[str, object]) -> None:
         """Receive events now, then let seconds pass without events."""
@@ -299,6 +302,7 @@ class Turning:
             if changes is not None:
                 self.sent += [(row.key, str(row.action)) for row in changes.outbox]
                 self.incidents |= {one.key: one for one in changes.incidents}
+                self.schedules |= {one.name: one for one in changes.schedules}
 
 
 @pytest.mark.parametrize("back", [600.0, HOUR, 48 * HOUR])
@@ -336,3 +340,28 @@ def test_a_storm_does_not_last_until_the_clock_shows_its_time_again() -> None:
     shop.turn(900)
     shop.turn(5, raw("received", "last", name="shop.pay"), raw("failed", "last"))
     assert ("shop.pay/2023-11-15T10Z", "trigger") in shop.sent
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_schedule_is_watched_although_the_clock_was_set_back(*, restarted: bool) -> None:
+    """A task that no longer runs pages, and the clock need not show its last time again."""
+    rule = Rule("sync", to=("oncall",), on=Condition.MISSED)
+    sync = Schedule("sync", "shop.sync", "every 30s", rule, grace=10.0, every=30.0)
+    shop = Turning(None, NOON, sync)
+
+    def run(number: int) -> None:
+        uuid = f"u{number}"
+        shop.turn(30, raw("received", uuid, name="shop.sync"), raw("started", uuid), raw("succeeded", uuid))
+
+    for number in range(4):
+        run(number)
+    if restarted:
+        known = Restored(schedules=[*shop.schedules.values()], counters={"alive_at": shop.now})
+        shop = Turning(known, shop.now - 48 * HOUR, sync)
+    else:
+        shop.now -= 48 * HOUR
+    for number in range(4, 8):
+        run(number)
+    assert shop.sent == []
+    shop.turn(60)
+    assert [action for _, action in shop.sent] == ["trigger"]

@@ -373,6 +373,71 @@ def test_a_changed_or_new_schedule_is_expected_from_now_on() -> None:
     assert bench.evaluate(at("2026-11-26T05:16")) == ["+shop.report.nightly"]
 
 
+@pytest.mark.parametrize("back", [MINUTE, HOUR, 26 * HOUR, 24 * 30 * HOUR])
+@pytest.mark.parametrize(
+    "schedule", [SYNC, *(cron("shop.task", minutes, BERLIN, 5 * MINUTE) for minutes in ("0 * * * *", "*/15 * * * *"))]
+)
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_clock_that_is_set_back_stops_no_schedule(schedule: Schedule, back: float, *, restarted: bool) -> None:
+    """While it runs on time nothing is missed; what does not start is missed as soon as without the change."""
+    task, start = schedule.task, at("2026-11-25T12:00")
+    bench = Bench([schedule], start)
+
+    def times(since: float, until: float) -> Iterator[float]:
+        due = since
+        while (due := due + schedule.every if schedule.every else schedule.expected(due)) < until:
+            yield due + 1
+
+    for began in times(start, start + 3 * HOUR + 10 * MINUTE):
+        bench.run(task, began)
+    now = start + 3 * HOUR + 10 * MINUTE
+    assert bench.evaluate(now) == []
+    now -= back
+    if restarted:
+        bench.start(now)
+    bench.judge.clock_set_back(back, now)
+    for began in times(now, now + 3 * HOUR):
+        bench.run(task, began, uuid=f"{began} again")
+        assert bench.evaluate(began + 1) == []
+    now += 3 * HOUR
+    assert bench.evaluate(now) == []
+    assert bench.evaluate(now + HOUR + 20 * MINUTE) == [f"+{task}"]
+    (state,) = bench.stored.values()
+    assert max(run.at for run in state.runs) < now
+    bench.run(task, now + 2 * HOUR + 1)
+    assert bench.evaluate(now + 2 * HOUR + 5) == [f"-{task}"]
+
+
+def test_a_missed_start_ends_with_a_run_after_the_clock_is_set_back() -> None:
+    """Its incident does not stay open until the clock shows the time of the missed start again."""
+    bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
+    assert bench.evaluate(at("2026-11-28T04:00")) == ["+shop.report.nightly"]
+    bench.judge.clock_set_back(48 * HOUR, at("2026-11-26T04:00"))
+    assert bench.evaluate(at("2026-11-26T04:01")) == []
+    bench.run("shop.report.nightly", at("2026-11-26T04:05"))
+    assert bench.evaluate(at("2026-11-26T04:06")) == ["-shop.report.nightly"]
+    assert bench.evaluate(at("2026-11-27T03:16")) == ["+shop.report.nightly"]
+
+
+def test_a_start_just_before_the_clock_is_set_back_is_expected_once() -> None:
+    """The clock shows its time twice."""
+    bench = Bench([NIGHTLY], at("2026-11-25T12:00"))
+    bench.run("shop.report.nightly", at("2026-11-26T03:00:02"))
+    assert bench.evaluate(at("2026-11-26T03:00:10")) == []
+    bench.judge.clock_set_back(120.0, at("2026-11-26T02:58:10"))
+    assert bench.evaluate(at("2026-11-26T12:00")) == []
+    assert bench.evaluate(at("2026-11-27T03:16")) == ["+shop.report.nightly"]
+
+
+def test_a_gap_in_which_the_clock_is_set_back() -> None:
+    """It decides nothing that is in the future."""
+    bench = Bench([SYNC], at("2026-11-25T12:00"))
+    bench.run("shop.sync", at("2026-11-25T12:00:10"))
+    bench.judge.unwatched(at("2026-11-25T15:00"), at("2026-11-25T12:01"))
+    assert bench.evaluate(at("2026-11-25T12:02")) == []
+    assert bench.evaluate(at("2026-11-25T12:10")) == ["+shop.sync"]
+
+
 # --- a year ---------------------------------------------------------------------------------------------------------
 
 YEAR = [

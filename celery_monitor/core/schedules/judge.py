@@ -67,9 +67,15 @@ class ScheduleJudge:
 
     def unwatched(self, since: float, until: float) -> None:
         """Events of this period are lost. Starts that were due before are decided first."""
-        self.decide(since)
+        self.decide(since)  # the clock may have been set back between them
         for live in self._live:
             live.gap(until)
+
+    def clock_set_back(self, seconds: float, now: float) -> None:
+        """The machine's clock was set back by ``seconds`` to ``now``. See LiveSchedule."""
+        self._horizon = min(self._horizon, now)
+        for live in self._live:
+            live.clock_set_back(seconds, now)
 
     def decide(self, read_until: float) -> None:
         """Decide starts, now that everything published before this time is known. An earlier time has no effect."""

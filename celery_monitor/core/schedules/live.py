@@ -91,6 +91,39 @@ class LiveSchedule:
             due = max(due, gap_end + self.schedule.every)
         self.change(watched_since=gap_end, due=due)
 
+    def clock_set_back(self, seconds: float, now: float) -> None:
+        """The machine's clock was set back by ``seconds`` to ``now``: move the times that it showed before.
+
+        Otherwise, no start would be expected until the clock shows these times again.
+        """
+        if (due := self._due_at_most(now)) < self.state.due:
+            self.change(due=due)
+        state = self.state
+        observed = (state.watched_since, state.since, state.unjudged[1], state.sent_at, state.received_at)
+        if max(*observed, *(max(run.at, run.ended_at) for run in state.runs)) <= now:
+            return
+
+        def earlier(at: float) -> float:
+            return at - seconds if at else 0.0
+
+        self.change(
+            watched_since=min(now, state.watched_since),
+            since=earlier(state.since),
+            sent_at=earlier(state.sent_at),
+            received_at=earlier(state.received_at),
+            unjudged=(earlier(state.unjudged[0]), earlier(state.unjudged[1])),
+            runs=tuple(structs.replace(run, at=earlier(run.at), ended_at=earlier(run.ended_at)) for run in state.runs),
+        )
+
+    def _due_at_most(self, now: float) -> float:
+        """The latest start that can be due now."""
+        first = self._first(now)
+        if self.schedule.every or not first:
+            return first
+        # The first one may have started, before the clock was set back or a little early.
+        after = self._after(first)
+        return after if self.state.due == after else first
+
     def observe(self, kind: int, uuid: str, at: float, hostname: str, runtime: float | None) -> bool:
         """Apply an event of its task. Returns whether it is a new run."""
         if kind == SENT:
