@@ -67,7 +67,7 @@ class ScheduleJudge:
 
     def unwatched(self, since: float, until: float) -> None:
         """Events of this period are lost. Starts that were due before are decided first."""
-        self.decide(since)  # the clock may have been set back between them
+        self.decide(min(since, until))  # the clock may have been set back between them
         for live in self._live:
             live.gap(until)
 
