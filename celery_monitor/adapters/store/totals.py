@@ -5,7 +5,7 @@ subtracts from them. So the list of tasks, and the history of the whole fleet, d
 Sums that become zero are deleted.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Dialect, Table, and_, case, delete, or_, select
@@ -32,9 +32,10 @@ class Totals:
 
     def add(self, connection: Connection, changes: Changes, yield_point: Callable[[], None]) -> None:
         """Add the buckets of a flush, and record when each task last failed."""
-        sums = _summed(((b.name, b.queue), (*b.counts, b.runtime_sum, b.runtime_count)) for b in changes.buckets)
-        fleet = _summed((b.start, (*b.counts, b.runtime_sum, b.runtime_count)) for b in changes.buckets)
-        self._fleet.run(connection, ((start, *measures) for start, measures in fleet.items()), yield_point)
+        measures = [(*b.counts, b.runtime_sum, b.runtime_count) for b in changes.buckets]
+        sums = _summed(zip(((b.name, b.queue) for b in changes.buckets), measures, strict=True))
+        fleet = _summed(zip((b.start for b in changes.buckets), measures, strict=True))
+        self._fleet.run(connection, ((start, *sum_) for start, sum_ in fleet.items()), yield_point)
         last: dict[_Key, float] = {}
         for failure in changes.failures:
             key = failure.name, failure.queue
@@ -69,12 +70,15 @@ def _is_empty(table: Table) -> ColumnElement[bool]:
     return and_(*(table.c[name] == 0 for name in COUNTS), table.c.runtime_count == 0)
 
 
-def _summed(rows: Iterable[tuple[K, Iterable[Any]]]) -> dict[K, list[Any]]:
-    sums: dict[K, list[Any]] = {}
+def _summed(rows: Iterable[tuple[K, Sequence[Any]]]) -> dict[K, Sequence[Any]]:
+    """The sum of the measures of each key. Adds column by column: row by row takes several times as long."""
+    groups: dict[K, list[Sequence[Any]]] = {}
     for key, measures in rows:
-        current = sums.get(key)
-        sums[key] = list(measures) if current is None else [a + b for a, b in zip(current, measures, strict=True)]
-    return sums
+        groups.setdefault(key, []).append(measures)
+    return {
+        key: group[0] if len(group) == 1 else [sum(column) for column in zip(*group, strict=True)]
+        for key, group in groups.items()
+    }
 
 
 def _change(dialect: Dialect) -> Bulk:
