@@ -28,6 +28,17 @@ class ClockSkew:
         self._ages: tuple[tuple[float, float], ...] = ()
         """(time read, age) of the newest heartbeats; a deque would take 750 bytes per worker."""
 
+    def clock_set_back(self, seconds: float) -> float:
+        """The monitor's clock was set back by ``seconds``. Returns by how much the offset has changed.
+
+        A worker that shared the monitor's clock has no offset, and keeps none: its clock was probably set back as well.
+        """
+        before = self.offset
+        if before:
+            self._ages = ()
+            self.offset = _significant(before - seconds)
+        return self.offset - before
+
     def observe(self, age: float, now: float) -> bool:
         """Record a heartbeat that was ``age`` seconds old when read at ``now``. Returns whether the offset has changed.
 
@@ -40,8 +51,12 @@ class ClockSkew:
             return False
         self._known = True
         least = min(ages)
-        offset = float(round(least)) if abs(least) >= SIGNIFICANT else 0.0
+        offset = _significant(float(round(least)))
         if abs(offset - self.offset) <= (_AGREE if offset else 0.0):
             return False
         self.offset = offset
         return True
+
+
+def _significant(difference: float) -> float:
+    return difference if abs(difference) >= SIGNIFICANT else 0.0

@@ -70,6 +70,8 @@ class Monitor:
 
     def receive(self, deliveries: Iterable[Delivery], now: float) -> None:
         """Apply messages in order. Never raises, whatever they contain."""
+        if back := self._clock.set_back(now):
+            self._parts.clock_set_back(back, now)
         self._intake.receive(deliveries, now)
 
     def tick(self, now: float) -> None:

@@ -102,6 +102,7 @@ class Parts:
 
     def clock_set_back(self, seconds: float, now: float) -> None:
         """The machine's clock was set back by ``seconds`` to ``now``."""
+        self.workers.clock_set_back(seconds)
         self.decider.clock_set_back(seconds, now)
         self.schedules.clock_set_back(seconds, now)
 

@@ -46,9 +46,12 @@ class StreamClock:
             self._probed_at = self.now
 
     def set_back(self, now: float) -> float:
-        """Seconds by which the machine's clock was set back since the last tick; 0 if it was not."""
+        """Seconds by which the machine's clock was set back since the last tick or call; 0 if it was not."""
         back = self._ticked - now
-        return back if back > MAX_TICK_GAP else 0.0
+        if back <= MAX_TICK_GAP:
+            return 0.0
+        self._ticked = now
+        return back
 
     def tick(self, now: float) -> tuple[float, float]:
         """Let time pass. Returns the seconds since the last call, and how many of them had no messages."""

@@ -156,7 +156,18 @@ class Workers:
         before = state.skew.offset
         if not state.skew.observe(now - event.timestamp, now):
             return
-        state.correct(state.skew.offset - before, begins=event.type == ONLINE and not event.processed)
+        difference = state.skew.offset - before
+        self._correct(hostname, state, difference, begins=event.type == ONLINE and not event.processed)
+
+    def clock_set_back(self, seconds: float) -> None:
+        """The monitor's clock was set back by ``seconds``: clocks that differed from it now differ by less or more."""
+        for hostname in list(self.offsets):
+            state = self._states[hostname]
+            self._correct(hostname, state, state.skew.clock_set_back(seconds), begins=False)
+
+    def _correct(self, hostname: str, state: WorkerState, difference: float, *, begins: bool) -> None:
+        """The offset of a worker has changed by ``difference``. ``begins``: see WorkerState."""
+        state.correct(difference, begins=begins)
         state.changed()
         if state.skew.offset:
             self.offsets[hostname] = state.skew.offset

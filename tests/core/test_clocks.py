@@ -88,6 +88,38 @@ def test_a_small_difference_corrects_nothing(wrong: float) -> None:
     assert worker(of).clock_offset == 0.0
 
 
+@pytest.mark.parametrize(
+    ("behind", "left"), [(2 * HOUR, 0.0), (2 * HOUR + 50, 0.0), (3 * HOUR, HOUR), (-HOUR, -3 * HOUR)]
+)
+@pytest.mark.parametrize("restarted", [False, True])
+def test_the_clock_of_the_monitor_was_the_wrong_one(behind: float, left: float, *, restarted: bool) -> None:
+    """Once it is set back, failures have the right time at once, before the workers' clocks are compared again."""
+    ahead = NOON + 2 * HOUR
+    of = watching(now=ahead)
+    probe(of, ahead)
+    receive(of, ahead + 1, beat(ahead - behind))
+    of.tick(ahead + 2)
+    assert worker(of).clock_offset == pytest.approx(behind, abs=1.0)
+    if restarted:
+        of = watching(Restored(workers=[worker(of)], counters={"alive_at": ahead + 2}), NOON + 3)
+    receive(of, NOON + 4, *failure(NOON + 4 - left))
+    changes = taken(of, NOON + 4)
+    assert [row.key for row in changes.outbox] == ["shop.pay/2023-11-15T12Z"]
+    assert [one.at for one in changes.failures] == [pytest.approx(NOON + 4, abs=3.0)]
+    assert worker(of).clock_offset == pytest.approx(left, abs=3.0)
+
+
+def test_a_worker_that_shares_the_clock_is_not_corrected_when_it_is_set_back() -> None:
+    """Its clock was set back with the monitor's."""
+    of = watching()
+    probe(of, NOON + 7200)
+    receive(of, NOON + 7200, beat(NOON + 7199))
+    of.tick(NOON + 7200)
+    receive(of, NOON, *failure(NOON))
+    assert [one.at for one in taken(of, NOON).failures] == [NOON]
+    assert worker(of).clock_offset == 0.0
+
+
 def test_what_has_waited_says_nothing_of_clocks() -> None:
     """Old heartbeats after a downtime do not count as clock errors, and failures keep their hour."""
     of = watching(now=NOON + HOUR)
