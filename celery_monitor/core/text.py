@@ -12,6 +12,7 @@ UNREAD: Final = "[redacted: the patterns took too long]"
 OTHER: Final = "other"
 """The name under which everything that exceeds a bound is counted."""
 MAX_HOST_LENGTH: Final = 255
+_DOTS: Final = re.compile(r"\.\.?~*")
 _RANDOM_END: Final = re.compile(
     r"(?:^|(?<=\.))[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$|(?<=^amq\.gen-).+$", re.ASCII | re.IGNORECASE
 )
@@ -32,6 +33,19 @@ def printable(text: str, longest: int) -> str:
     """The first ``longest`` characters, unprintable ones replaced: for names and labels."""
     text = text[:longest]
     return text if text.isprintable() else "".join(c if c.isprintable() else REPLACEMENT for c in text)
+
+
+def path_part(name: str) -> str:
+    """The name as a part of the path of a page, without percent-encoding. ``name_of_part`` returns the name.
+
+    Browsers and proxies remove the parts ``.`` and ``..`` from paths, also percent-encoded, so these names get a ``~``.
+    """
+    return f"{name}~" if _DOTS.fullmatch(name) else name
+
+
+def name_of_part(part: str) -> str:
+    """The name that ``path_part`` has changed to this, or the part itself."""
+    return part.removesuffix("~") if _DOTS.fullmatch(part) else part
 
 
 def size_of(text: str) -> int:

@@ -16,6 +16,7 @@ from celery_monitor.channels import TYPES, package
 from celery_monitor.core.headline import text
 from celery_monitor.core.model import Incident, OutboxItem
 from celery_monitor.core.summary import Summary
+from celery_monitor.core.text import path_part
 from celery_monitor.errors import ConfigError, Problem
 from celery_monitor.ports import ChannelInfo, Clock, Sender
 from celery_monitor.settings import ChannelSettings, SecretSource, Settings
@@ -230,7 +231,7 @@ def no_rule(rule: str | None, receiver: str) -> None:
 
 def page_of(base: str | None, key: str) -> str | None:
     """The URL of the incident's page; None without a base URL, or if the key cannot be part of a link."""
-    return f"{base.rstrip('/')}/incidents/{quote(key, safe='')}" if base and text(key) == key else None
+    return f"{base.rstrip('/')}/incidents/{quote(path_part(key), safe='')}" if base and text(key) == key else None
 
 
 def _nothing(_key: str) -> None:

@@ -11,6 +11,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
 from celery_monitor.core.model import Reason
+from celery_monitor.core.text import path_part
 
 NONE: Final = "\N{EN DASH}"
 _MINUTE: Final = 60.0
@@ -136,7 +137,7 @@ def reason(value: str) -> str:
 
 def path(name: str) -> str:
     """A name as an escaped part of a path."""
-    return quote(name, safe="", errors="replace")
+    return quote(path_part(name), safe="", errors="replace")
 
 
 def with_break_points(name: str) -> Markup:

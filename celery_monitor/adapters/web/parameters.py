@@ -8,7 +8,7 @@ from typing import Final
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 
-from celery_monitor.core.text import printable, storable_text
+from celery_monitor.core.text import name_of_part, printable, storable_text
 from celery_monitor.settings.units import duration
 
 DEFAULT_LIMIT: Final = 100
@@ -30,9 +30,13 @@ class ParameterError(Exception):
 
 
 class _AnyText(PathConvertor):
-    """The rest of a path, including line breaks, which Starlette's own ``path`` does not match."""
+    """A name at the end of a path, including line breaks, which Starlette's own ``path`` does not match."""
 
     regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        """The name. See ``path_part``."""
+        return name_of_part(value)
 
 
 register_url_convertor("any", _AnyText())

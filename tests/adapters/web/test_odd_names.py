@@ -1,10 +1,11 @@
 """Names with odd characters are found as written by the program and as shown."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urljoin
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ from celery_monitor.adapters.store import open_store
 from celery_monitor.adapters.web import Site, WebServer
 from celery_monitor.core.model import Delivery, Restored
 from celery_monitor.core.monitor import Limits, Monitor
+from celery_monitor.core.text import path_part
 from celery_monitor.settings.web import WebSettings
 from tests.adapters.web.conftest import served
 from tests.adapters.web.fleet import NOW, Fleet, ran
@@ -33,6 +35,9 @@ ODD = (
     'it\'s "quoted"',
     "Straße/каталог",
     "\N{CREDIT CARD}",
+    ".",
+    "..",
+    "..~",
 )
 """Names of tasks, queues and workers, and task IDs."""
 
@@ -113,10 +118,22 @@ def test_filters(client: httpx.Client) -> None:
             "workers/celery%40{}",
             "queues/{}",
         ):
-            address = path.format(quote(name, safe=""))
+            address = path.format(quote(path_part(name) if path.endswith("/{}") else name, safe=""))
             assert client.get(f"/{address}").status_code == 200, address
             if not path.startswith("workers"):
                 assert client.get(f"/api/v1/{address}").status_code == 200, address
+
+
+@pytest.mark.parametrize("listing", ["tasks", "queues"])
+def test_links_to_dots(client: httpx.Client, listing: str) -> None:
+    """Clients remove the parts ``.`` and ``..`` from a path, but no link has any."""
+    links = re.findall(rf'href="(\./{listing}/[^"]+)"', client.get(f"/{listing}").text)
+    assert len(links) >= len(ODD)
+    reached = set()
+    for link in links:
+        text = client.get(urljoin(f"{client.base_url}/{listing}", link)).text
+        reached |= set(re.findall("<h1>([.~]+) ", text))
+    assert reached == {".", "..", "..~"}
 
 
 def asked(client: httpx.Client, path: str, **parameters: str) -> httpx.Response:

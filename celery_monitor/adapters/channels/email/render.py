@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from celery_monitor.adapters.channels.email import phrases, text
 from celery_monitor.core.summary import Summary
+from celery_monitor.core.text import path_part
 
 MAX_BYTES: Final = 80_000
 MAX_PATH: Final = 500
@@ -107,7 +108,7 @@ def _context(summary: Summary, external_url: str | None, size: Size) -> Mapping[
 
     def url(*path: str) -> str:
         """The URL of a page; "" if there is none, or if its name is too long for a URL."""
-        quoted = "/".join(quote(part, safe="", errors="replace") for part in path)
+        quoted = "/".join(quote(path_part(part), safe="", errors="replace") for part in path)
         return f"{external_url.rstrip('/')}/{quoted}" if external_url and len(quoted) <= MAX_PATH else ""
 
     return {

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from celery_monitor.core.headline import by_count, facts, headline, line, text
 from celery_monitor.core.model import LATEST_TIMESTAMP, Condition, Incident, Severity
+from celery_monitor.core.text import path_part
 from celery_monitor.core.times import rfc3339
 
 SUMMARY_LIMIT: Final = 1024
@@ -132,7 +133,7 @@ def _links(incident: Incident, base: str | None) -> list[dict[str, str]]:
 
 def _page(base: str, path: str, name: str) -> str | None:
     """The URL of a page by its name; None if the name cannot be part of a link, which would lead to another page."""
-    return f"{base}/{path}{quote(name, safe='')}" if name and text(name) == name else None
+    return f"{base}/{path}{quote(path_part(name), safe='')}" if name and text(name) == name else None
 
 
 def _within_limit(event: dict[str, Any]) -> dict[str, Any]:

@@ -186,7 +186,12 @@ def test_links_need_an_address() -> None:
 
 @pytest.mark.parametrize(
     ("task", "path"),
-    [("a/../b?c#d", "a%2F..%2Fb%3Fc%23d"), ("größe", "gr%C3%B6%C3%9Fe"), ('"><script>', "%22%3E%3Cscript%3E")],
+    [
+        ("a/../b?c#d", "a%2F..%2Fb%3Fc%23d"),
+        ("größe", "gr%C3%B6%C3%9Fe"),
+        ('"><script>', "%22%3E%3Cscript%3E"),
+        ("..", "..~"),
+    ],
 )
 def test_names_are_quoted_in_links(task: str, path: str) -> None:
     """A task's name is one segment of the path, whatever it contains."""
