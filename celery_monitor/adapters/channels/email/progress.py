@@ -55,8 +55,10 @@ class Progress(Journal):
             self._lose(state.claimed)
         elif state.unknown and state.attempt == attempts:
             self._waiting = set(state.unknown)  # the attempt itself was not recorded
-        elif state.unknown and attempts == 0:
-            state.unknown.clear()  # somebody requested a retry
+        elif attempts == 0:  # somebody requested a retry
+            state.unknown.clear()
+            if not state.taken:  # the mail was given up, and what it was refused for has been repaired
+                state.refused.clear()
         self._save()
 
     def pending(self, recipients: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from celery_monitor.core.model import OutboxItem
 from celery_monitor.errors import (
     DeliveryError,
     MaybeDeliveredError,
+    RejectedError,
     RetryableError,
     StoreUnavailableError,
     UncertainError,
@@ -82,6 +83,20 @@ def test_a_server_that_never_answers_gets_three_copies(mail: MailServer, sent: l
     mail.data.clear()
     assert row.attempt() is None
     assert mail.mails[0][0] == [ANN, BOB, CARL]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_retry_by_hand_asks_for_refused_recipients_again(mail: MailServer, *, restarts: bool) -> None:
+    """Somebody has repaired what all of them were refused for."""
+    row = Row(mail)
+    mail.refusals = dict.fromkeys((ANN, BOB, CARL), "550 5.1.1 no such user")
+    assert isinstance(row.attempt(), RejectedError)
+    mail.refusals = {}
+    if restarts:
+        row.restart()
+    row.revive()
+    assert row.attempt() is None
+    assert [recipients for recipients, _ in mail.mails] == [[ANN, BOB, CARL]]
 
 
 def test_an_answer_at_last_is_an_answer(mail: MailServer) -> None:
