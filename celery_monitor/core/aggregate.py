@@ -149,8 +149,6 @@ class Aggregator:
         """Count one event of ``kind`` (an index of COUNTS) at ``at``; ``measured`` is in seconds."""
         row = self._rows.get((name, queue, host)) or self._table.find(name, queue, host)
         row.counts[kind] += 1
-        if not row.dirty:
-            self._table.touch(row)
         bucket = row.bucket if row.bucket_start <= at < row.bucket_end else self._bucket(row, at)
         bucket[kind] += 1
         if measured is not None:
@@ -193,17 +191,20 @@ class Aggregator:
             self._forget_group(next(iter(self._known_groups)))
         return True
 
-    def add_error(self, group: ErrorGroup, sample: Failure) -> None:
-        """Count a failure of an error group and add it to the newest samples."""
-        at = group.last_at
-        key = (int(at // BUCKET_SECONDS) * BUCKET_SECONDS, group.id)
+    def add_error(self, exception: str, frame: str, sample: Failure) -> None:
+        """Count a failure of an error group and add it to the newest samples.
+
+        ``exception`` and ``frame``: those of the group.
+        """
+        at, group = sample.at, sample.group
+        key = (int(at // BUCKET_SECONDS) * BUCKET_SECONDS, group)
         count = self._errors.get(key, 0)
         if not count and len(self._errors) >= self._bounds.groups:
             self.overflows["samples"] += 1
             return
-        known = self._groups.get(group.id)
+        known = self._groups.get(group)
         if known is None:
-            self._groups[group.id] = [group, group.first_at, at]
+            self._groups[group] = [ErrorGroup(group, sample.name, exception, frame, at, at), at, at]
         elif at > known[2]:
             known[2] = at
         elif at < known[1]:
@@ -249,7 +250,11 @@ class Aggregator:
         return [self._freeze(row) for row in self._rows.values()]
 
     def _bucket(self, row: Row, at: float) -> list[Any]:
-        """The row's bucket for this time, or its last one if too many wait because the store is unavailable."""
+        """The row's bucket for this time, or its last one if too many wait because the store is unavailable.
+
+        A row without changes since the last flush has no bucket, so this also marks the row as changed.
+        """
+        self._table.touch(row)
         start = int(at // BUCKET_SECONDS)
         if row.buckets is None:
             row.buckets = {}

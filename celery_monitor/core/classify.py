@@ -38,6 +38,7 @@ _CELERY = re.compile(
 _PACKAGE = re.compile(r"(.{0,480}[/\\](?:site|dist)-packages[/\\])([^/\\]{1,200})")
 _WRAPPERS: Final = frozenset({"ExceptionWithTraceback", "ExceptionInfo", "UnpickleableExceptionWrapper"})
 """Classes in which Celery wraps an exception: they say nothing about it."""
+_WRAPPER: Final = "UnpickleableExceptionWrapper("
 _WRAPPED = re.compile(r"UnpickleableExceptionWrapper\('[\w.<>]{0,240}', '([^\W\d]\w{0,119})', ")
 _USUAL: Final = 4_000
 """Longest traceback, in characters, whose frame is cached."""
@@ -87,7 +88,7 @@ class Classifier:
             return known[1]
         result = classify(exception, traceback, self._redact)
         # A pattern that timed out now may succeed for the next failure.
-        if length + len(exception or "") <= _MAX_REMEMBERED and UNREAD not in {result.message, result.traceback}:
+        if length + len(exception or "") <= _MAX_REMEMBERED and UNREAD not in (result.message, result.traceback):
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             self._known[exception, length] = traceback, result
@@ -132,6 +133,10 @@ def group_id(name: str, exception: str, frame: str) -> str:
 def _named(raw: str, chain: Sequence[TracebackSection], *, cut: bool) -> tuple[str, str]:
     """Class and message. ``cut``: the end of the ``repr`` is missing."""
     head, inner = _head(raw, cut=cut)
+    if head and chain:  # the result of the loop below for nearly all failures
+        last_name = _short(chain[-1].qualified)
+        if last_name == _short(head) and last_name not in _WRAPPERS:
+            return chain[-1].qualified, inner
     named = [section for section in chain if section.qualified and _short(section.qualified) not in _WRAPPERS]
     for section in reversed(named):
         if head and _short(section.qualified) == _short(head):
@@ -149,7 +154,7 @@ def _named(raw: str, chain: Sequence[TracebackSection], *, cut: bool) -> tuple[s
 
 def _head(raw: str, *, cut: bool) -> tuple[str, str]:
     """Class and arguments of ``Class(…)``; "" for any other ``repr`` and for Celery's wrapper classes."""
-    if wrapped := _WRAPPED.match(raw):
+    if raw.startswith(_WRAPPER) and (wrapped := _WRAPPED.match(raw)):
         return wrapped[1], raw[wrapped.end() :]
     match = _HEAD.match(raw)
     body = raw.rstrip()

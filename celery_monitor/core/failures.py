@@ -8,7 +8,7 @@ from celery_monitor.core.counters import Counters
 from celery_monitor.core.decide import Decider, Notice
 from celery_monitor.core.incident import MAX_TRACEBACK_LENGTH, TaskFailure, Verdict
 from celery_monitor.core.limits import Limits
-from celery_monitor.core.model import CounterFamily, CounterName, ErrorGroup, Event, Failure, Reason
+from celery_monitor.core.model import CounterFamily, CounterName, Event, Failure, Reason
 from celery_monitor.core.names import shortened_name
 from celery_monitor.core.text import OTHER, redacted
 from celery_monitor.core.track import MAX_ARGUMENTS_LENGTH, Tracker
@@ -50,7 +50,8 @@ class FailureJudge:
         )
         self._note(name, uuid, short, verdict)
         self._aggregator.add_error(
-            ErrorGroup(group, name, exception, frame, at, at),
+            exception,
+            frame,
             Failure(
                 uuid, name, queue, hostname, at, short, classified.message, classified.traceback,
                 group, verdict.incident, verdict.reason, args, kwargs,

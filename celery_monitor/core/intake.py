@@ -37,8 +37,8 @@ class Intake:
     """Applies messages to the parts of a monitor. Not thread-safe: it belongs to the monitor."""
 
     __slots__ = (
-        "_add", "_advance", "_awaited", "_by_host", "_clock", "_finishing", "_parts", "_scheduled", "_start", "_types",
-        "_unnamed_ids", "_worker_started", "arrivals", "failures", "messages", "position", "probes",
+        "_add", "_advance", "_awaited", "_by_host", "_clock", "_finishing", "_likely_queue", "_parts", "_scheduled",
+        "_start", "_types", "_unnamed_ids", "_worker_started", "arrivals", "failures", "messages", "position", "probes",
     )  # fmt: skip
 
     def __init__(self, parts: Parts, clock: StreamClock, messages: int) -> None:
@@ -59,6 +59,7 @@ class Intake:
             parts.unnamed.numbers_by_task,
         )
         self._finishing, self._worker_started = parts.workers.finishing, parts.workers.started
+        self._likely_queue = parts.queues.likely_queue
         self._types, self._by_host = parts.counters.types, parts.limits.hostname_label
 
     def flowing(self) -> None:
@@ -159,15 +160,17 @@ class Intake:
         self, event: Event, kind: int, name: str, queue: str | None, measured: float | None, now: float
     ) -> None:
         at = event.timestamp
-        queue = queue or self._parts.queues.likely_queue(name, event.hostname)
+        queue = queue or self._likely_queue(name, event.hostname)
         host = self._parts.hosts.record(event.hostname, self._clock.watched_for) if self._by_host else ""
         row = self._add(kind, name, queue, host, at, measured)
         if kind == STARTED:
             self._start(name, at)
         elif kind == FAILED:
-            event.uuid = printable(event.uuid, MAX_UUID_LENGTH)
+            uuid = printable(event.uuid, MAX_UUID_LENGTH)
+            if uuid is not event.uuid:
+                event.uuid = uuid
             exception = self.failures.judge(event, name, queue, now)
-            self._parts.aggregator.add_failure(row, exception, event.uuid, at)
+            self._parts.aggregator.add_failure(row, exception, uuid, at)
         elif kind == SUCCEEDED and name in self._awaited:
             self._parts.decider.succeeded(name, at)
         if name in self._scheduled:

@@ -153,8 +153,10 @@ class Queues:
         if consumed is None and (len(hostname) > SHORT or not hostname.isprintable()):
             consumed = self._consumed.get(shortened_name(hostname))  # workers are known by their kept names
         if consumed is not None and len(consumed) == 1:
-            self._note_queue(task, consumed[0])
-            return consumed[0]
+            queue = consumed[0]
+            if self._last_queue.get(task) != queue:
+                self._note_queue(task, queue)
+            return queue
         last = self._last_of.get(task) or self._last_queue.get(task)
         return last if last is not None and (not consumed or last in consumed) else self._default
 

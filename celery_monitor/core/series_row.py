@@ -2,9 +2,9 @@
 
 import operator
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
 from msgspec import structs
 
 from celery_monitor.core.model import COUNTS, Histogram, Series, SeriesKey
@@ -18,8 +18,12 @@ NO_EXCEPTIONS: Final[dict[str, int]] = {}
 """Shared by all rows without exceptions and never changed: an empty dict for each would take 64 bytes."""
 
 
-class Row(msgspec.Struct):
-    """The mutable totals of one series, and its buckets since the last flush."""
+@dataclass(slots=True, eq=False)
+class Row:
+    """The mutable totals of one series, and its buckets since the last flush.
+
+    A dataclass, because its fields are assigned for most events: that takes a fifth of the time of a msgspec struct.
+    """
 
     key: SeriesKey
     counts: list[int]

@@ -22,6 +22,8 @@ def storable_text(text: str) -> str:
     """The text without characters that UTF-8 or a database cannot represent (lone surrogates, NUL)."""
     if "\x00" in text:
         text = text.replace("\x00", REPLACEMENT)
+    if text.isascii():  # known without reading the text
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -31,6 +31,7 @@ _HEADERS: Final = (
     "Traceback (most recent call last):",
     "Exception Group Traceback (most recent call last):",
 )
+_SINGLE_HEADERS: Final = _HEADERS[:2]
 _GROUP_HEADER: Final = "  + Exception Group Traceback (most recent call last):"
 _MARGIN: Final = "  |"
 _LINKS: Final = (
@@ -91,7 +92,7 @@ def sections(head: str, tail: str = "") -> list[TracebackSection]:
 def _single(text: str) -> TracebackSection | None:
     """The section of a traceback that has only one, as nearly all do; this takes a tenth of the time."""
     start = text.find("\n")
-    match = _EXCEPTION.search(text, start) if text[:start] in _HEADERS[:2] else None
+    match = _EXCEPTION.search(text, start) if text[:start] in _SINGLE_HEADERS else None
     if match is None:
         return None
     line, rest = match[1], text[match.end() :]
@@ -247,6 +248,11 @@ def _is_alone(line: str) -> bool:
 def _split(line: str) -> tuple[str, str]:
     """Class and message of an exception line; "" if it names no class."""
     named, _, message = line.partition(":")
-    if len(named) > MAX_CLASS_LENGTH or not _CLASS.match(named) or named.endswith("<locals>"):
+    if len(named) > MAX_CLASS_LENGTH or not _is_class(named):
         return "", ""
     return named, message.strip()
+
+
+@lru_cache(maxsize=256)
+def _is_class(name: str) -> bool:
+    return _CLASS.match(name) is not None and not name.endswith("<locals>")

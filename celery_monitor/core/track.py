@@ -107,18 +107,18 @@ class Tracker(FastPath):
             if kind <= RECEIVED and len(uuid) <= SHORT and uuid not in recent.newer and uuid not in recent.older:
                 if kind == SENT:
                     return self._enter_sent(event), None
-                entry = self.tasks[uuid] = TaskRef(None, None, _S)
-                return self._receive(entry, event), None
+                return self._enter_received(event), None
         elif entry.others is None:
             stage = entry.stage
             if kind == STARTED:
                 if stage < _OK and event.hostname == entry.host:
                     return entry, self._start(entry, event)
-            elif kind == SUCCEEDED:
-                if stage == _T and event.hostname == entry.host:
-                    return entry, self._finish(entry, event)
-            elif kind == RECEIVED and stage in _WAITING and (not entry.host or event.hostname == entry.host):
-                return self._receive(entry, event), None
+            elif kind == RECEIVED:
+                if stage in _WAITING and (not entry.host or event.hostname == entry.host):
+                    return self._receive(entry, event), None
+            elif stage == _T and SUCCEEDED <= kind <= FAILED and event.hostname == entry.host:
+                end = self._finish if kind == SUCCEEDED else self._fail
+                return entry, end(entry, event)
         return self.advance_any(event, kind)
 
     def advance_any(self, event: Event, kind: int) -> tuple[TaskRef, float | None] | None:

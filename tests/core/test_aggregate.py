@@ -14,7 +14,7 @@ from celery_monitor.core.aggregate import (
     Bounds,
     Counted,
 )
-from celery_monitor.core.model import BUCKET_SECONDS, FAILED, STARTED, SUCCEEDED, ErrorGroup, Failure
+from celery_monitor.core.model import BUCKET_SECONDS, FAILED, STARTED, SUCCEEDED, Failure
 from celery_monitor.core.text import OTHER
 from tests.builders import NOON
 
@@ -151,7 +151,7 @@ def test_error_groups() -> None:
     to = aggregator()
     for number in range(30):
         at = NOON + number * 60
-        to.add_error(ErrorGroup("g", "a", "ValueError", "f", at, at), sample(f"u{number}", at))
+        to.add_error("ValueError", "f", sample(f"u{number}", at))
     taken = to.take()
     assert [(group.first_at, group.last_at) for group in taken.groups] == [(NOON, NOON + 29 * 60)]
     assert {error.start: error.count for error in taken.errors} == {NOON: 15, NOON + 900: 15}
@@ -164,13 +164,13 @@ def test_samples_that_wait_for_the_store_are_bounded() -> None:
     groups = 1000
     for number in range(SAMPLES_PER_GROUP * groups):
         group = f"g{number % groups}"
-        to.add_error(ErrorGroup(group, "a", "ValueError", "f", NOON, NOON), sample(f"u{number}", group=group))
+        to.add_error("ValueError", "f", sample(f"u{number}", group=group))
     failures = to.take().failures
     assert len(failures) == MAX_PENDING_SAMPLES
     newest = {failure.group: int(failure.uuid[1:]) for failure in failures}
     assert min(newest.values()) == (SAMPLES_PER_GROUP - 1) * groups
     for number in range(MAX_PENDING_SAMPLES + groups):
-        to.add_error(ErrorGroup(f"h{number}", "a", "E", "f", NOON, NOON), sample(f"u{number}", group=f"h{number}"))
+        to.add_error("E", "f", sample(f"u{number}", group=f"h{number}"))
     assert len(to.take().failures) == MAX_PENDING_SAMPLES + groups
 
 
