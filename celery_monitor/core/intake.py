@@ -185,6 +185,7 @@ class Intake:
     def _count_other(self, event: Event) -> None:
         kind, clock, workers = event.type, self._clock, self._parts.workers
         if kind in WORKER_KINDS:
+            clock.heard(event.timestamp)
             if workers.apply(event, clock.watched_for):
                 self.arrivals.append(workers.names[event.hostname])
             if kind != OFFLINE and clock.is_live(clock.now):

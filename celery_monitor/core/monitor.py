@@ -80,6 +80,8 @@ class Monitor:
         if back := clock.set_back(now):
             parts.clock_set_back(back, now)
         elapsed, quiet = clock.tick(now)
+        if skipped := clock.take_skipped(now):
+            parts.clock_set_forward(*skipped)
         parts.tracker.tick(now, quiet=quiet)
         self.judge(parts.conditions.tick(now, clock.watched_for, live=clock.is_current(now)))
         for verdict in parts.decider.tick(now, parts.counters.read_until):

@@ -103,8 +103,14 @@ class Parts:
     def clock_set_back(self, seconds: float, now: float) -> None:
         """The machine's clock was set back by ``seconds`` to ``now``."""
         self.workers.clock_set_back(seconds)
+        self.conditions.clock_set_back(now)
         self.decider.clock_set_back(seconds, now)
         self.schedules.clock_set_back(seconds, now)
+
+    def clock_set_forward(self, since: float, until: float) -> None:
+        """The machine's clock was set forward, so the times between these have not existed."""
+        self.conditions.clock_set_forward(since, until)
+        self.schedules.unwatched(since, until)
 
     def note_gap(self, since: float, until: float) -> None:
         """The events between these times are lost."""

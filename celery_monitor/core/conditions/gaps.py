@@ -24,6 +24,12 @@ class Gaps:
         self._gaps.append((since, until))
         self.end = until
 
+    def forget(self, now: float) -> None:
+        """Forget those that end after ``now``, because the clock was set back."""
+        while self._gaps and self._gaps[-1][1] > now:
+            self._gaps.pop()
+        self.end = self._gaps[-1][1] if self._gaps else 0.0
+
     def within(self, since: float, until: float) -> float:
         """Unwatched seconds between two times."""
         return sum(max(0.0, min(end, until) - max(start, since)) for start, end in self._gaps)

@@ -78,6 +78,8 @@ class Conditions:
         self._on_lost = on_lost
         self._max_age = policy.max_age
         self._gaps, self._poll_gaps = Gaps(), Gaps()
+        self._skipped = Gaps()
+        """Periods that the machine's clock has skipped: tasks are younger than their times show."""
         self._liveness = WorkerLiveness(workers, purge)
         self._confirmations = Confirmations()
         rules = {on: RuleSet(policy, on) for on in Condition}
@@ -117,6 +119,15 @@ class Conditions:
         self._gaps.add(since, until)
         self._confirmations.gap()
         self._keys = None
+
+    def clock_set_forward(self, since: float, until: float) -> None:
+        """The machine's clock was set forward from ``since`` to ``until``."""
+        self._skipped.add(since, until)
+        self._keys = None
+
+    def clock_set_back(self, now: float) -> None:
+        """The machine's clock was set back to ``now``: skipped times after that will exist."""
+        self._skipped.forget(now)
 
     def tick(self, now: float, watched: float, *, live: bool) -> Iterable[Episode | EpisodeEnd]:
         """Check some tasks; called about once a second. Returns findings after each complete round.
@@ -212,7 +223,7 @@ class Conditions:
             self._check_started(uuid, run, queue, at)
 
     def _check_started(self, uuid: str, run: TaskRef, queue: str, at: Moment) -> None:
-        name, took = run.name or "", at.now - run.started_at
+        name, took = run.name or "", self._age(run.started_at, at.now)
         if took > CONFIRM_AFTER or took > self._runtime.least:
             holds = self._holds(uuid, run, at)
             if holds is False:
@@ -245,13 +256,18 @@ class Conditions:
             return
         if run.stage == _RECEIVED:
             self._load[queue] += 1
-        if at.now - due > self._waiting.least and not _has_expired(run, at.now):
+        waited = self._age(due, at.now)
+        if waited > self._waiting.least and not _has_expired(run, at.now):
             if run.host and (self._holds(uuid, run, at) is not True or self._is_silent(run.host, at)):
                 return
             if due < self._gaps.end and not run.host:
                 return  # the event of its end may be lost
             task = WaitingTask(uuid, run.name or "", queue, run.host, due)
-            self._waiting.add(task, at.now, self._lengths)
+            self._waiting.add(task, due + waited, self._lengths)
+
+    def _age(self, since: float, now: float) -> float:
+        """Seconds since then, without those that the clock has skipped."""
+        return now - since - self._skipped.within(since, now)
 
     def _holds(self, uuid: str, run: TaskRef, at: Moment) -> bool | None:
         started_at = run.started_at or run.due_at
@@ -330,9 +346,10 @@ class Conditions:
         self._confirmations.forget(self._tracker.tasks)
         slow, self._tracker.slow_runs = self._tracker.slow_runs, []
         for uuid, task, queue, host, started_at, took in slow:
-            if at.now - started_at - took <= self._max_age:
-                known_queue = queue or self._queue_of(task, host)
-                self._runtime.add(SlowRun(uuid, task, known_queue, host, started_at, took, ended=True))
+            ended_at = started_at + took
+            if at.now - ended_at <= self._max_age:
+                known_queue, took_really = queue or self._queue_of(task, host), self._age(started_at, ended_at)
+                self._runtime.add(SlowRun(uuid, task, known_queue, host, started_at, took_really, ended=True))
         return [*self._runtime.conclude(at), *self._waiting.conclude(at), *self._lost.conclude(at)]
 
 
