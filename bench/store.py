@@ -35,8 +35,8 @@ def flushes(number: int, tracked: int, seed: int = 1) -> Iterator[Changes]:
     """First a flush that fills the table of tracked tasks, then ``number`` typical flushes."""
     rng = random.Random(seed)
     ref = TaskRef("shop.billing.charge", "celery", 2, 0.0, 1.7e9, 29_000_000)
-    live = [f"{rng.getrandbits(128):032x}" for _ in range(tracked)]
-    yield Changes(now=NOW, sequence=1, tracked=[(uuid, ref) for uuid in live])
+    live = [(f"{rng.getrandbits(128):032x}", 1) for _ in range(tracked)]
+    yield Changes(now=NOW, sequence=1, tracked=[(uuid, ref) for uuid, _ in live])
     buckets, counts = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300), (7,) * 15
     histogram = Histogram(buckets, counts, 12.5)
     exceptions = {"ValueError": 12, "WorkerLostError": 3}
@@ -45,7 +45,7 @@ def flushes(number: int, tracked: int, seed: int = 1) -> Iterator[Changes]:
         now = NOW + sequence * 0.5
         start = int(now) // BUCKET_SECONDS * BUCKET_SECONDS
         begun = [f"{rng.getrandbits(128):032x}" for _ in range(TRACKED)]
-        ended, live = live[:FORGOTTEN], live[FORGOTTEN:] + begun
+        ended, live = live[:FORGOTTEN], live[FORGOTTEN:] + [(uuid, sequence) for uuid in begun]
         yield Changes(
             now=now,
             sequence=sequence,

@@ -242,8 +242,14 @@ class MemoryStore:
         ]
 
     def _tracked(self) -> list[tuple[str, TaskRef]]:
-        rows = self._latest("tracked", "forgotten", lambda row: row[0])
-        return [(uuid, msgspec.structs.replace(ref, saved=True)) for uuid, ref in rows]
+        found: dict[tuple[str, int], TaskRef] = {}
+        for changes in self.commits:
+            for gone in changes.forgotten:
+                found.pop(gone, None)
+            for uuid, ref in changes.tracked:
+                saved = ref.saved or changes.sequence
+                found[uuid, saved] = msgspec.structs.replace(ref, saved=saved)
+        return [(uuid, ref) for (uuid, _), ref in found.items()]
 
     def _incidents(self) -> list[Incident]:
         known: dict[str, Incident] = {}

@@ -52,7 +52,7 @@ class Entries:
         """Seconds in which the stream brought something: the clock of what lingers. It never goes back."""
         self._ticked: float | None = None
         self._dirty: dict[str, None] = {}
-        self._gone: list[str] = []
+        self._gone: list[tuple[str, int]] = []
         self._minute = 0
         self._expires = True
         """Some may be too old since this minute began."""
@@ -119,16 +119,16 @@ class Entries:
             self._evict(len(self.tasks) // 10)
         self._recent = RecentTasks()
 
-    def take(self) -> tuple[list[tuple[str, TaskRef]], list[str]]:
-        """The entries to save and the IDs to delete since the last call. The saved entries are copies.
+    def take(self, sequence: int) -> tuple[list[tuple[str, TaskRef]], list[tuple[str, int]]]:
+        """Return ``Changes.tracked`` and ``Changes.forgotten`` since the last call. The entries are copies.
 
-        ``saved`` of a copy is true if an earlier call has returned the entry.
+        ``sequence``: the flush that will contain them.
         """
         saved, removed = [], self._gone
         for uuid in self._dirty:
             ref = self.tasks[uuid]
             stored = copy(ref)
-            ref.saved = True
+            ref.saved = ref.saved or sequence
             if ref.others is not None:
                 stored.others = [copy(run) for run in ref.others]
             saved.append((uuid, stored))
@@ -139,7 +139,7 @@ class Entries:
     def _forget(self, uuid: str) -> TaskRef:
         ref = self.tasks.pop(uuid)
         if ref.saved:
-            self._gone.append(uuid)
+            self._gone.append((uuid, ref.saved))
         if ref.others is not None:
             self._others -= len(ref.others)
             self._left_open.pop(uuid, None)

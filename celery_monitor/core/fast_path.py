@@ -85,7 +85,7 @@ class FastPath(Entries):
             queue = self._queues[queue]
             if name is not None:
                 self.queue_of[name] = queue
-        ref = self.tasks[uuid] = TaskRef(name, queue or None, _S, at, 0.0, self._minute, False, "", None, at)
+        ref = self.tasks[uuid] = TaskRef(name, queue or None, _S, at, 0.0, self._minute, 0, "", None, at)
         self._dirty[uuid] = None
         if event.root_id != uuid or event.parent_id is not None or event.retries:
             relate(ref, event)
@@ -167,7 +167,7 @@ class FastPath(Entries):
         del self.tasks[uuid]
         self._dirty.pop(uuid, None)
         if ref.saved:
-            self._gone.append(uuid)
+            self._gone.append((uuid, ref.saved))
         self._recent.add(uuid, ref)
         return measured
 

@@ -187,15 +187,16 @@ class Monitor:
     def take(self, now: float, *, force: bool = False) -> Changes | None:
         """Return all changes since the last call, for one transaction; None if there are none, unless ``force``."""
         self._count_schedules()
+        sequence = self._sequence + 1
         counted = self._parts.aggregator.take()
-        tracked, forgotten = self._parts.tracker.take()
+        tracked, forgotten = self._parts.tracker.take(sequence)
         unnamed, settled = self._parts.unnamed.take()
         workers, dropped_workers = self._parts.workers.take()
         incidents, outbox = self._parts.decider.take()
         schedules, dropped_schedules = self._parts.schedules.take()
         changes = Changes(
             now=now,
-            sequence=self._sequence + 1,
+            sequence=sequence,
             series=counted.series,
             dropped_series=counted.dropped_series,
             buckets=counted.buckets,

@@ -206,7 +206,7 @@ class Tracker(FastPath):
             entry = TaskRef()
         elif _is_late(recent.get(uuid), event, kind):
             entry = recent.pop(uuid)
-            entry.saved = False
+            entry.saved = 0
             self._others += len(entry.others or ())
             self._lingering.append((self._time + self._linger, uuid))
         else:

@@ -158,12 +158,13 @@ def test_an_odd_id_in_the_journal(postgresql: PostgreSQL, tmp_path: Path) -> Non
         store.commit(changes(1, tracked=[(uuid, TaskRef(name="old")) for uuid in ("row\0", "both\0", "gone\0")]))
         for sequence in range(2, last):
             store.commit(changes(sequence))
-        new = [(uuid, TaskRef(name="new")) for uuid in ("both\0", "end\0", "stays\0")]
-        store.commit(changes(last, tracked=new, forgotten=["gone\0"]))
+        new = [(uuid, TaskRef(name="new")) for uuid in ("end\0", "stays\0")]
+        new.append(("both\0", TaskRef(name="new", saved=1)))
+        store.commit(changes(last, tracked=new, forgotten=[("gone\0", 1)]))
     assert run(tmp_path, url, server).exit_code == 0
     stored = {"row\0": "old", "both\0": "new", "stays\0": "new"}  # as events have them
     with opened(server, tmp_path) as store:
-        store.commit(changes(last + 1, forgotten=[r"end\x00"]))
+        store.commit(changes(last + 1, forgotten=[(r"end\x00", last)]))
         store.stop()
         assert {uuid: ref.name for uuid, ref in store.start("pod-1").tracked} == stored
         for sequence in range(last + 2, last + 2 + YOUNG_FLUSHES):

@@ -373,5 +373,5 @@ def full(sequence: int) -> Changes:
         buckets=[bucket(900 * sequence, name, sent=1)],
         failures=[failure(f"u{sequence}", name=name)],
         tracked=[(f"t{sequence}", TaskRef(name=name))],
-        forgotten=[f"t{sequence - 1}"],
+        forgotten=[(f"t{sequence - 1}", sequence - 1)],
     )

@@ -55,9 +55,9 @@ def test_everything_comes_back(store: Store) -> None:
         series(host="box", received=1),
     ]
     assert sorted(restored.tracked) == [
-        ("u1", TaskRef("shop.charge", "celery", 2, 1.5, 2.5, 3, saved=True)),
-        ("u2", structs.replace(nameless, saved=True)),
-        ("u3", TaskRef("shop.charge", "celery", 2, 0.0, 0.0, 5, saved=True, host="celery@a", others=others)),
+        ("u1", TaskRef("shop.charge", "celery", 2, 1.5, 2.5, 3, saved=1)),
+        ("u2", structs.replace(nameless, saved=1)),
+        ("u3", TaskRef("shop.charge", "celery", 2, 0.0, 0.0, 5, saved=1, host="celery@a", others=others)),
     ]
     assert list(restored.unnamed) == [UnnamedEvent(7, 1.5, waiting, 3.5)]
     assert list(restored.workers) == [worker(sw_ident="py-celery", unobserved=3)]
@@ -70,7 +70,7 @@ def test_an_id_with_nul(store: Store) -> None:
     """It is restored unchanged and can be deleted, whatever the database can store of it."""
     store.commit(changes(1, tracked=[("a\0b", TaskRef("shop.charge")), ("c\0", TaskRef("shop.charge"))]))
     assert sorted(uuid for uuid, _ in restarted(store).tracked) == ["a\0b", "c\0"]
-    store.commit(changes(2, forgotten=["a\0b"]))
+    store.commit(changes(2, forgotten=[("a\0b", 1)]))
     assert [uuid for uuid, _ in restarted(store).tracked] == ["c\0"]
 
 
@@ -106,7 +106,7 @@ def test_dropped(store: Store) -> None:
             2,
             dropped_series=[series("a").key, series("b").key],
             series=[series("b", sent=9)],
-            forgotten=["u1", "u2", "never"],
+            forgotten=[("u1", 1), ("u2", 1), ("never", 1)],
             tracked=[("u2", ref)],
             dropped_workers=["celery@a", "celery@b"],
             workers=[worker("celery@b", pid=43)],

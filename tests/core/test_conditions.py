@@ -125,7 +125,7 @@ class Shop:
         self.incidents |= {one.key: one for one in changes.incidents}
         self.rows += [(row.action, row.key) for row in changes.outbox]
         self.tracked |= msgspec.json.decode(msgspec.json.encode(dict(changes.tracked)), type=dict[str, TaskRef])
-        for uuid in changes.forgotten:
+        for uuid, _ in changes.forgotten:
             self.tracked.pop(uuid, None)
         self.ended |= {
             run.uuid: TaskRef(run.name, run.queue, run.stage, started_at=run.ended_at, host=run.hostname)

@@ -91,9 +91,10 @@ class Stored:
         for number in flush.settled:
             del self._unnamed[number]
         self._unnamed |= {one.number: one for one in flush.unnamed}
-        for uuid in flush.forgotten:
+        for uuid, _ in flush.forgotten:
             self._tracked.pop(uuid, None)
-        self._tracked |= dict(flush.tracked)
+        for uuid, ref in flush.tracked:
+            self._tracked[uuid] = msgspec.structs.replace(ref, saved=ref.saved or flush.sequence)
 
     def restored(self) -> Restored:
         """Like SqlStore.start."""
@@ -103,7 +104,7 @@ class Stored:
             epoch=last.epoch,
             series=list(self._series.values()),
             # A copy for each restart: what a monitor changes and does not commit is lost.
-            tracked=[(uuid, msgspec.structs.replace(ref, saved=True)) for uuid, ref in self._tracked.items()],
+            tracked=[(uuid, msgspec.structs.replace(ref)) for uuid, ref in self._tracked.items()],
             unnamed=list(self._unnamed.values()),
             workers=list(self._workers.values()),
             incidents=list(self._incidents.values()),

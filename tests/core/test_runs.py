@@ -169,13 +169,13 @@ def test_each_run_is_known_after_a_restart(case: str) -> None:
     rows: dict[str, TaskRef] = {}
     for number, step in enumerate(steps):
         counted += count(to, [step], start=NOON + number)
-        saved, gone = to.take()
-        for uuid in gone:
-            del rows[uuid]
+        saved, gone = to.take(number + 1)
+        for uuid, since in gone:
+            assert rows.pop(uuid).saved == since
         rows |= dict(saved)
-        to = tracker(rows.items())
         for ref in rows.values():
-            ref.saved = True
+            ref.saved = ref.saved or number + 1
+        to = tracker(rows.items())
     assert counted == expected
 
 

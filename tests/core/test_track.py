@@ -110,7 +110,7 @@ def test_a_twin_after_a_restart_is_not_counted() -> None:
     """Lingering ended tasks are stored and restored with their stage."""
     before = tracker()
     feed(before, "received", "started", "failed")
-    saved, _ = before.take()
+    saved, _ = before.take(1)
     after = tracker()
     after.restore(saved)
     assert feed(after, "failed") == [False]
@@ -122,7 +122,7 @@ def test_names_survive_a_restart() -> None:
     """A failure after the restart has the name from before."""
     before = tracker()
     feed(before, "received", "started")
-    saved, _ = before.take()
+    saved, _ = before.take(1)
     after = tracker()
     after.restore(saved)
     step = after.advance(event("failed"), FAILED)
@@ -134,27 +134,27 @@ def test_what_began_and_ended_within_a_flush_is_never_saved() -> None:
     """Most tasks cost the store nothing."""
     to = tracker()
     feed(to, "sent", "received", "started", "succeeded")
-    assert to.take() == ([], [])
+    assert to.take(1) == ([], [])
 
 
 def test_saved_entries_are_deleted_at_their_end() -> None:
     """They are written again when they change."""
     to = tracker()
     feed(to, "sent", "received")
-    saved, gone = to.take()
+    saved, gone = to.take(1)
     assert [uuid for uuid, _ in saved] == ["u1"]
     assert gone == []
     feed(to, "started")
-    assert [(uuid, ref.stage) for uuid, ref in to.take()[0]] == [("u1", Stage.STARTED)]
+    assert [(uuid, ref.stage, ref.saved) for uuid, ref in to.take(2)[0]] == [("u1", Stage.STARTED, 1)]
     feed(to, "succeeded")
-    assert to.take() == ([], ["u1"])
+    assert to.take(3) == ([], [("u1", 1)])
 
 
 def test_what_was_taken_does_not_change_any_more() -> None:
     """A flush that is written late must not contain later changes."""
     to = tracker()
     feed(to, "received")
-    ((_, ref),) = to.take()[0]
+    ((_, ref),) = to.take(1)[0]
     feed(to, "started", "failed")
     assert ref.stage == Stage.RECEIVED
 
@@ -259,7 +259,7 @@ def test_the_oldest_go_first_also_after_a_restart() -> None:
     for number in range(100):
         before.tick(NOON + number * 60)
         feed(before, "received", uuid=f"{99 - number:03}")
-    saved, _ = before.take()
+    saved, _ = before.take(1)
     after = tracker(max_tasks=50)
     after.restore(sorted(saved))
     after.tick(NOON + 6000)
@@ -298,9 +298,9 @@ def test_what_the_fleet_says_is_saved() -> None:
     """Even for a task whose name was known and whose queue was not."""
     to = tracker()
     feed(to, "received")
-    to.take()
+    to.take(1)
     to.learn([FleetTask("u1", "by.fleet", "q2", NOON)])
-    assert [(ref.name, ref.queue) for _, ref in to.take()[0]] == [("a.b", "q2")]
+    assert [(ref.name, ref.queue) for _, ref in to.take(2)[0]] == [("a.b", "q2")]
 
 
 def test_names_are_shared_and_cleaned() -> None:

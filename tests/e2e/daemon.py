@@ -17,7 +17,7 @@ import msgspec
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from celery_monitor.core.model import COUNTS
+from celery_monitor.core.model import COUNTS, TaskRef
 from tests.servers.ports import free_port
 from tests.servers.process import ServerProcess
 from tests.servers.waiting import wait_until
@@ -221,12 +221,15 @@ class Daemon(ServerProcess):
         marks = ",".join("?" * len(uuids))
         try:
             with closing(sqlite3.connect(f"file:{self.store}?mode=ro", uri=True, timeout=20)) as connection:
-                rows = connection.execute(f"SELECT uuid FROM tracked WHERE uuid IN ({marks})", list(uuids))  # noqa: S608
-                found = {uuid for (uuid,) in rows}
-                bodies = connection.execute("SELECT body FROM tracked_changes ORDER BY sequence").fetchall()
-            for saved, removed in (msgspec.msgpack.decode(body) for (body,) in bodies):
-                found = (found - set(removed)) | {uuid for uuid, _ in saved}
-            return found & uuids
+                rows = connection.execute(f"SELECT uuid, saved FROM tracked WHERE uuid IN ({marks})", list(uuids))  # noqa: S608
+                found: set[tuple[str, int]] = set(rows)
+                bodies = connection.execute("SELECT sequence, body FROM tracked_changes ORDER BY sequence").fetchall()
+            for sequence, body in bodies:
+                entries, removed = msgspec.msgpack.decode(
+                    body, type=tuple[list[tuple[str, TaskRef]], list[tuple[str, int]]]
+                )
+                found = (found - set(removed)) | {(uuid, ref.saved or sequence) for uuid, ref in entries}
+            return {uuid for uuid, _ in found} & uuids
         except sqlite3.OperationalError:  # killed before its first table
             return set()
 

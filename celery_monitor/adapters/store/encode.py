@@ -94,14 +94,14 @@ def _histogram(text: str, total: float) -> Histogram:
     return Histogram(bounds, counts, total)
 
 
-def tracked_row(uuid: str, ref: TaskRef) -> tuple[Any, ...]:
+def tracked_row(uuid: str, saved: int, ref: TaskRef) -> tuple[Any, ...]:
     """In the order of the table's columns."""
     runs = None if ref.others is None else to_json([_run_row(run) for run in ref.others])
     details = ref.details or NO_DETAILS
     return (
-        uuid, ref.name, ref.queue, int(ref.stage), ref.due_at, ref.started_at, ref.seen_minute, ref.host or None, runs,
-        ref.sent_at, ref.received_at, details.eta, details.retries, details.root, details.parent,
-        details.expires,
+        saved, uuid, ref.name, ref.queue, int(ref.stage), ref.due_at, ref.started_at, ref.seen_minute,
+        ref.host or None, runs, ref.sent_at, ref.received_at, details.eta, details.retries, details.root,
+        details.parent, details.expires,
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Reads the stored state from which a new leader continues."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any, Final, get_type_hints
 
@@ -9,7 +9,8 @@ from sqlalchemy import Connection, Select, and_, func, or_, select
 
 from celery_monitor.adapters.store import encode, schema, silences
 from celery_monitor.adapters.store.dialects import sql_of
-from celery_monitor.adapters.store.tracked_journal import SharedValues, applied, compacted, newest_changes
+from celery_monitor.adapters.store.dialects.base import Row
+from celery_monitor.adapters.store.tracked_journal import SharedValues, applied, newest_changes
 from celery_monitor.adapters.store.validation import (
     COUNTER,
     ENDED,
@@ -20,6 +21,7 @@ from celery_monitor.adapters.store.validation import (
     UNNAMED,
     required_row,
     valid_rows,
+    valid_values,
 )
 from celery_monitor.core.model import (
     NO_DETAILS,
@@ -38,14 +40,14 @@ from celery_monitor.core.model import (
 
 QUIET_RETENTION: Final = 48 * 3600.0
 """Default seconds for which incidents that are not open are restored. By then, the hour of each has ended."""
-_ROWS: Final = 10_000
+_ROWS: Final = 2_000
 """Rows fetched at once."""
 ENDED_SECONDS: Final = 600.0
 """Seconds before the last flush. Tasks that ended in them are restored, so that their late events are recognized."""
 _MAX_ENDED: Final = 10_000
 MUTED: Final = f'"reason":"{Reason.MUTED.value}"'
 """Part of the JSON of an incident that waits for the end of a silence. It matches no text, whose quotes are escaped."""
-_NO_DETAILS: Final = structs.astuple(NO_DETAILS)
+_NO_DETAILS: Final = list(structs.astuple(NO_DETAILS))
 _TIMES: Final = (CounterName.ALIVE_AT.value, CounterName.READ_UNTIL.value)
 """Counters whose values are times of the monitor's clock."""
 
@@ -125,39 +127,50 @@ def _workers(connection: Connection) -> list[Worker]:
 def tracked(connection: Connection, query: Select[Any]) -> list[tuple[str, TaskRef]]:
     """The entries of the rows of a query on ``tracked``. Does not apply the journal."""
     shared: SharedValues = {}
+    result = connection.execution_options(yield_per=_ROWS).execute(query)
+    chunks = ([*map(tuple, rows)] for rows in result.partitions())
+    return valid_values("tracked", chunks, TRACKED, lambda rows: _entries(rows, shared.setdefault))
 
-    def entry(  # noqa: PLR0917 - a row
-        uuid: str,
-        name: str | None,
-        queue: str | None,
-        stage: int,
-        due_at: float,
-        started_at: float,
-        seen: int,
-        host: str | None,
-        runs: str | None,
-        sent_at: float,
-        received_at: float,
-        *details: Any,  # noqa: ANN401 - in the order of the fields
-    ) -> tuple[str, TaskRef]:
-        ref = TaskRef(
-            name=name,
-            queue=queue,
-            stage=stage,
-            due_at=due_at,
-            started_at=started_at,
-            seen_minute=seen,
-            saved=True,
-            host=host or "",
-            others=encode.runs_value(runs),
-            sent_at=sent_at,
-            received_at=received_at,
-            details=None if details == _NO_DETAILS else TaskDetails(*details),
+
+def _entries(rows: Iterable[Row], share: Callable[[Any, Any], Any]) -> list[tuple[str, TaskRef]]:
+    """The entries of rows, with the values shared as in ``compacted``.
+
+    In one loop without calls for each row, because a start may read a million.
+    """
+    return [
+        (
+            uuid,
+            TaskRef(
+                share(name, name),
+                share(queue, queue),
+                stage,
+                sent_at or 0.0 if due_at == sent_at else due_at or 0.0,
+                started_at or 0.0,
+                share(seen, seen),
+                share(saved, saved),
+                share(host, host) or "",
+                None if runs is None else encode.runs_value(runs),
+                sent_at or 0.0,
+                received_at or 0.0,
+                None if details == _NO_DETAILS else TaskDetails(*details),
+            ),
         )
-        return uuid, compacted(ref, shared)
-
-    rows = connection.execution_options(yield_per=_ROWS).execute(query)
-    return valid_rows("tracked", rows, TRACKED, entry)
+        for (
+            saved,
+            uuid,
+            name,
+            queue,
+            stage,
+            due_at,
+            started_at,
+            seen,
+            host,
+            runs,
+            sent_at,
+            received_at,
+            *details,
+        ) in rows
+    ]
 
 
 def _ended(connection: Connection, since: float) -> list[tuple[str, TaskRef]]:

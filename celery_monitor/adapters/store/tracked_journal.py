@@ -8,7 +8,6 @@ flush has replaced are moved to the table ``tracked``. The stored state is the t
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from operator import itemgetter
 from typing import Any, Final, cast
 
 import msgspec
@@ -31,14 +30,21 @@ MAX_MOVED: Final = 5_000
 """Maximum changes that a flush moves; more if the flush adds more than half as many. So a burst delays no flush for
 long, and the journal shrinks at any rate of events."""
 
-_Changed = tuple[list[tuple[str, TaskRef]], list[str]]
-"""Entries that were added or replaced, and IDs that were removed before that."""
+_Key = tuple[str, int]
+"""ID and ``TaskRef.saved`` of a task. An ID that was removed and added again has another key."""
+
+_Changed = tuple[list[tuple[str, TaskRef]], list[_Key]]
+"""Entries that were added or replaced, and keys that were removed before that."""
+
+MIGRATED: Final = 1
+"""``TaskRef.saved`` of the tasks that were stored before revision 0024, which stored no such number."""
 
 SharedValues = dict[Any, Any]
 """Value → the one object for it that all entries use."""
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(_Changed).decode
+_SAVED, _OTHERS = map(TaskRef.__struct_fields__.index, ("saved", "others"))
+_decode: Final[Callable[[bytes], _Changed]] = msgspec.msgpack.Decoder(_Changed).decode
 _log = structlog.get_logger()
 
 
@@ -48,16 +54,16 @@ class TrackedJournal:
     def __init__(self, dialect: Dialect) -> None:
         self._statements = shared(dialect, _JournalStatements)
         self._stores_nul = sql_of(dialect).stores_nul
-        self._flushes: dict[int, dict[str, TaskRef | None]] = {}
-        """Sequence of a flush in the journal → its changes by ID (None: removed). The oldest flush first."""
-        self._newest: dict[str, int] = {}
-        """ID → sequence of the last flush in the journal that changed it."""
-        self._new: set[str] = set()
-        """IDs in the journal that certainly have no row in the table."""
+        self._flushes: dict[int, dict[_Key, TaskRef | None]] = {}
+        """Sequence of a flush in the journal → its changes by key (None: removed). The oldest flush first."""
+        self._newest: dict[_Key, int] = {}
+        """Key → sequence of the last flush in the journal that changed it."""
+        self._new: set[_Key] = set()
+        """Keys in the journal that certainly have no row in the table."""
         self._moved: dict[int, int] = {}
         """Sequence → number of its changes, from the end, that the current transaction moves."""
-        self._settled: list[str] = []
-        """IDs that are no longer in the journal once the transaction is committed."""
+        self._settled: list[_Key] = []
+        """Keys that are no longer in the journal once the transaction is committed."""
 
     def load(self, connection: Connection) -> None:
         """Continue the journal that the previous leader left."""
@@ -80,7 +86,7 @@ class TrackedJournal:
         """
         if changes.tracked or changes.forgotten:
             # Rejected here, before the changes are recorded in memory.
-            if not self._stores_nul and any("\0" in uuid for uuid in (*changes.forgotten, *dict(changes.tracked))):
+            if not self._stores_nul and any("\0" in uuid for uuid, _ in (*changes.forgotten, *changes.tracked)):
                 raise UnstorableError("A value cannot be stored")
             body = _encode((changes.tracked, changes.forgotten))
             self._statements.append.run(connection, [(changes.sequence, body)])
@@ -91,22 +97,22 @@ class TrackedJournal:
 
     def committed(self) -> None:
         """The transaction of the last ``write`` was committed."""
-        for uuid in self._settled:
-            del self._newest[uuid]
+        for key in self._settled:
+            del self._newest[key]
         self._new.difference_update(self._settled)
         for sequence, number in self._moved.items():
             changed = self._flushes[sequence]
             if number == len(changed):
                 del self._flushes[sequence]
             else:
-                for uuid in _last(changed, number):
-                    del changed[uuid]
+                for key in _last(changed, number):
+                    del changed[key]
         self._moved, self._settled = {}, []
 
     def scrub(self, *, nul: bool) -> None:
         """A value could not be stored: replace all values in memory by ones that the database can store."""
         for changed in self._flushes.values():
-            changed.update({uuid: encode.storable(ref, nul=nul) for uuid, ref in changed.items()})
+            changed.update({key: encode.storable(ref, nul=nul) for key, ref in changed.items()})
 
     def _due(self, sequence: int) -> dict[int, int]:
         """Sequence of a flush → number of its changes to move. The oldest first; the last one may be moved in part."""
@@ -121,28 +127,29 @@ class TrackedJournal:
         return due
 
     def _note(
-        self, sequence: int, entries: Sequence[tuple[str, TaskRef]], removed: Sequence[str], *, in_table: bool = False
+        self, sequence: int, entries: Sequence[tuple[str, TaskRef]], removed: Sequence[_Key], *, in_table: bool = False
     ) -> None:
-        newest, changed = self._newest, cast("dict[str, TaskRef | None]", dict.fromkeys(removed))
+        newest, changed = self._newest, cast("dict[_Key, TaskRef | None]", dict.fromkeys(removed))
         newest.update(dict.fromkeys(removed, sequence))
+        added = {(uuid, ref.saved or sequence): ref for uuid, ref in entries}
         if not in_table:
-            self._new.update([uuid for uuid, ref in entries if not ref.saved and uuid not in newest])
-        newest.update(dict.fromkeys(map(itemgetter(0), entries), sequence))
-        changed.update(entries)
+            self._new.update([key for key, ref in added.items() if not ref.saved and key not in newest])
+        newest.update(dict.fromkeys(added, sequence))
+        changed.update(added)
         self._flushes[sequence] = changed
 
     def _move(self, connection: Connection, yield_point: Callable[[], None]) -> None:
         """Move changes to the table. A flush that is moved in part stays in the journal, which is harmless."""
         moved = [
-            (uuid, self._flushes[sequence][uuid])
+            (key, self._flushes[sequence][key])
             for sequence, number in self._moved.items()
-            for uuid in _last(self._flushes[sequence], number)
-            if self._newest[uuid] == sequence
+            for key in _last(self._flushes[sequence], number)
+            if self._newest[key] == sequence
         ]
-        self._settled = [uuid for uuid, _ in moved]
-        gone = ((uuid,) for uuid, ref in moved if ref is None and uuid not in self._new)
+        self._settled = [key for key, _ in moved]
+        gone = ((saved, uuid) for (uuid, saved), ref in moved if ref is None and (uuid, saved) not in self._new)
         self._statements.remove.run(connection, gone, yield_point)
-        rows = (encode.tracked_row(uuid, ref) for uuid, ref in moved if ref is not None)
+        rows = (encode.tracked_row(*key, ref) for key, ref in moved if ref is not None)
         self._statements.upsert.run(connection, rows, yield_point)
         whole = [sequence for sequence, number in self._moved.items() if number == len(self._flushes[sequence])]
         if whole:
@@ -158,20 +165,19 @@ class _JournalStatements:
         self.remove = Removal(dialect, schema.tracked)
 
 
-def _last(changed: dict[str, TaskRef | None], number: int) -> list[str]:
+def _last(changed: dict[_Key, TaskRef | None], number: int) -> list[_Key]:
     return list(islice(reversed(changed), number))
 
 
-def newest_changes(connection: Connection) -> dict[str, TaskRef | None]:
-    """The changes in the journal by ID; None if the task was removed."""
-    found: dict[str, TaskRef | None] = {}
+def newest_changes(connection: Connection) -> dict[_Key, TaskRef | None]:
+    """The changes in the journal by key; None if the task was removed."""
+    found: dict[_Key, TaskRef | None] = {}
     shared: SharedValues = {}
-    for _, (entries, removed) in _stored(connection):
-        for uuid in removed:
-            found[uuid] = None
+    for sequence, (entries, removed) in _stored(connection):
+        found.update(dict.fromkeys(removed))
         for uuid, ref in entries:
-            ref.saved = True
-            found[uuid] = compacted(ref, shared)
+            ref.saved = ref.saved or sequence
+            found[uuid, ref.saved] = compacted(ref, shared)
     return found
 
 
@@ -183,6 +189,7 @@ def compacted(ref: TaskRef, shared: SharedValues) -> TaskRef:
     ref.name = shared.setdefault(ref.name, ref.name)
     ref.queue = shared.setdefault(ref.queue, ref.queue)
     ref.host = shared.setdefault(ref.host, ref.host)
+    ref.saved = shared.setdefault(ref.saved, ref.saved)
     ref.seen_minute = shared.setdefault(ref.seen_minute, ref.seen_minute)
     ref.started_at, ref.received_at = ref.started_at or 0.0, ref.received_at or 0.0
     ref.sent_at = ref.sent_at or 0.0
@@ -191,13 +198,13 @@ def compacted(ref: TaskRef, shared: SharedValues) -> TaskRef:
 
 
 def applied(
-    tracked: Iterable[tuple[str, TaskRef]], changes: dict[str, TaskRef | None]
+    tracked: Iterable[tuple[str, TaskRef]], changes: dict[_Key, TaskRef | None]
 ) -> Iterator[tuple[str, TaskRef]]:
     """Rows of the table with the journal applied to them."""
     for uuid, ref in tracked:
-        if uuid not in changes:
+        if (uuid, ref.saved) not in changes:
             yield uuid, ref
-    for uuid, changed in changes.items():
+    for (uuid, _), changed in changes.items():
         if changed is not None:
             yield uuid, changed
 
@@ -207,13 +214,30 @@ def _stored(connection: Connection) -> Iterator[tuple[int, _Changed]]:
     table, stores_nul = schema.tracked_changes, sql_of(connection.dialect).stores_nul
     for sequence, body in connection.execute(select(table.c.sequence, table.c.body).order_by(table.c.sequence)):
         try:
-            changed = _decode(body)
+            changed = _decoded(body)
             yield sequence, changed if stores_nul or not _has_nul(changed) else encode.storable(changed)
-        except (msgspec.MsgspecError, TypeError, ValueError):
+        except (msgspec.MsgspecError, TypeError, ValueError, LookupError):
             _log.error("Skipped unreadable rows of the store", table=table.name, rows=1)
+
+
+def _decoded(body: bytes) -> _Changed:
+    try:
+        return _decode(body)
+    except msgspec.ValidationError:
+        return _migrated(*msgspec.msgpack.decode(body))
+
+
+def _migrated(entries: list[tuple[str, list[Any]]], removed: list[str]) -> _Changed:
+    """Changes that were stored before revision 0024: ``saved`` was true or false, and removed IDs had no number."""
+    for _, fields in entries:
+        fields[_SAVED] = MIGRATED
+        for run in fields[_OTHERS] or ():
+            run[_SAVED] = 0
+    changed: _Changed = msgspec.convert((entries, [(uuid, MIGRATED) for uuid in removed]), _Changed)
+    return changed
 
 
 def _has_nul(changed: _Changed) -> bool:
     """Whether an ID contains NUL: the journal was copied from a database that stores NUL. Copied rows escape it."""
     entries, removed = changed
-    return any("\0" in uuid for uuid, _ in entries) or any("\0" in uuid for uuid in removed)
+    return any("\0" in uuid for uuid, _ in entries) or any("\0" in uuid for uuid, _ in removed)

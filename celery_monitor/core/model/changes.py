@@ -37,7 +37,9 @@ class Changes:
     errors: Sequence[ErrorDelta] = ()
     failures: Sequence[Failure] = ()
     tracked: Sequence[tuple[str, TaskRef]] = ()
-    forgotten: Sequence[str] = ()
+    """Unfinished tasks that are new or have changed. If ``saved`` is 0, no earlier flush contained the entry."""
+    forgotten: Sequence[tuple[str, int]] = ()
+    """ID and ``saved`` of entries that are removed. They are removed before ``tracked`` is added."""
     ended: Sequence[TaskRun] = ()
     """Ended runs for the history, in the order in which they ended."""
     unnamed: Sequence[UnnamedEvent] = ()

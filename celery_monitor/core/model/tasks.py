@@ -59,8 +59,8 @@ class TaskRef(msgspec.Struct, gc=False, array_like=True):
     """When it started; after it failed or succeeded, when it ended."""
     seen_minute: int = 0
     """Minute (Unix time // 60) of its last event, for expiry."""
-    saved: bool = False
-    """Whether the store has a row of it."""
+    saved: int = 0
+    """The first flush that contained it, part of its key in the store; 0 before."""
     host: str = ""
     """Full hostname of its worker (``celery@box``); "" before a worker's first event."""
     others: "list[TaskRef] | None" = None

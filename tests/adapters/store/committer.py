@@ -27,7 +27,7 @@ def flush(sequence: int) -> Changes:
         errors=[error(f"g{sequence}")],
         failures=[failure(f"u{sequence}", name=name, group=f"g{sequence}", traceback="x" * 2000)],
         tracked=[(f"t{sequence}", TaskRef(name=name))],
-        forgotten=[f"t{sequence - 1}"],
+        forgotten=[(f"t{sequence - 1}", sequence - 1)],
         incidents=[incident("k", count=sequence)],
         outbox=[OutboxRequest("pagerduty", "k", Action.TRIGGER, "", NOW)],
         counters={"messages": float(sequence)},

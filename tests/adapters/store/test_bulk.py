@@ -31,7 +31,8 @@ def test_any_number_of_rows(number: int, tmp_path: Path) -> None:
     keys = [SeriesKey(f"task{index}", "q", "") for index in range(number)]
     for sequence, count in ((1, 5), (2, 9)):
         rows = [structs.replace(series(), key=key, counts=(count,) * 8) for key in keys]
-        tracked = [(f"u{index}", TaskRef(name=f"task{index}", seen_minute=count)) for index in range(number)]
+        saved = sequence - 1
+        tracked = [(f"u{at}", TaskRef(name=f"task{at}", seen_minute=count, saved=saved)) for at in range(number)]
         store.commit(changes(sequence=sequence, series=rows, tracked=tracked))
     # Each commit: once at its beginning, and after each portion of the series.
     assert len(ways) == 2 * (1 + chunks(number))
@@ -44,7 +45,7 @@ def test_any_number_of_rows(number: int, tmp_path: Path) -> None:
     restored = store.start()
     assert {one.key: one.counts[0] for one in restored.series} == dict.fromkeys(keys, 9)
     assert {uuid: ref.seen_minute for uuid, ref in restored.tracked} == {f"u{index}": 9 for index in range(number)}
-    gone = [f"u{index}" for index in range(number)]
+    gone = [(f"u{index}", 1) for index in range(number)]
     store.commit(changes(sequence=3 + YOUNG_FLUSHES, dropped_series=keys, forgotten=gone))
     store.stop()
     restored = store.start()

@@ -179,12 +179,13 @@ def test_any_number_of_rows(store: SqlStore, number: int) -> None:
     keys = [SeriesKey(f"task{index}", "q", "") for index in range(number)]
     for sequence, count in ((1, 5), (2, 9)):
         rows = [structs.replace(series(), key=key, counts=(count,) * 8) for key in keys]
-        tracked = [(f"u{index}", TaskRef(name=f"task{index}", seen_minute=count)) for index in range(number)]
+        saved = sequence - 1
+        tracked = [(f"u{at}", TaskRef(name=f"task{at}", seen_minute=count, saved=saved)) for at in range(number)]
         store.commit(changes(sequence=sequence, series=rows, tracked=tracked))
     store.stop()
     restored = store.start()
     assert {one.key: one.counts[0] for one in restored.series} == dict.fromkeys(keys, 9)
-    store.commit(changes(sequence=3, dropped_series=keys, forgotten=[f"u{index}" for index in range(number)]))
+    store.commit(changes(sequence=3, dropped_series=keys, forgotten=[(f"u{at}", 1) for at in range(number)]))
     store.stop()
     restored = store.start()
     assert (list(restored.series), list(restored.tracked)) == ([], [])

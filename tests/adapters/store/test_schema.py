@@ -7,19 +7,23 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from msgspec import structs
 from sqlalchemy import Connection, Dialect, Engine, create_engine, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from celery_monitor.adapters.store import migrate, open_store
+from celery_monitor.adapters.store import SqlStore, migrate, open_store
 from celery_monitor.adapters.store.enqueue import Enqueuer
 from celery_monitor.adapters.store.flush import FlushWriter
 from celery_monitor.adapters.store.schema import metadata
+from celery_monitor.adapters.store.tracked_journal import YOUNG_FLUSHES
 from celery_monitor.core.model import HistoryRow, TaskRef
+from tests.contracts.values import changes
 from tests.servers.postgresql import PostgreSQL
 
 Made = Callable[[Connection], None]
@@ -179,7 +183,7 @@ def check_sums(url: str, directory: Path) -> None:
     store = open_store(url, directory=directory, retention=900, fingerprint_window=1)
     restored = store.start()
     assert restored.tracked == [
-        ("u", TaskRef(name="a", queue="q", stage=2, due_at=-5.0, started_at=1.0, seen_minute=1, saved=True, host="h"))
+        ("u", TaskRef(name="a", queue="q", stage=2, due_at=-5.0, started_at=1.0, seen_minute=1, saved=1, host="h"))
     ]
     # Whether one that is down said good-bye was not kept: it is taken for one that may finish what it runs.
     lives = {one.hostname: (one.began_at, one.goodbye_at, one.goodbye_sign) for one in restored.workers}
@@ -190,6 +194,94 @@ def check_sums(url: str, directory: Path) -> None:
     assert [row.start for row in store.reader.history(0, 2700, step=900)] == [1800]
     assert [row.name for row in store.reader.failing(0, 2700)] == ["b"]
     store.stop()
+
+
+def test_unfinished_tasks_of_an_older_store(tmp_path: Path) -> None:
+    """Those in the table and in the journal are restored once, continue, and can be removed."""
+    check_unfinished(f"sqlite:///{tmp_path}/store.db", tmp_path)
+
+
+def test_unfinished_tasks_of_an_older_store_on_a_server(postgresql: PostgreSQL, tmp_path: Path) -> None:
+    """The same on PostgreSQL."""
+    check_unfinished(postgresql.new_database(), tmp_path)
+
+
+def check_unfinished(url: str, directory: Path) -> None:
+    """Migrate rows and a journal from before revision 0024, where an ID alone was the key, and continue them."""
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        migrate.migrate(connection, "0023")
+        row = "INSERT INTO tracked (uuid, name, stage, due_at, started_at, seen) VALUES (:uuid, 'row', 0, 0, 0, 1)"
+        for uuid in ("", "row", "ended row", "updated row", "row that ends"):
+            connection.execute(text(row), {"uuid": uuid})
+        journal: tuple[tuple[list[tuple[str, bool]], list[str]], ...] = (
+            # As stored: the entry's ninth field holds further runs, and its seventh whether it was saved before.
+            ([("new", False), ("updated", False), ("ended", False), ("new that ends", False)], []),
+            ([("updated", True), ("updated row", True)], ["ended row", "ended"]),
+        )
+        for sequence, (entries, removed) in enumerate(journal, 1):
+            run = ["run", "q", 2, 0.0, 0.0, 0, False, "celery@b", None, 0.0, 0.0, None]
+            fields = [f"flush {sequence}", "q", 2, 0.0, 1.5, 7]
+            stored = [[uuid, [*fields, saved, "celery@a", [run], 0.0, 0.0, None]] for uuid, saved in entries]
+            body = msgspec.msgpack.encode((stored, removed))
+            insert = text("INSERT INTO tracked_changes VALUES (:sequence, :body)")
+            connection.execute(insert, {"sequence": sequence, "body": body})
+    engine.dispose()
+    store = open_store(url, directory=directory, retention=900, fingerprint_window=1)
+    restored = dict(store.start().tracked)
+    with store._database.write() as connection:
+        connection.execute(text("UPDATE meta SET sequence = 2"))
+    names = {
+        "": "row",
+        "row": "row",
+        "row that ends": "row",
+        "updated row": "flush 2",
+        "new": "flush 1",
+        "updated": "flush 2",
+    }
+    assert {uuid: ref.name for uuid, ref in restored.items()} == {**names, "new that ends": "flush 1"}
+    assert restored["updated"].others == [TaskRef("run", "q", 2, host="celery@b")]
+    continued = [(uuid, structs.replace(restored[uuid], name="flush 3")) for uuid in ("row", "new", "updated")]
+    gone = [(uuid, restored[uuid].saved) for uuid in ("row that ends", "new that ends")]
+    store.commit(changes(3, tracked=continued, forgotten=gone))
+    names = {"": "row", "row": "flush 3", "new": "flush 3", "updated": "flush 3", "updated row": "flush 2"}
+    last = 3
+    for _ in ("in the journal", "in the table"):
+        assert {uuid: ref.name for uuid, ref in store.reader.tracked(99)} == names
+        store.stop()
+        restored = dict(store.start().tracked)
+        assert {uuid: ref.name for uuid, ref in restored.items()} == names
+        last = pass_flushes(store, last)
+    store.commit(changes(last + 1, forgotten=[(uuid, ref.saved) for uuid, ref in restored.items()]))
+    pass_flushes(store, last + 1)
+    with store._database.read() as reading:
+        for table in ("tracked", "tracked_changes"):
+            assert reading.scalar(text(f"SELECT count(*) FROM {table}")) == 0  # noqa: S608 - only fixed names
+    store.stop()
+
+
+def test_many_unfinished_tasks_of_an_older_store(tmp_path: Path) -> None:
+    """SQLite moves them to a new table in portions, within the space of the old one."""
+    engine = create_engine(f"sqlite:///{tmp_path}/store.db")
+    row = "INSERT INTO tracked (uuid, name, stage, due_at, started_at, seen) VALUES (:uuid, 'n', 0, 0, 0, 1)"
+    uuids = [f"task {number}" for number in range(25_001)]
+    pages = text("SELECT page_count FROM pragma_page_count")
+    with engine.begin() as connection:
+        migrate.migrate(connection, "0023")
+        connection.execute(text(row), [{"uuid": uuid} for uuid in uuids])
+        before = connection.scalar(pages)
+        migrate.upgrade(connection)
+        rows = connection.execute(text("SELECT saved, uuid, name FROM tracked")).all()
+        assert sorted(map(tuple, rows)) == sorted((1, uuid, "n") for uuid in uuids)
+        assert connection.scalar(pages) < 1.6 * before
+    engine.dispose()
+
+
+def pass_flushes(store: SqlStore, last: int) -> int:
+    """Commit as many empty flushes as move all changes from the journal to the table. Returns the last sequence."""
+    for sequence in range(last + 1, last + 1 + YOUNG_FLUSHES):
+        store.commit(changes(sequence))
+    return last + YOUNG_FLUSHES
 
 
 DIALECTS: list[Dialect] = [

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from celery_monitor.adapters.channels.email.progress import Progress
-from celery_monitor.adapters.store import encode
+from celery_monitor.adapters.store import encode, tracked_journal
 from celery_monitor.core.model import (
     Action,
     Condition,
@@ -44,14 +44,16 @@ SCHEDULE = (
     '"runs":[{"uuid":"u","at":5.5,"hostname":"h","outcome":"failed","ended_at":6.5}],"sent_at":7.5,"received_at":8.5,'
     '"received_by":"b","unjudged":[9.5,10.5]}'
 )
-TRACKED = (
+TRACKED_BEFORE_0024 = (
     b"\x9c\xa1n\xa1q\x02\xcb?\xf8\x00\x00\x00\x00\x00\x00\xcb@\x04\x00\x00\x00\x00\x00\x00\x03\xc2\xa1h\x91\x9c\xa1m"
     b"\xc0\x05\xcb\x00\x00\x00\x00\x00\x00\x00\x00\xcb\x00\x00\x00\x00\x00\x00\x00\x00\x00\xc2\xa1g\xc0\xcb\x00\x00\x00"
     b"\x00\x00\x00\x00\x00\xcb\x00\x00\x00\x00\x00\x00\x00\x00\xc0\xcb@\x12\x00\x00\x00\x00\x00\x00\xcb@\x16\x00\x00\x00"
     b"\x00\x00\x00\x85\xa3eta\xcb@\x1a\x00\x00\x00\x00\x00\x00\xa7retries\x01\xa4root\xa1r\xa6parent\xa1p\xa7expires"
     b"\xcb@\x1e\x00\x00\x00\x00\x00\x00"
 )
-"""Of the journal ``tracked_changes``."""
+"""Of the journal ``tracked_changes``, when ``saved`` was true or false."""
+TRACKED = TRACKED_BEFORE_0024.replace(b"\xc2", b"\x07")
+"""The same with the number 7 for ``saved``."""
 
 
 @pytest.mark.parametrize(
@@ -95,14 +97,22 @@ def test_json(stored: str, value: msgspec.Struct) -> None:
     assert encode.parsed(stored, type(value)) == value
 
 
+def tracked(saved: int, saved_of_run: int) -> TaskRef:
+    """The value of TRACKED."""
+    other = TaskRef("m", None, 5, saved=saved_of_run, host="g")
+    details = TaskDetails(eta=6.5, retries=1, root="r", parent="p", expires=7.5)
+    return TaskRef("n", "q", 2, 1.5, 2.5, 3, saved, "h", [other], 4.5, 5.5, details)
+
+
 def test_tracked_task() -> None:
     """The fields are stored in their order, those of its details by name."""
-    other = TaskRef("m", None, 5, host="g")
-    details = TaskDetails(eta=6.5, retries=1, root="r", parent="p", expires=7.5)
-    expected = TaskRef(
-        "n", "q", 2, 1.5, 2.5, 3, host="h", others=[other], sent_at=4.5, received_at=5.5, details=details
-    )
-    assert msgspec.msgpack.decode(TRACKED, type=TaskRef) == expected
+    assert msgspec.msgpack.decode(TRACKED, type=TaskRef) == tracked(7, 7)
+
+
+def test_tracked_changes_before_0024() -> None:
+    """Tasks and removed IDs have the number that the migration gave to the rows of the table."""
+    body = b"\x92\x91\x92\xa1u" + TRACKED_BEFORE_0024 + b"\x91\xa1v"
+    assert tracked_journal._decoded(body) == ([("u", tracked(1, 0))], [("v", 1)])
 
 
 def test_progress_of_a_mail() -> None:

@@ -23,7 +23,7 @@ class LastFlushQueries(StoreQueries):
             if uuid is None:
                 query = select(table).order_by(table.c.seen).limit(limit + len(changes))
             else:
-                changes = {uuid: changes[uuid]} if uuid in changes else {}
+                changes = {key: ref for key, ref in changes.items() if key[0] == uuid}
                 query = select(table).where(table.c.uuid == self._database.text(uuid))
             found = tracked_journal.applied(restore.tracked(connection, query), changes)
             return sorted(found, key=lambda each: each[1].seen_minute)[:limit]

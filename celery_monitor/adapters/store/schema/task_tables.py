@@ -16,6 +16,7 @@ from celery_monitor.adapters.store.schema.columns import (
 tracked: Final = Table(
     "tracked",
     metadata,
+    number_column("saved", key=True),
     text_column("uuid", key=True),
     Column("name", Text),
     Column("queue", Text),
@@ -32,7 +33,11 @@ tracked: Final = Table(
     Column("expires", Double, nullable=False, server_default=text("0")),
     sqlite_with_rowid=False,
 )
-"""Unfinished tasks, one row per task ID. ``runs``: JSON of the further runs, each with the fields ``encode.RUN``.
+"""Unfinished tasks, one row per task ID. ``saved``: sequence of the first flush that contained the task; 1 in rows that
+were stored before revision 0024. ``runs``: JSON of the further runs, each with the fields ``encode.RUN``.
+
+Task IDs are random: with a key that begins with the ID, a flush would write most pages of a large table. With this key,
+it writes the pages of the newest rows, and of the rows that it removes.
 
 Does not include the changes of the newest flushes: see ``tracked_changes``."""
 
