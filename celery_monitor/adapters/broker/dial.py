@@ -13,6 +13,7 @@ from celery_monitor.adapters.broker import tls
 from celery_monitor.adapters.broker.addresses import KnownAddress, Rotation
 from celery_monitor.errors import SourceLostError
 from celery_monitor.settings.broker import BrokerSettings, check_urls
+from celery_monitor.settings.secret import redact_url
 
 CONNECT_TIMEOUT: Final = 5.0
 """Maximum seconds without an answer, while connecting (TCP, TLS and log-in) and afterwards."""
@@ -34,6 +35,8 @@ class Dialer:
         self._source = settings.url_source()
         self.rotation = Rotation(known or KnownAddress())
         """Callers report to it when they have opened a connection, and when something arrived on it."""
+        self.address: str | None = None
+        """Of several URLs, the one that ``dial`` chose, without credentials, for errors; None if there is only one."""
 
     @property
     def url(self) -> str:
@@ -53,7 +56,7 @@ class Dialer:
 
         Raises SourceLostError if the URL is invalid, and ValueError or others if the transport rejects an option.
         """
-        urls = self.url
+        urls, self.address = self.url, None
         try:
             check_urls(urls)  # again, because a file with the URL may have changed
         except ValueError as exc:
@@ -64,6 +67,7 @@ class Dialer:
             timeout /= len(addresses)
         else:
             urls = self.rotation.next(addresses)
+            self.address = _location(urls) if len(addresses) > 1 else None
         defaults = _DEFAULTS[self.kind](timeout, self._settings.heartbeat)
         arguments = {**defaults, **options, **self._settings.transport_options, **_FORCED}
         if sentinels:
@@ -90,6 +94,11 @@ class Dialer:
             "set_permissions "
             f"-p {vhost} {user} {pattern} {pattern} {pattern}"
         )
+
+
+def _location(url: str) -> str:
+    """Host, port and path."""
+    return redact_url(url).partition("://")[2].rpartition("@")[2].partition("?")[0].rstrip("/")
 
 
 def event_exchange(connection: Connection, name: str) -> Exchange:

@@ -69,6 +69,9 @@ class BrokerSource:
         }
         self._dialer = Dialer(settings, known)
         self._link: Link | None = None
+        self._urls = ""
+        self._refusals: dict[str, str] = {}
+        """Of several addresses in ``_urls``, those that were tried since the last connection → the error."""
         self.acknowledges = self._dialer.kind == "amqp"
         """As of the last connection: a URL in a file may change to that of another transport."""
         self._using = threading.RLock()
@@ -81,8 +84,12 @@ class BrokerSource:
         self.abandon()
         with self._using:
             kind = self._dialer.kind
-            with Boundary(partial(lost, doing="cannot connect to the broker", connecting=True)):
-                self._link = self._links[kind](self._dialer, self._settings)
+            try:
+                with Boundary(partial(lost, doing="cannot connect to the broker", connecting=True)):
+                    self._link = self._links[kind](self._dialer, self._settings)
+            except SourceLostError as exc:
+                raise self._refused(exc) from exc
+            self._refusals = {}
             self._dialer.rotation.opened()
             self.acknowledges = kind == "amqp"
 
@@ -136,6 +143,17 @@ class BrokerSource:
     def broadcasts(self) -> bool:
         """Whether each subscriber receives all messages, identified by tags, and none is stored, as with Redis."""
         return self._dialer.kind == "redis"
+
+    def _refused(self, exc: SourceLostError) -> SourceLostError:
+        """The error with the reason of each address. That of the last one alone might not be the one to repair."""
+        if self._dialer.address is None:
+            return exc
+        if self._urls != self._dialer.url:
+            self._urls, self._refusals = self._dialer.url, {}
+        self._refusals[self._dialer.address] = str(exc)
+        error = SourceLostError("; ".join(f"{address}: {reason}" for address, reason in self._refusals.items()))
+        error.remedy = exc.remedy
+        return error
 
     def _present(self) -> Link:
         if self._link is None:

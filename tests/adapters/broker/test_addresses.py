@@ -8,9 +8,11 @@ import pytest
 from celery_monitor.adapters.broker import BrokerProbe, BrokerSource, KnownAddress
 from celery_monitor.adapters.broker.addresses import Rotation
 from celery_monitor.errors import SourceLostError, TasksRefusedError
+from celery_monitor.settings import BrokerSettings
 from tests.adapters.broker.conftest import collect, connects, settings
 from tests.conftest import Start
 from tests.servers import Redis, Stopwatch, wait_until
+from tests.servers.ports import free_port
 
 THREE = ["a", "b", "c"]
 
@@ -77,6 +79,34 @@ def test_a_dead_address_is_waited_for_once(kind: str, request: pytest.FixtureReq
         assert watch.seconds < 4
         source.close()
         probe.close()
+
+
+def test_each_address_has_its_reason(redis_url: str, tmp_path: Path) -> None:
+    """Whichever was tried last; without secrets, and not for longer than it is so."""
+    dead, file = f"127.0.0.1:{free_port()}", tmp_path / "url"
+    refusing = redis_url.replace("redis://", "redis://nobody:hunter2@")
+    file.write_text(f"redis://{dead}/0;{refusing}")
+    source = BrokerSource(BrokerSettings(url_file=file))
+    errors = []
+    for _ in range(4):
+        with pytest.raises(SourceLostError) as caught:
+            source.connect()
+        errors.append(caught.value)
+    location = redis_url.removeprefix("redis://")
+    assert str(errors[0]).startswith(f"{dead}/0: cannot connect to the broker: Connection refused")
+    assert location not in str(errors[0])
+    for error in errors[1:]:
+        first, second = str(error).split(f"; {location}: ")
+        assert "Connection refused" in first
+        assert "invalid username-password pair" in second
+        assert "hunter2" not in str(error)
+    assert [error.remedy is not None for error in errors] == [False, True, False, True]
+    other = f"127.0.0.1:{free_port()}"
+    file.write_text(f"redis://{other}/0;{redis_url}")
+    with pytest.raises(SourceLostError, match=f"^{other}/0: [^;]*$"):
+        source.connect()
+    source.connect()
+    source.close()
 
 
 def test_a_redis_that_has_become_a_replica(start: Start, tmp_path: Path) -> None:
