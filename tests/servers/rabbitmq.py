@@ -186,6 +186,20 @@ class RabbitMQ(ServerProcess):
         limits = f"[{{{_binary(kind)}, {number}}}]"
         self.eval(f"rabbit_vhost_limit:set({_binary(_vhost(url))}, {limits}, {_binary('tests')})")
 
+    def set_policy(
+        self, url: str, pattern: str, definition: Mapping[str, int | str], *, operator: bool = False
+    ) -> None:
+        """Set a policy, or an operator policy, for the queues and exchanges of the vhost whose names match."""
+        texts = (_vhost(url), "policy", pattern)
+        values = (
+            f"{{{_binary(key)}, {value if isinstance(value, int) else _binary(value)}}}"
+            for key, value in definition.items()
+        )
+        self.eval(
+            f"ok = rabbit_policy:{'set_op' if operator else 'set'}({', '.join(map(_binary, texts))}, "
+            f"[{', '.join(values)}], 1, {_binary('queues')}, {_binary('tests')})"
+        )
+
     def add_user(self, name: str, password: str, vhost: str, *, configure: str, write: str, read: str) -> str:
         """Make a user with these permissions (regular expressions) in ``vhost``, and return its URL.
 

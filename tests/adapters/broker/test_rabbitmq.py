@@ -89,6 +89,18 @@ def test_the_queue_is_bounded(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: 
     assert len(found) <= 102
 
 
+def test_a_policy_for_all_queues(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening) -> None:
+    """It never makes the monitor's queue refuse the fleet's events: the oldest are dropped, as without the policy."""
+    rabbitmq.set_policy(rabbitmq_url, ".*", {"max-length": 50, "overflow": "reject-publish", "expires": 600_000})
+    rabbitmq.set_policy(rabbitmq_url, ".*", {"max-length": 20, "message-ttl": 600_000}, operator=True)
+    source = listening(rabbitmq_url)
+    source.close()
+    # With confirm_publish, kombu raises an error if the broker rejects a message.
+    publish(rabbitmq_url, numbered(100), transport_options={"confirm_publish": True})
+    source.connect()
+    assert [delivery.body for delivery in collect(source, 20)] == numbered(20, first=80)
+
+
 def test_the_queue_expires(rabbitmq: RabbitMQ, rabbitmq_url: str, listening: Listening) -> None:
     """A monitor that was removed leaves no queue behind."""
     listening(rabbitmq_url, queue={"expires": "3s"}).close()
