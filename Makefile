@@ -25,8 +25,8 @@ SLOW_TESTS := $(SLOW_FIRST) $(filter-out $(SLOW_FIRST) $(UNIT_TESTS) %__pycache_
 # What writes a part of docs/benchmarks.md; each but campaign.py is in `make benchmarks`.
 REPORTS := bench/side_by_side.py bench/growth.py bench/soak.py bench/page.py bench/viewers.py \
 	bench/campaign.py
-# publish.py, workers.py, pages.py and page_store.py are parts of the others; compare.py needs a second checkout.
-PARTS := bench/publish.py bench/workers.py bench/pages.py bench/page_store.py bench/compare.py
+# All but compare.py are parts of the others; compare.py needs a second checkout.
+PARTS := bench/committed.py bench/publish.py bench/workers.py bench/pages.py bench/page_store.py bench/compare.py
 BENCHMARKS := $(filter-out $(PARTS) $(REPORTS),$(wildcard bench/*.py))
 IMAGE ?= celery-monitor
 ENGINE ?= $(shell command -v docker || command -v podman)

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from bench import pages
 from bench.footprint import Bench, resident, runs
-from bench.memory import counted, event, feed, waiting
+from bench.memory import committed, event, feed, waiting
 from celery_monitor.core.model import BUCKET_SECONDS
 from tests.e2e.daemon import Daemon
 from tests.servers import RabbitMQ
@@ -87,7 +87,8 @@ def tasks(scale: float) -> Curve:
             daemon.start()
             daemon.until_ready()
             curve.add(size, memory / MB, store / MB, used * 1e6, time.monotonic() - began)
-            sent = int(counted(daemon))
+            with committed(daemon) as events:
+                sent = events.count()
     return curve
 
 
