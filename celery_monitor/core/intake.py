@@ -18,6 +18,7 @@ from celery_monitor.core.model import (
     Delivery,
     Event,
     Stage,
+    TaskRef,
     UnnamedEvent,
 )
 from celery_monitor.core.parts import PROBE, Parts
@@ -37,8 +38,8 @@ class Intake:
     """Applies messages to the parts of a monitor. Not thread-safe: it belongs to the monitor."""
 
     __slots__ = (
-        "_add", "_advance", "_awaited", "_by_host", "_clock", "_finishing", "_likely_queue", "_parts", "_scheduled",
-        "_start", "_types", "_unnamed_ids", "_worker_started", "arrivals", "failures", "messages", "position", "probes",
+        "_add", "_awaited", "_by_host", "_clock", "_finishing", "_likely_queue", "_parts", "_scheduled", "_start",
+        "_steps", "_types", "_unnamed_ids", "_worker_started", "arrivals", "failures", "messages", "position", "probes",
     )  # fmt: skip
 
     def __init__(self, parts: Parts, clock: StreamClock, messages: int) -> None:
@@ -52,7 +53,7 @@ class Intake:
         self.probes: list[tuple[int, int]] = []
         """(instance, number) of the probes that came in, of any monitor."""
         # Bound once: these are used for every event, and the objects never change.
-        self._advance, self._add, self._start = parts.tracker.advance, parts.aggregator.add, parts.starts.note
+        self._steps, self._add, self._start = parts.tracker.steps, parts.aggregator.add, parts.starts.note
         self._awaited, self._scheduled, self._unnamed_ids = (
             parts.decider.awaited,
             parts.schedules.by_task,
@@ -126,30 +127,48 @@ class Intake:
 
     def _task(self, event: Event, kind: int, now: float) -> None:
         uuid = event.uuid
-        step = self._advance(event, kind) if uuid else None
+        step = self._steps[kind](event, kind) if uuid else None
         if step is None:
             self._parts.counters.discard("duplicate" if uuid else MALFORMED)
             return
         ref, measured = step
-        uuid, name = event.uuid, ref.name
+        uuid, name = event.uuid, ref.name  # an ID that was too long is shortened now
         if kind >= STARTED:
             if kind == STARTED and self._worker_started(event.hostname) and self._clock.is_live(now):
                 self.notice(event.hostname, now)
             if self._finishing and (ref.started_at or kind != REVOKED):
                 self._parts.workers.finish(event.hostname, event.timestamp, started=kind == STARTED)
-        if name is None:
-            name = ref.name = self._name_in(event) if kind == FAILED else None
-            if name is None:
-                if kind != CANCELLED:
-                    may_be_held = ref.stage < Stage.SUCCEEDED
-                    self.settle(self._parts.unnamed.hold(event, measured, now, may_be_held=may_be_held))
-                return
-        if kind != CANCELLED:
-            self._count(event, kind, name, ref.queue, measured, now)
+        if (
+            name is not None
+            and kind != FAILED
+            and kind < CANCELLED
+            and not self._by_host
+            and name not in self._scheduled
+        ):
+            # Nearly every event: the same as ``_count``, which would take two more calls.
+            at = event.timestamp
+            self._add(kind, name, ref.queue or self._likely_queue(name, event.hostname), "", at, measured)
+            if kind == STARTED:
+                self._start(name, at)
+            elif kind == SUCCEEDED and name in self._awaited:
+                self._parts.decider.succeeded(name, at)
         else:
-            self._parts.conditions.cancelled(uuid, ref, event.timestamp)
-        if self._unnamed_ids and uuid in self._unnamed_ids:
+            self._count_any(event, kind, ref, measured, now)
+        if self._unnamed_ids and uuid in self._unnamed_ids and ref.name is not None:
             self.settle(self._parts.unnamed.release_task(uuid))
+
+    def _count_any(self, event: Event, kind: int, ref: TaskRef, measured: float | None, now: float) -> None:
+        """Count an event of any kind, whose task may have no name yet."""
+        if kind == FAILED and ref.name is None:
+            ref.name = self._name_in(event)
+        if kind == CANCELLED:
+            if ref.name is not None:
+                self._parts.conditions.cancelled(event.uuid, ref, event.timestamp)
+        elif ref.name is not None:
+            self._count(event, kind, ref.name, ref.queue, measured, now)
+        else:
+            may_be_held = ref.stage < Stage.SUCCEEDED
+            self.settle(self._parts.unnamed.hold(event, measured, now, may_be_held=may_be_held))
 
     def _name_in(self, event: Event) -> str | None:
         """The task name in the failure itself. For a task that no worker has registered, it may be the only name."""

@@ -47,22 +47,18 @@ def relate(ref: TaskRef, event: Event) -> None:
     """Record the number of retries and the root and parent IDs. Equal IDs share one object."""
     current = ref.details or NO_DETAILS
     root, parent, retries = current.root, current.parent, event.retries
-    if root == event.root_id and parent == event.parent_id and (not retries or retries == current.retries):
+    root_id, parent_id = event.root_id, event.parent_id
+    if root == root_id and parent == parent_id and (not retries or retries == current.retries):
         return  # the task-received repeats its task-sent
-    if parent is None and event.parent_id is not None:
-        parent = _fitted(event.parent_id)
-    if root is None and event.root_id is not None and event.root_id != event.uuid:
-        root = _fitted(event.root_id)
+    if parent is None and parent_id is not None:
+        parent = parent_id if len(parent_id) <= SHORT else shortened_name(parent_id)
+    if root is None and root_id is not None and root_id != event.uuid:
+        root = root_id if len(root_id) <= SHORT else shortened_name(root_id)
     details = TaskDetails(
         current.eta, retries or current.retries, parent if root == parent else root, parent, current.expires
     )
     if details != current:
         ref.details = details
-
-
-def _fitted(uuid: str) -> str:
-    """The stored form of a task ID."""
-    return uuid if len(uuid) <= SHORT else shortened_name(uuid)
 
 
 def delay(ref: TaskRef, eta: str) -> None:

@@ -58,7 +58,7 @@ from typing import Final
 from celery_monitor.core import runs
 from celery_monitor.core.arguments import MAX_ARGUMENTS_LENGTH
 from celery_monitor.core.entries import LEFT_OPEN
-from celery_monitor.core.fast_path import FastPath
+from celery_monitor.core.fast_path import Advance, FastPath
 from celery_monitor.core.model import (
     FAILED,
     RECEIVED,
@@ -83,8 +83,6 @@ _S, _R, _T, _Y, _Q, _OK, _F, _J, _V = map(int, Stage)
 """Plain ints, because comparing enum members costs as much as the rest of a step."""
 _ONCE: Final = {FAILED: _F, SUCCEEDED: _OK}
 """Ends that an attempt has only once: another such event at that stage is a duplicate."""
-_WAITING: Final = (_S, _Y, _Q)
-"""Stages at which the only run waits for its task-received."""
 _APART: Final = frozenset({_R, _T, _F})
 """Stages at which a task-received starts another run."""
 
@@ -92,37 +90,16 @@ _APART: Final = frozenset({_R, _T, _F})
 class Tracker(FastPath):
     """The active tasks, to which it applies events of any kind. Not thread-safe: it belongs to the monitor."""
 
-    def advance(self, event: Event, kind: int) -> tuple[TaskRef, float | None] | None:
+    def advance(self, event: Event, kind: int) -> Advance:
         """Apply a task event. Returns the task's run and a measured duration, or None for the duplicate of an end.
 
         The duration in seconds is the time in the queue (task-started) or the run time (task-succeeded), if known. The
         run's name is None if no event has contained it yet.
         """
-        uuid = event.uuid
-        entry = self.tasks.get(uuid)
-        # Nearly every event is the next one of its task's only run, on its only worker. For these, the table of
-        # transitions and the checks of ``advance_any`` reduce to a few lines for each kind.
-        if entry is None:
-            recent = self._recent
-            if kind <= RECEIVED and len(uuid) <= SHORT and uuid not in recent.newer and uuid not in recent.older:
-                if kind == SENT:
-                    return self._enter_sent(event), None
-                return self._enter_received(event), None
-        elif entry.others is None:
-            stage = entry.stage
-            if kind == STARTED:
-                if stage < _OK and event.hostname == entry.host:
-                    return entry, self._start(entry, event)
-            elif kind == RECEIVED:
-                if stage in _WAITING and (not entry.host or event.hostname == entry.host):
-                    return self._receive(entry, event), None
-            elif stage == _T and SUCCEEDED <= kind <= FAILED and event.hostname == entry.host:
-                end = self._finish if kind == SUCCEEDED else self._fail
-                return entry, end(entry, event)
-        return self.advance_any(event, kind)
+        return self.steps[kind](event, kind)
 
-    def advance_any(self, event: Event, kind: int) -> tuple[TaskRef, float | None] | None:
-        """Like ``advance``, without the shortcut for the usual events."""
+    def advance_any(self, event: Event, kind: int) -> Advance:
+        """Like ``advance``, without the shortcuts for the usual events."""
         entry = self.tasks.get(event.uuid) or self._enter(event, kind)
         uuid = event.uuid
         if kind == RECEIVED and (ended := runs.ended_after(entry, event)) is not None:
@@ -238,7 +215,9 @@ class Tracker(FastPath):
             if self._capture_arguments:
                 self.arguments.capture(event)
             return announce(ref, event, self._names, self._queues, self.queue_of)
-        return self._receive(ref, event)
+        self._receive(ref, event)
+        self._describe(ref, event)
+        return ref
 
     def _receive_late(self, run: TaskRef, event: Event) -> TaskRef:
         """Apply a task-received of an ended run. Returns the run under which to count the event."""
