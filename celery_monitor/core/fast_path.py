@@ -122,7 +122,7 @@ class FastPath(Entries, ABC):
             if len(uuid) > SHORT or uuid in recent.newer or uuid in recent.older:
                 return self.advance_any(event, kind)
             host, name = self._hosts[event.hostname], self._names[name] if name else None
-            ref = TaskRef(name, None, _R, 0.0, 0.0, self._minute, False, host, None, 0.0, event.timestamp)
+            ref = TaskRef(name, None, _R, 0.0, 0.0, self._minute, 0, host, None, 0.0, event.timestamp)
             self.tasks[uuid] = ref
         elif ref.others is None and ref.stage in _WAITING and (not ref.host or event.hostname == ref.host):
             self._receive(ref, event)
