@@ -28,16 +28,14 @@ class ClockSkew:
         self._ages: tuple[tuple[float, float], ...] = ()
         """(time read, age) of the newest heartbeats; a deque would take 750 bytes per worker."""
 
-    def clock_set_back(self, seconds: float) -> float:
-        """The monitor's clock was set back by ``seconds``. Returns by how much the offset has changed.
+    def clock_set_back(self, seconds: float) -> None:
+        """The monitor's clock was set back by ``seconds``.
 
         A worker that shared the monitor's clock has no offset, and keeps none: its clock was probably set back as well.
         """
-        before = self.offset
-        if before:
+        if self.offset:
             self._ages = ()
-            self.offset = _significant(before - seconds)
-        return self.offset - before
+            self.offset = _significant(self.offset - seconds)
 
     def observe(self, age: float, now: float) -> bool:
         """Record a heartbeat that was ``age`` seconds old when read at ``now``. Returns whether the offset has changed.

@@ -102,8 +102,9 @@ class Parts:
 
     def clock_set_back(self, seconds: float, now: float) -> None:
         """The machine's clock was set back by ``seconds`` to ``now``."""
-        self.workers.clock_set_back(seconds)
-        self.conditions.clock_set_back(now)
+        self.workers.clock_set_back(seconds, now)
+        self.tracker.clock_set_back(seconds, now)
+        self.conditions.clock_set_back(seconds, now)
         self.decider.clock_set_back(seconds, now)
         self.schedules.clock_set_back(seconds, now)
 

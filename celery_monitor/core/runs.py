@@ -36,6 +36,15 @@ def all_runs(entry: TaskRef) -> list[TaskRef]:
     return [entry, *entry.others] if entry.others else [entry]
 
 
+def move_back(run: TaskRef, seconds: float, now: float) -> None:
+    """Move the times of a run that are after ``now`` back by ``seconds``, except an ETA."""
+    if run.due_at == run.sent_at > now:
+        run.due_at -= seconds
+    run.sent_at -= seconds if run.sent_at > now else 0.0
+    run.received_at -= seconds if run.received_at > now else 0.0
+    run.started_at -= seconds if run.started_at > now else 0.0
+
+
 def lost_at(run: TaskRef) -> float:
     """When a started run was lost with its worker or killed by it, in Unix seconds; 0 if it was not."""
     if run.due_at >= 0 or run.due_at == -ENDED_UNSEEN:

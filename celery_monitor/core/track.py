@@ -162,6 +162,17 @@ class Tracker(FastPath):
                     self._dirty[uuid] = None
         return named_uuids
 
+    def clock_set_back(self, seconds: float, now: float) -> None:
+        """The machine's clock was set back by ``seconds`` to ``now``: tasks under way are not from the future.
+
+        An ETA stays, because it comes from a client's clock.
+        """
+        for uuid, entry in self.tasks.items():
+            for run in runs.all_runs(entry):
+                if max(run.sent_at, run.received_at, run.started_at) > now:
+                    runs.move_back(run, seconds, now)
+                    self._dirty[uuid] = None
+
     def named_run(self, uuid: str, hostname: str) -> TaskRef | None:
         """The run of this worker if it has a name, otherwise any run of the ID with a name."""
         entry = self.tasks.get(uuid) or self._recent.get(uuid)

@@ -27,6 +27,8 @@ SHARED_FOR: Final = 600.0
 BETWEEN: Final = 1.0
 """Seconds before a heartbeat's timestamp in which a task that it does not count may have started: in a threaded worker,
 a task can start while the heartbeat is created."""
+_TIMES: Final = ("began_at", "goodbye_at", "goodbye_sign", "idle_at", "idle_before")
+"""Fields of a WorkerState in Unix seconds."""
 SETTLING_TIME: Final = 60.0
 """Watched seconds within which the tasks of the previous process may not have been judged yet."""
 MAX_TEXT_LENGTH: Final = 64
@@ -159,6 +161,17 @@ class WorkerState:
         if difference < 0 or begins:
             self.began_at += difference if self.began_at else 0.0
             self.idle_at += difference if self.idle_at else 0.0
+
+    def clock_set_back(self, seconds: float, now: float) -> None:
+        """The monitor's clock was set back by ``seconds`` to ``now``.
+
+        Times that the clock showed before are not in the future: its new tasks would count as lost or ended until then.
+        """
+        for name in _TIMES:
+            at = getattr(self, name)
+            if at > now:
+                setattr(self, name, at - seconds)
+        self.skew.clock_set_back(seconds)
 
     def classify_run(self, event: Event) -> Run:
         """The run that an event belongs to. In a container every run has the same process ID."""

@@ -156,18 +156,20 @@ class Workers:
         before = state.skew.offset
         if not state.skew.observe(now - event.timestamp, now):
             return
-        difference = state.skew.offset - before
-        self._correct(hostname, state, difference, begins=event.type == ONLINE and not event.processed)
+        state.correct(state.skew.offset - before, begins=event.type == ONLINE and not event.processed)
+        self._note_offset(hostname, state)
 
-    def clock_set_back(self, seconds: float) -> None:
-        """The monitor's clock was set back by ``seconds``: clocks that differed from it now differ by less or more."""
-        for hostname in list(self.offsets):
-            state = self._states[hostname]
-            self._correct(hostname, state, state.skew.clock_set_back(seconds), begins=False)
+    def clock_set_back(self, seconds: float, now: float) -> None:
+        """The monitor's clock was set back by ``seconds`` to ``now``.
 
-    def _correct(self, hostname: str, state: WorkerState, difference: float, *, begins: bool) -> None:
-        """The offset of a worker has changed by ``difference``. ``begins``: see WorkerState."""
-        state.correct(difference, begins=begins)
+        Clocks that differed from it now differ by less or more.
+        """
+        for hostname, state in self._states.items():
+            state.clock_set_back(seconds, now)
+            self._note_offset(hostname, state)
+
+    def _note_offset(self, hostname: str, state: WorkerState) -> None:
+        """The offset of a worker may have changed."""
         state.changed()
         if state.skew.offset:
             self.offsets[hostname] = state.skew.offset

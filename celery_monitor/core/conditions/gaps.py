@@ -30,6 +30,13 @@ class Gaps:
             self._gaps.pop()
         self.end = self._gaps[-1][1] if self._gaps else 0.0
 
+    def clock_set_back(self, seconds: float, now: float) -> None:
+        """The machine's clock was set back by ``seconds`` to ``now``: move the periods that end after that."""
+        for index, (since, until) in enumerate(self._gaps):
+            if until > now:
+                self._gaps[index] = since - seconds, until - seconds
+        self.end = self._gaps[-1][1] if self._gaps else 0.0
+
     def within(self, since: float, until: float) -> float:
         """Unwatched seconds between two times."""
         return sum(max(0.0, min(end, until) - max(start, since)) for start, end in self._gaps)

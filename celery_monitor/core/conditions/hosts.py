@@ -48,6 +48,13 @@ class WorkerLiveness:
         self._busy = busy
         self.any_answered |= bool(hostnames)
 
+    def clock_set_back(self, seconds: float, now: float) -> None:
+        """The machine's clock was set back by ``seconds`` to ``now``."""
+        self._goodbyes = {
+            host: (watched, last_sign - seconds if last_sign > now else last_sign)
+            for host, (watched, last_sign) in self._goodbyes.items()
+        }
+
     def has_ended(self, hostname: str, started_at: float, watched: float, *, denied_at: float | None) -> bool:
         """Whether the process of a run that started then has reported that it runs nothing, or not this run.
 

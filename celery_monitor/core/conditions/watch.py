@@ -125,9 +125,13 @@ class Conditions:
         self._skipped.add(since, until)
         self._keys = None
 
-    def clock_set_back(self, now: float) -> None:
-        """The machine's clock was set back to ``now``: skipped times after that will exist."""
+    def clock_set_back(self, seconds: float, now: float) -> None:
+        """The machine's clock was set back by ``seconds`` to ``now``: skipped times after that will exist."""
         self._skipped.forget(now)
+        for gaps in (self._gaps, self._poll_gaps):
+            gaps.clock_set_back(seconds, now)
+        self._liveness.clock_set_back(seconds, now)
+        self._keys = None
 
     def tick(self, now: float, watched: float, *, live: bool) -> Iterable[Episode | EpisodeEnd]:
         """Check some tasks; called about once a second. Returns findings after each complete round.
