@@ -23,6 +23,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import partial
 from http import HTTPStatus
+from http.client import HTTPResponse, parse_headers
 from typing import Any, Final
 
 from requests import PreparedRequest, Response, Session
@@ -39,6 +40,8 @@ GRACE: Final = 0.5
 """Seconds within which a request must end once its socket is shut down. A name lookup may take longer."""
 BODY_LIMIT: Final = 4096
 """Maximum bytes read of a negative answer."""
+_NOT_INTERIM: Final = frozenset({HTTPStatus.CONTINUE, HTTPStatus.SWITCHING_PROTOCOLS})
+"""http.client handles the former. After the latter, HTTP ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,17 @@ def _answered(accepted: Container[int], limit: int, response: Response, **_: obj
     )
 
 
+class _FinalResponse(HTTPResponse):
+    """Skips all interim answers, such as 103 (Early Hints). http.client skips only 100. Source: RFC 9110, 15.2."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]  # not in its types
+            if status in _NOT_INTERIM or status // 100 != 1:
+                return version, status, reason
+            parse_headers(self.fp)
+
+
 class _Adapter(HTTPAdapter):
     """Passes the connection to the exchange, so that it can be shut down."""
 
@@ -185,6 +199,8 @@ class _Adapter(HTTPAdapter):
         exchange, base = self._exchange, pool.ConnectionCls
 
         class Watched(base):  # type: ignore[valid-type, misc]  # which base depends on the scheme
+            response_class = _FinalResponse
+
             def connect(self) -> None:
                 exchange.connecting(self)
                 super().connect()

@@ -147,6 +147,38 @@ def test_garbage_for_an_answer(seed: int) -> None:
         assert str(error).isprintable()
 
 
+@pytest.mark.parametrize(
+    "interim",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 102 Processing\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n" * 3,
+    ],
+)
+def test_interim_answers_are_skipped(interim: bytes) -> None:
+    """The final answer counts. Otherwise the event would be sent again and again."""
+    accepted = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\n{}"
+    with misbehaving(talking(b"", interim + accepted)) as port:
+        pagerduty(port).send(an_item(an_incident(), Action.TRIGGER))
+    refused = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"
+    with misbehaving(talking(b"", interim + refused)) as port, pytest.raises(RetryableError, match="429") as caught:
+        pagerduty(port).send(an_item(an_incident(), Action.TRIGGER))
+    assert caught.value.after == 7
+
+
+def test_interim_answers_without_end() -> None:
+    """They take no longer than the timeout."""
+
+    def speak(connection: socket.socket, over: threading.Event) -> None:
+        with suppress(OSError):
+            connection.recv(65_536)
+            while not over.wait(0.01):
+                connection.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+
+    with misbehaving(speak) as port, pytest.raises(RetryableError, match=r"no answer within 0\.5 s"):
+        pagerduty(port, timeout=0.5).send(an_item(an_incident(), Action.TRIGGER))
+
+
 @pytest.mark.parametrize("before", [b"", b"ICY 200 ", b"x" * 180, b"HTTP/1.1 -1 "])
 def test_a_broken_answer_that_repeats_the_key(before: bytes) -> None:
     """The key is not passed on, not even a part of it at the cut."""
