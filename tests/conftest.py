@@ -83,9 +83,9 @@ def start(request: pytest.FixtureRequest) -> Iterator[Start]:
 
 
 @pytest.fixture(scope="session")
-def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    """The session's RabbitMQ."""
-    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as server:
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory, certificate: Certificate) -> Iterator[RabbitMQ]:
+    """The session's RabbitMQ. It also speaks TLS: a server of its own for that would take seconds to boot."""
+    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq"), certificate=certificate) as server:
         yield server
 
 

@@ -63,9 +63,9 @@ class RabbitMQ(ServerProcess):
         vhost = vhost or self.vhost
         return f"amqp://guest:guest@127.0.0.1:{self.port}/{'' if vhost == '/' else quote(vhost, safe='')}"
 
-    def tls_url(self, vhost: str = "/") -> str:
-        """The broker's URL for a client with TLS; the CA is ``certificate.certificate``."""
-        return f"amqps://guest:guest@localhost:{self.tls_port}/{'' if vhost == '/' else vhost}"
+    def tls_url(self) -> str:
+        """The same for a client with TLS; the CA is ``certificate.certificate``."""
+        return f"amqps://guest:guest@localhost:{self.tls_port}/{self.url().rpartition('/')[2]}"
 
     # --- the process
 

@@ -71,9 +71,9 @@ def test_rabbitmq_users_have_only_their_permissions(rabbitmq: RabbitMQ, rabbitmq
         kombu.Queue("refused")(connection.channel()).declare()
 
 
-def test_rabbitmq_speaks_tls(start: Start, tmp_path: Path, certificate: Certificate) -> None:
+def test_rabbitmq_speaks_tls(breakable_rabbitmq: RabbitMQ, certificate: Certificate) -> None:
     """A client that trusts the certificate can connect; a paused broker does not answer until resumed."""
-    broker = start(RabbitMQ(tmp_path / "rabbitmq", certificate=certificate))
+    broker = breakable_rabbitmq
     tls = {"ca_certs": str(certificate.certificate), "server_hostname": "localhost"}
     publish(broker.tls_url(), "q", "body", ssl=tls)
     assert_pause_freezes(broker)

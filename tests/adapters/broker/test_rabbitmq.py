@@ -13,7 +13,6 @@ from celery_monitor.adapters.broker import BrokerSource
 from celery_monitor.errors import SourceLostError
 from tests.adapters.broker.conftest import Listening, collect, connects, poll_for, settings
 from tests.adapters.broker.publisher import numbered, publish
-from tests.conftest import Start
 from tests.servers import RabbitMQ, Stopwatch, wait_until
 from tests.servers.certificate import Certificate, make_certificate
 
@@ -400,9 +399,9 @@ def test_not_amqp(redis_server: object, listening: Listening, request: pytest.Fi
 # --- TLS and failover
 
 
-def test_tls(start: Start, listening: Listening, tmp_path: Path, certificate: Certificate) -> None:
+def test_tls(breakable_rabbitmq: RabbitMQ, listening: Listening, tmp_path: Path, certificate: Certificate) -> None:
     """TLS options accept the constants of YAML, the certificate is verified, and problems are reported."""
-    server = start(RabbitMQ(tmp_path / "rabbitmq", certificate=certificate))
+    server = breakable_rabbitmq
     options = {"ca_certs": str(certificate.certificate), "cert_reqs": "CERT_REQUIRED", "server_hostname": "localhost"}
     source = listening(server.tls_url(), use_ssl=options)
     bodies = [*numbered(2000), b"x" * 300_000]
