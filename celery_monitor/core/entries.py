@@ -9,9 +9,10 @@ kept for some hours. The number of entries is bounded.
 
 from collections import deque
 from collections.abc import Iterable
-from copy import copy
 from itertools import islice
 from typing import Final
+
+from msgspec import structs
 
 from celery_monitor.core import runs
 from celery_monitor.core.arguments import TaskArguments
@@ -127,10 +128,10 @@ class Entries:
         saved, removed = [], self._gone
         for uuid in self._dirty:
             ref = self.tasks[uuid]
-            stored = copy(ref)
+            stored = structs.replace(ref)  # half the time of ``copy``
             ref.saved = ref.saved or sequence
             if ref.others is not None:
-                stored.others = [copy(run) for run in ref.others]
+                stored.others = [structs.replace(run) for run in ref.others]
             saved.append((uuid, stored))
         self._dirty = {}
         self._gone = []

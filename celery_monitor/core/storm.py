@@ -103,10 +103,12 @@ class StormDetector:
             if (level.tasks.get(task) is old) is not (position >= index):
                 return False
         old.slot_count += recent.slot_count
-        old.since = min(old.since, recent.since)
+        if recent.since < old.since:  # noqa: PLR1730 - assigning a struct's attribute is slow
+            old.since = recent.since
         if recent.at >= old.at:
-            old.at, old.exception, old.hostname = recent.at, recent.exception, recent.hostname
-            old.queue, old.uuid = recent.queue, recent.uuid
+            old.at, old.hostname, old.uuid = recent.at, recent.hostname, recent.uuid
+            if old.exception != recent.exception or old.queue != recent.queue:  # as only a few failures do
+                old.exception, old.queue = recent.exception, recent.queue
         return True
 
     def _levels_of(self, route: str) -> tuple[_Level, ...]:

@@ -48,17 +48,15 @@ def relate(ref: TaskRef, event: Event) -> None:
     current = ref.details or NO_DETAILS
     root, parent, retries = current.root, current.parent, event.retries
     root_id, parent_id = event.root_id, event.parent_id
-    if root == root_id and parent == parent_id and (not retries or retries == current.retries):
-        return  # the task-received repeats its task-sent
     if parent is None and parent_id is not None:
         parent = parent_id if len(parent_id) <= SHORT else shortened_name(parent_id)
     if root is None and root_id is not None and root_id != event.uuid:
         root = root_id if len(root_id) <= SHORT else shortened_name(root_id)
-    details = TaskDetails(
+    if root is current.root and parent is current.parent and (not retries or retries == current.retries):
+        return  # usually the task-received repeats its task-sent
+    ref.details = TaskDetails(
         current.eta, retries or current.retries, parent if root == parent else root, parent, current.expires
     )
-    if details != current:
-        ref.details = details
 
 
 def delay(ref: TaskRef, eta: str) -> None:
