@@ -128,7 +128,7 @@ class Entries:
         saved, removed = [], self._gone
         for uuid in self._dirty:
             ref = self.tasks[uuid]
-            stored = structs.replace(ref)  # half the time of ``copy``
+            stored = structs.replace(ref)  # a quarter of the time of ``copy``
             ref.saved = ref.saved or sequence
             if ref.others is not None:
                 stored.others = [structs.replace(run) for run in ref.others]
