@@ -77,13 +77,13 @@ def last_known_at(run: TaskRef) -> float:
     return max(run.started_at, run.received_at)
 
 
-def ended_after(entry: TaskRef, event: Event) -> TaskRef | None:
-    """The run that ended after a worker sent this event, by the worker's clock; None if there is none.
+def ended_after(entry: TaskRef, host: str, at: float) -> TaskRef | None:
+    """The run that ended after the worker ``host`` sent an event at ``at``, by its clock; None if there is none.
 
     Such an event is late or repeated, because a worker sends no event of a new run before the earlier run ends.
     """
     for run in all_runs(entry):
-        if run.stage >= _OK and run.host == event.hostname and event.timestamp < last_known_at(run):
+        if run.stage >= _OK and run.host == host and at < last_known_at(run):
             return run
     return None
 

@@ -102,7 +102,7 @@ class Tracker(FastPath):
         """Like ``advance``, without the shortcuts for the usual events."""
         entry = self.tasks.get(event.uuid) or self._enter(event, kind)
         uuid = event.uuid
-        if kind == RECEIVED and (ended := runs.ended_after(entry, event)) is not None:
+        if kind == RECEIVED and (ended := self._ended_after(entry, event)) is not None:
             return self._receive_late(ended, event), None
         ref = entry
         if (
@@ -192,7 +192,7 @@ class Tracker(FastPath):
         recent = self._recent
         if uuid not in recent.newer and uuid not in recent.older:
             entry = TaskRef()
-        elif _is_late(recent.get(uuid), event, kind):
+        elif self._is_late(recent.get(uuid), event, kind):
             entry = recent.pop(uuid)
             entry.saved = 0
             self._others += len(entry.others or ())
@@ -230,6 +230,17 @@ class Tracker(FastPath):
         self._describe(ref, event)
         return ref
 
+    def _is_late(self, entry: TaskRef | None, event: Event, kind: int) -> bool:
+        """Whether a task-sent or task-received belongs to the finished runs, and does not reuse the ID."""
+        if entry is None or kind > RECEIVED:
+            return False
+        if kind == RECEIVED:
+            return self._ended_after(entry, event) is not None
+        return event.timestamp <= max(map(runs.last_known_at, runs.all_runs(entry))) + NEW_LIFE
+
+    def _ended_after(self, entry: TaskRef, event: Event) -> TaskRef | None:
+        return runs.ended_after(entry, self._hosts[event.hostname], event.timestamp)
+
     def _receive_late(self, run: TaskRef, event: Event) -> TaskRef:
         """Apply a task-received of an ended run. Returns the run under which to count the event."""
         name = event.name and self.name(event.name)
@@ -256,7 +267,7 @@ class Tracker(FastPath):
     def _sent_again(self, entry: TaskRef, event: Event) -> None:
         """Apply a task-sent that is not the first event: it announces further runs, or reuses an ID."""
         if not runs.is_open(entry):
-            if _is_late(entry, event, SENT):
+            if self._is_late(entry, event, SENT):
                 return
             self._others -= len(entry.others or ())
             entry.others, entry.stage, entry.host, entry.started_at = None, _S, "", 0.0
@@ -306,15 +317,6 @@ class Tracker(FastPath):
         self.tasks[uuid] = first
         self._others -= 1
         return first
-
-
-def _is_late(entry: TaskRef | None, event: Event, kind: int) -> bool:
-    """Whether a task-sent or task-received belongs to the finished runs, and does not reuse the ID."""
-    if entry is None or kind > RECEIVED:
-        return False
-    if kind == RECEIVED:
-        return runs.ended_after(entry, event) is not None
-    return event.timestamp <= max(map(runs.last_known_at, runs.all_runs(entry))) + NEW_LIFE
 
 
 def _is_duplicate(ref: TaskRef, event: Event, kind: int) -> bool:

@@ -114,6 +114,17 @@ def test_each_worker_has_its_run() -> None:
     assert [run.stage for run in of.lookup.find("u1")] == [Stage.RECEIVED, Stage.SUCCEEDED, Stage.SUCCEEDED]
 
 
+@pytest.mark.parametrize("hostname", ["w1@box", "w1@bo\nx", "w1@" + "x" * 300, "w1@\u202ebox"])
+def test_an_event_that_is_read_after_the_end(hostname: str) -> None:
+    """The task does not wait again, however odd the name of its worker is."""
+    of = monitor()
+    at_worker = {"hostname": hostname}
+    late = body(raw("received", at=NOON + 1, name="shop.pay") | at_worker)
+    receive(of, late, body(raw("started", at=NOON + 2) | at_worker), body(raw("succeeded", at=NOON + 3) | at_worker))
+    receive(of, late)
+    assert [run.stage for run in of.lookup.find("u1")] == [Stage.SUCCEEDED]
+
+
 def test_the_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is bounded in each flush and in memory; 0 keeps nothing."""
     monkeypatch.setattr(ended, "PER_FLUSH", 3)
