@@ -17,6 +17,8 @@ from kubernetes_validate import utils as kubernetes
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "celery-monitor"
 VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
+OLDEST, NEWEST = "1.25.0", "1.37.0"
+"""The supported versions of Kubernetes."""
 INSTALL = ["install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund"]
 
 
@@ -67,9 +69,12 @@ Template = Callable[..., list[dict[str, Any]]]
 
 @pytest.fixture
 def template(helm: str) -> Template:
-    """Renders the chart: ``template(values_file, kube_version="1.30.0")`` gives the objects."""
+    """Renders the chart: ``template(values_file, kube_version="1.30.0")`` gives the objects.
 
-    def render(values: Path, kube_version: str = "1.30.0") -> list[dict[str, Any]]:
+    Without a version it is the newest, for which each file is rendered anyway.
+    """
+
+    def render(values: Path, kube_version: str = NEWEST) -> list[dict[str, Any]]:
         key = (values.read_text(), kube_version)
         if key not in _rendered:
             _rendered[key] = pickle.dumps(rendered(values, kube_version))

@@ -16,9 +16,8 @@ from celery_monitor.channels import package
 from celery_monitor.settings import load
 from celery_monitor.settings.channels import entry_types
 from celery_monitor.settings.secret import Secret
-from tests.deploy.conftest import CHART, ROOT, VALUES, Template
+from tests.deploy.conftest import CHART, NEWEST, OLDEST, ROOT, VALUES, Template
 
-OLDEST, NEWEST = "1.25.0", "1.37.0"
 CUSTOM = {"ServiceMonitor", "PrometheusRule"}
 SECRETS = "/etc/celery-monitor/secrets"
 
