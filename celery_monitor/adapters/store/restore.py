@@ -79,10 +79,10 @@ def read(connection: Connection, *, quiet_retention: float, max_incidents: int) 
     )
 
 
-def _by_sent_id(connection: Connection, entries: Iterable[tuple[str, TaskRef]]) -> list[tuple[str, TaskRef]]:
+def _by_sent_id(connection: Connection, entries: list[tuple[str, TaskRef]]) -> list[tuple[str, TaskRef]]:
     """The entries with the IDs that events have, which may contain NUL, so that later events of a task match."""
     if sql_of(connection.dialect).stores_nul:
-        return list(entries)
+        return entries
     return [(encode.unescaped(uuid), ref) for uuid, ref in entries]
 
 
@@ -127,9 +127,8 @@ def _workers(connection: Connection) -> list[Worker]:
 def tracked(connection: Connection, query: Select[Any]) -> list[tuple[str, TaskRef]]:
     """The entries of the rows of a query on ``tracked``. Does not apply the journal."""
     shared: SharedValues = {}
-    result = connection.execution_options(yield_per=_ROWS).execute(query)
-    chunks = ([*map(tuple, rows)] for rows in result.partitions())
-    return valid_values("tracked", chunks, TRACKED, lambda rows: _entries(rows, shared.setdefault))
+    portions = sql_of(connection.dialect).portions(connection, query, _ROWS)
+    return valid_values("tracked", portions, TRACKED, lambda rows: _entries(rows, shared.setdefault))
 
 
 def _entries(rows: Iterable[Row], share: Callable[[Any, Any], Any]) -> list[tuple[str, TaskRef]]:

@@ -197,16 +197,10 @@ def compacted(ref: TaskRef, shared: SharedValues) -> TaskRef:
     return ref
 
 
-def applied(
-    tracked: Iterable[tuple[str, TaskRef]], changes: dict[_Key, TaskRef | None]
-) -> Iterator[tuple[str, TaskRef]]:
+def applied(tracked: Iterable[tuple[str, TaskRef]], changes: dict[_Key, TaskRef | None]) -> list[tuple[str, TaskRef]]:
     """Rows of the table with the journal applied to them."""
-    for uuid, ref in tracked:
-        if (uuid, ref.saved) not in changes:
-            yield uuid, ref
-    for (uuid, _), changed in changes.items():
-        if changed is not None:
-            yield uuid, changed
+    unchanged = [entry for entry in tracked if (entry[0], entry[1].saved) not in changes]
+    return unchanged + [(uuid, changed) for (uuid, _), changed in changes.items() if changed is not None]
 
 
 def _stored(connection: Connection) -> Iterator[tuple[int, _Changed]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, Compiled, Dialect, Table
+from sqlalchemy import ColumnElement, Compiled, Connection, Dialect, Select, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 from celery_monitor.adapters.store.sequence import SequenceRecord
@@ -186,6 +186,9 @@ class Sql(Protocol):
 
     def bulk_trim(self, single: Compiled, table: Table, group: str, keep: int) -> Statements:
         """As ``single``, which deletes all but the ``keep`` rows with the highest primary keys of a ``group``."""
+
+    def portions(self, connection: Connection, query: Select[Any], size: int) -> Iterator[Sequence[Row]]:
+        """The rows of a large result, ``size`` at a time, in memory for so many."""
 
     def without_index(self, column: ColumnElement[int]) -> ColumnElement[int]:
         """An expression for the column that prevents the use of its index, for a condition that most rows meet."""

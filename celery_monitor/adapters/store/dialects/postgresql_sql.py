@@ -10,7 +10,19 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Boolean, ColumnElement, Compiled, Dialect, Double, LargeBinary, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Compiled,
+    Connection,
+    Dialect,
+    Double,
+    LargeBinary,
+    Select,
+    Table,
+    Text,
+)
 from sqlalchemy.dialects import postgresql
 
 from celery_monitor.adapters.store.dialects.base import Row
@@ -67,6 +79,11 @@ class PostgresqlSql:
         old = f"{source}, LATERAL (SELECT {key} FROM {name} AS each {order}) AS old"  # noqa: S608  # only fixed names
         text = f"{head} WHERE {key} IN (SELECT old.{key} FROM {old})"  # noqa: S608  # as above
         return Arrays(text, _kinds(table, [group]))
+
+    def portions(self, connection: Connection, query: Select[Any], size: int) -> Iterator[Sequence[Row]]:
+        """See Sql. SQLAlchemy uses a cursor on the server."""
+        for rows in connection.execution_options(yield_per=size).execute(query).partitions():
+            yield [*map(tuple, rows)]
 
     def without_index(self, column: ColumnElement[int]) -> ColumnElement[int]:
         """See Sql. Not needed, because PostgreSQL groups by hashing."""

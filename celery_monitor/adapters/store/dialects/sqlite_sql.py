@@ -6,9 +6,9 @@ thread, such as a scrape, each handover of the lock costs both threads time.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Compiled, Dialect, Table, literal_column
+from sqlalchemy import ColumnElement, Compiled, Connection, Dialect, Select, Table, literal_column
 from sqlalchemy.dialects import sqlite
 
 from celery_monitor.adapters.store.dialects.base import Row
@@ -49,6 +49,15 @@ class SqliteSql:
         """See Sql."""
         del table, group, keep
         return Repeated(str(single), {})
+
+    def portions(self, connection: Connection, query: Select[Any], size: int) -> Iterator[Sequence[Row]]:
+        """See Sql. Fetches from the driver, because SQLAlchemy takes half as long again to wrap the rows."""
+        compiled = query.compile(dialect=connection.dialect)
+        names: Sequence[str] = getattr(compiled, "positiontup", None) or ()
+        cursor = connection.connection.cursor()
+        cursor.execute(str(compiled), tuple(compiled.params[name] for name in names))
+        while rows := cursor.fetchmany(size):
+            yield rows
 
     def without_index(self, column: ColumnElement[int]) -> ColumnElement[int]:
         """See Sql. To group 150,000 rows takes 100 ms with a sort, but 20 ms in the order of the other index."""
