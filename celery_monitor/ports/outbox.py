@@ -17,7 +17,8 @@ class Outbox(Protocol):
 
         Most important is the lowest ``priority``, then the newest ``at``; the result is ordered in the same way. A row
         that is not due blocks no other, except the resolve of its own key, to keep the order within an incident. A
-        ``due_at`` further ahead than any possible wait counts as due: it was set while the clock was ahead.
+        ``due_at`` further ahead than any possible wait counts as due: it was set while the clock was ahead. So does a
+        row that was added a minute or more after ``now`` and not tried yet.
         """
 
     def waiting(self, channel: str) -> bool:

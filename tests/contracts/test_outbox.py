@@ -235,6 +235,17 @@ def test_a_clock_that_was_ahead(box: Box, ahead: float) -> None:
         box.outbox.delivered(box.one(), NOW, 1)
 
 
+def test_a_clock_that_was_a_little_ahead(box: Box) -> None:
+    """A row that was not tried yet is sent immediately; after a failure it waits as usual."""
+    box.flush(trigger(due_at=NOW + 1800), now=NOW + 1800)
+    assert box.keys(NOW) == [KEY]
+    box.outbox.retry(box.one(NOW), NOW + 600, "timeout")
+    assert box.due(NOW + 599) == []
+    box.outbox.delivered(box.one(NOW + 600), NOW + 600, 1)
+    box.flush(trigger("interval", due_at=NOW + 900), now=NOW + 630)  # by a replica whose clock is a little ahead
+    assert box.due(NOW + 600) == []
+
+
 def test_the_longest_wait(box: Box) -> None:
     """The maximum Retry-After is respected."""
     box.flush(trigger())

@@ -67,6 +67,8 @@ _ITEM: Final[tuple[Column[Any] | Label[Any], ...]] = (
 )
 
 
+CLOCK_TOLERANCE: Final = 60.0
+"""Seconds by which the clocks of two replicas may differ."""
 RESPONSE_TIMEOUT: Final = 3.0
 """Seconds that a notifier waits for the store. After that, pages that cannot be stored are sent from memory."""
 _TRIGGER: Final = outbox.alias()
@@ -306,7 +308,9 @@ def _same_row(item: OutboxItem) -> ColumnElement[bool]:
 def _heads(connection: Connection, routes: Iterable[Any], now: float) -> Sequence[Any]:
     """The next due row of each route, the most important first."""
     # No wait is longer than MAX_WAIT: a later due time was set by a clock that was ahead, so the row is due.
-    is_due = or_(outbox.c.due_at <= now, outbox.c.due_at > now + MAX_WAIT)
+    # A row from the future was added by such a clock, too; it is tried once, and then waits as usual.
+    is_from_future = and_(outbox.c.attempts == 0, outbox.c.created_at > now + CLOCK_TOLERANCE)
+    is_due = or_(outbox.c.due_at <= now, outbox.c.due_at > now + MAX_WAIT, is_from_future)
     order = (outbox.c.priority, outbox.c.at.desc(), outbox.c.id)
     first = select(outbox.c.id).where(PENDING, is_due, ~_BEHIND_ITS_TRIGGER).order_by(*order).limit(1)
     heads = [
