@@ -97,30 +97,30 @@ class Load:
                     yield task, stage
 
     def _event(self, task: int, kind: str) -> dict[str, Any]:
-        event = {
+        uuid = f"{self.prefix}-{task:012x}-5f3a-9f1e0c55d1aa"
+        # In the order in which workers send the fields.
+        return {
             "hostname": f"celery@load{task % 4}",
             "utcoffset": 0,
             "pid": 4000 + task % 4,
             "clock": task,
-            "uuid": f"{self.prefix}-{task:012x}-5f3a-9f1e0c55d1aa",
+            "uuid": uuid,
+            **_FIELDS.get(kind, _nothing)(task, self.name(task), uuid),
             "timestamp": time.time(),
             "type": f"task-{kind}",
         }
-        name = self.name(task)
-        return event | _FIELDS.get(kind, _nothing)(task, name)
 
 
-def _nothing(_task: int, _name: str) -> dict[str, Any]:
+def _nothing(_task: int, _name: str, _uuid: str) -> dict[str, Any]:
     return {}
 
 
-def _introduced(task: int, name: str) -> dict[str, Any]:
-    uuid = f"{task:012x}"
+def _introduced(task: int, name: str, uuid: str) -> dict[str, Any]:
     return {
         "name": name,
         "args": f"({task},)",
         "kwargs": "{'currency': 'EUR'}",
-        "root_id": uuid,
+        "root_id": uuid,  # it belongs to no workflow
         "parent_id": None,
         "retries": 0,
         "eta": None,
@@ -128,11 +128,11 @@ def _introduced(task: int, name: str) -> dict[str, Any]:
     }
 
 
-def _sent(task: int, name: str) -> dict[str, Any]:
-    return _introduced(task, name) | {"queue": QUEUE, "exchange": "", "routing_key": QUEUE}
+def _sent(task: int, name: str, uuid: str) -> dict[str, Any]:
+    return _introduced(task, name, uuid) | {"queue": QUEUE, "exchange": "", "routing_key": QUEUE}
 
 
-def _failed(task: int, _name: str) -> dict[str, Any]:
+def _failed(task: int, _name: str, _uuid: str) -> dict[str, Any]:
     text = f"order {task} was declined"
     return {
         "exception": f"ValueError('{text}')",
@@ -140,10 +140,10 @@ def _failed(task: int, _name: str) -> dict[str, Any]:
     }
 
 
-_FIELDS: Mapping[str, Callable[[int, str], dict[str, Any]]] = {
+_FIELDS: Mapping[str, Callable[[int, str, str], dict[str, Any]]] = {
     "sent": _sent,
     "received": _introduced,
-    "succeeded": lambda task, _: {"result": "None", "runtime": 0.01 + task % 100 / 1000},
+    "succeeded": lambda task, *_: {"result": "None", "runtime": 0.01 + task % 100 / 1000},
     "failed": _failed,
     "retried": _failed,
     "rejected": lambda *_: {"requeue": True},
