@@ -1,28 +1,13 @@
 """Shared by all settings: the base class, and types of validated text."""
 
-import ast
-import inspect
 import re
 import stat
-import sys
 from collections.abc import Callable
-from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetJsonSchemaHandler,
-    ValidationInfo,
-    field_validator,
-)
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from celery_monitor.settings.secret import SecretUrl, read_secret, split_url
 
@@ -39,22 +24,7 @@ class Section(BaseModel):
     """A part of the configuration. It is frozen, unknown keys are errors, and every field has a description."""
 
     # hide_input_in_errors: even an uncaught ValidationError shows no password.
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Add the docstrings below the fields as their descriptions.
-
-        pydantic's ``use_attribute_docstrings`` reads them when a class is created, which takes a tenth of the start
-        of every command.
-        """
-        node = handler(core_schema)
-        properties = handler.resolve_ref_schema(node)["properties"]
-        for owner in cls.mro()[: cls.mro().index(Section)]:
-            for name, text in _docstrings(owner.__module__).get(owner.__name__, {}).items():
-                if name in cls.model_fields:
-                    properties[cls.model_fields[name].alias or name].setdefault("description", text)
-        return node
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -64,23 +34,6 @@ class Section(BaseModel):
         if isinstance(value, bool) and field.annotation is int:
             raise ValueError("must be a whole number")
         return None if value == "" and field.default is None and not field.is_required() else value
-
-
-@cache
-def _docstrings(module: str) -> dict[str, dict[str, str]]:
-    """Class → field → the docstring below the field, of all classes of a module; empty if its source is missing."""
-    try:
-        tree = ast.parse(inspect.getsource(sys.modules[module]))
-    except OSError:
-        return {}
-    found: dict[str, dict[str, str]] = {}
-    for statement in tree.body:
-        if isinstance(statement, ast.ClassDef):
-            for field, text in pairwise(statement.body):
-                match field, text:
-                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(written))):
-                        found.setdefault(statement.name, {})[name] = inspect.cleandoc(written)
-    return found
 
 
 def _printable(value: str) -> str:
