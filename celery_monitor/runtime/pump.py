@@ -126,7 +126,9 @@ class Pump:
         if batch is not None:
             arrived_at = self._clock.monotonic()
             urgent = self._apply(batch)
-            self._pacing.note(len(batch.deliveries), arrived_at, PAGE_FLUSH_DELAY if urgent else READ_INTERVAL)
+            size = sum(len(delivery.body) for delivery in batch.deliveries)
+            max_pause = PAGE_FLUSH_DELAY if urgent else READ_INTERVAL
+            self._pacing.note(len(batch.deliveries), size, arrived_at, max_pause)
         return True
 
     def _apply(self, batch: Batch) -> bool:
