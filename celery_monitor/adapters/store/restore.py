@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select, and_, func, or_, select
 from celery_monitor.adapters.store import encode, schema, silences
 from celery_monitor.adapters.store.dialects import sql_of
 from celery_monitor.adapters.store.dialects.base import Row
-from celery_monitor.adapters.store.tracked_journal import SharedValues, applied, newest_changes
+from celery_monitor.adapters.store.tracked_journal import ChangesByKey, SharedValues, applied
 from celery_monitor.adapters.store.validation import (
     COUNTER,
     ENDED,
@@ -52,9 +52,10 @@ _TIMES: Final = (CounterName.ALIVE_AT.value, CounterName.READ_UNTIL.value)
 """Counters whose values are times of the monitor's clock."""
 
 
-def read(connection: Connection, *, quiet_retention: float, max_incidents: int) -> Restored:
+def read(connection: Connection, journal: ChangesByKey, *, quiet_retention: float, max_incidents: int) -> Restored:
     """Read the whole state. A million tracked tasks take a few seconds; they are read in portions.
 
+    ``journal``: as read from ``tracked_changes``; its entries become part of the result.
     Incidents that are neither open nor muted are read only if they were first seen within ``quiet_retention`` seconds
     before the last flush. At most ``max_incidents`` incidents are read, open ones first.
     """
@@ -64,9 +65,7 @@ def read(connection: Connection, *, quiet_retention: float, max_incidents: int) 
         sequence=meta.sequence,
         epoch=meta.epoch,
         series=[encode.series_value(required_row(row, SERIES)) for row in connection.execute(_by_rank())],
-        tracked=_by_sent_id(
-            connection, applied(tracked(connection, select(schema.tracked)), newest_changes(connection))
-        ),
+        tracked=_by_sent_id(connection, applied(tracked(connection, select(schema.tracked)), journal)),
         ended=_by_sent_id(connection, _ended(connection, meta.at - ENDED_SECONDS)),
         unnamed=valid_rows("unnamed", connection.execute(select(schema.unnamed)), UNNAMED, _unnamed),
         workers=_workers(connection),
@@ -132,7 +131,7 @@ def tracked(connection: Connection, query: Select[Any]) -> list[tuple[str, TaskR
 
 
 def _entries(rows: Iterable[Row], share: Callable[[Any, Any], Any]) -> list[tuple[str, TaskRef]]:
-    """The entries of rows, with the values shared as in ``compacted``.
+    """The entries of rows, with the values shared as in the journal's.
 
     In one loop without calls for each row, because a start may read a million.
     """

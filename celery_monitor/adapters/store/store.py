@@ -134,9 +134,11 @@ class SqlStore:
             self._unrecorded_holder = holder
         with self._database.read() as connection:
             restored = restore.read(
-                connection, quiet_retention=self._quiet_retention, max_incidents=self._max_incidents
+                connection,
+                self._flush.tracked.load(connection),
+                quiet_retention=self._quiet_retention,
+                max_incidents=self._max_incidents,
             )
-            self._flush.tracked.load(connection)
             self._committed_at, self._identity = connection.execute(
                 select(schema.meta.c.at, schema.meta.c.identity)
             ).one()

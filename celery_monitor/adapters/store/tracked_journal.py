@@ -6,12 +6,13 @@ it at the end would be half of the cost of a commit. So a flush appends all its 
 flush has replaced are moved to the table ``tracked``. The stored state is the table with the journal applied in order.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 import structlog
+from msgspec import structs
 from sqlalchemy import Connection, Dialect, delete, select
 from sqlalchemy.sql import bindparam
 
@@ -23,18 +24,22 @@ from celery_monitor.core.model import Changes, TaskRef
 
 YOUNG_FLUSHES: Final = 10
 """Number of newest flushes whose changes stay in the journal: 10 seconds with the default interval."""
-MAX_YOUNG: Final = 20_000
+MAX_YOUNG: Final = 40_000
 """Maximum changes in the journal besides those of the newest flush, because a start reads all of them. The excess is
 moved in portions."""
-MAX_MOVED: Final = 5_000
-"""Maximum changes that a flush moves; more if the flush adds more than half as many. So a burst delays no flush for
-long, and the journal shrinks at any rate of events."""
+MAX_MOVED: Final = 2_000
+"""Maximum changes that a flush moves; more if the flush adds many itself. So a burst delays no flush for long, and the
+journal shrinks at any rate of events."""
+_MOVED_PER_ADDED: Final = 1.5
 
 _Key = tuple[str, int]
 """ID and ``TaskRef.saved`` of a task. An ID that was removed and added again has another key."""
 
 _Changed = tuple[list[tuple[str, TaskRef]], list[_Key]]
 """Entries that were added or replaced, and keys that were removed before that."""
+
+ChangesByKey = dict[_Key, TaskRef | None]
+"""The same by key; None if the task was removed."""
 
 MIGRATED: Final = 1
 """``TaskRef.saved`` of the tasks that were stored before revision 0024, which stored no such number."""
@@ -54,8 +59,8 @@ class TrackedJournal:
     def __init__(self, dialect: Dialect) -> None:
         self._statements = shared(dialect, _JournalStatements)
         self._stores_nul = sql_of(dialect).stores_nul
-        self._flushes: dict[int, dict[_Key, TaskRef | None]] = {}
-        """Sequence of a flush in the journal → its changes by key (None: removed). The oldest flush first."""
+        self._flushes: dict[int, ChangesByKey] = {}
+        """Sequence of a flush in the journal → its changes. The oldest flush first."""
         self._newest: dict[_Key, int] = {}
         """Key → sequence of the last flush in the journal that changed it."""
         self._new: set[_Key] = set()
@@ -65,12 +70,14 @@ class TrackedJournal:
         self._settled: list[_Key] = []
         """Keys that are no longer in the journal once the transaction is committed."""
 
-    def load(self, connection: Connection) -> None:
-        """Continue the journal that the previous leader left."""
+    def load(self, connection: Connection) -> ChangesByKey:
+        """Continue the journal that the previous leader left. Returns the same as ``newest_changes``."""
         self._flushes, self._newest, self._new = {}, {}, set()
         self._moved, self._settled = {}, []
-        for sequence, (entries, removed) in _stored(connection):
-            self._note(sequence, entries, removed, in_table=True)
+        for sequence, changed in _stored(connection):
+            self._flushes[sequence] = changed
+            self._newest.update(dict.fromkeys(changed, sequence))
+        return _newest(self._flushes.values())
 
     def write(
         self,
@@ -90,7 +97,7 @@ class TrackedJournal:
                 raise UnstorableError("A value cannot be stored")
             body = _encode((changes.tracked, changes.forgotten))
             self._statements.append.run(connection, [(changes.sequence, body)])
-            self._note(changes.sequence, changes.tracked, changes.forgotten)
+            self._note(changes)
         self._moved, self._settled = self._due(changes.sequence) if move else {}, []
         if self._moved:
             self._move(connection, yield_point)
@@ -117,7 +124,7 @@ class TrackedJournal:
     def _due(self, sequence: int) -> dict[int, int]:
         """Sequence of a flush → number of its changes to move. The oldest first; the last one may be moved in part."""
         waiting, due = sum(map(len, self._flushes.values())), {}
-        left = max(MAX_MOVED, 2 * len(self._flushes.get(sequence, ())))
+        left = max(MAX_MOVED, int(_MOVED_PER_ADDED * len(self._flushes.get(sequence, ()))))
         for old, changed in self._flushes.items():
             if left <= 0 or (old > sequence - YOUNG_FLUSHES and (waiting <= MAX_YOUNG or old == sequence)):
                 break
@@ -126,17 +133,14 @@ class TrackedJournal:
             left -= due[old]
         return due
 
-    def _note(
-        self, sequence: int, entries: Sequence[tuple[str, TaskRef]], removed: Sequence[_Key], *, in_table: bool = False
-    ) -> None:
-        newest, changed = self._newest, cast("dict[_Key, TaskRef | None]", dict.fromkeys(removed))
-        newest.update(dict.fromkeys(removed, sequence))
-        added = {(uuid, ref.saved or sequence): ref for uuid, ref in entries}
-        if not in_table:
-            self._new.update([key for key, ref in added.items() if not ref.saved and key not in newest])
-        newest.update(dict.fromkeys(added, sequence))
-        changed.update(added)
-        self._flushes[sequence] = changed
+    def _note(self, changes: Changes) -> None:
+        """Record the changes of a flush that was appended."""
+        sequence = changes.sequence
+        changed = self._flushes[sequence] = _by_key(sequence, changes.tracked, changes.forgotten)
+        self._new.update(
+            [key for key, ref in changed.items() if ref is not None and not ref.saved and key not in self._newest]
+        )
+        self._newest.update(dict.fromkeys(changed, sequence))
 
     def _move(self, connection: Connection, yield_point: Callable[[], None]) -> None:
         """Move changes to the table. A flush that is moved in part stays in the journal, which is harmless."""
@@ -165,51 +169,69 @@ class _JournalStatements:
         self.remove = Removal(dialect, schema.tracked)
 
 
-def _last(changed: dict[_Key, TaskRef | None], number: int) -> list[_Key]:
+def _last(changed: ChangesByKey, number: int) -> list[_Key]:
     return list(islice(reversed(changed), number))
 
 
-def newest_changes(connection: Connection) -> dict[_Key, TaskRef | None]:
-    """The changes in the journal by key; None if the task was removed."""
-    found: dict[_Key, TaskRef | None] = {}
+def newest_changes(connection: Connection) -> ChangesByKey:
+    """The changes in the journal by key; None if the task was removed. The entries are the caller's."""
+    return _newest(changed for _, changed in _stored(connection))
+
+
+def _newest(flushes: Iterable[ChangesByKey]) -> ChangesByKey:
+    """The last change of each key. The entries are copies."""
+    found: ChangesByKey = {}
+    for changed in flushes:
+        found.update(changed)
     shared: SharedValues = {}
-    for sequence, (entries, removed) in _stored(connection):
-        found.update(dict.fromkeys(removed))
-        for uuid, ref in entries:
-            ref.saved = ref.saved or sequence
-            found[uuid, ref.saved] = compacted(ref, shared)
-    return found
+    return {key: None if ref is None else _compacted(ref, key[1], shared.setdefault) for key, ref in found.items()}
 
 
-def compacted(ref: TaskRef, shared: SharedValues) -> TaskRef:
-    """The entry, with equal values replaced by one shared object, as in entries from a live stream.
+def _by_key(sequence: int, entries: Iterable[tuple[str, TaskRef]], removed: Iterable[_Key]) -> ChangesByKey:
+    """The changes of a flush by key; None if the task was removed."""
+    changed: ChangesByKey = dict.fromkeys(removed)
+    changed.update({(uuid, ref.saved or sequence): ref for uuid, ref in entries})
+    return changed
+
+
+def _compacted(ref: TaskRef, saved: int, share: Callable[[Any, Any], Any]) -> TaskRef:
+    """A copy of the entry, with equal values replaced by one shared object, as in entries from a live stream.
 
     Otherwise each value that was read is a separate object, which costs some 130 bytes per unfinished task.
     """
-    ref.name = shared.setdefault(ref.name, ref.name)
-    ref.queue = shared.setdefault(ref.queue, ref.queue)
-    ref.host = shared.setdefault(ref.host, ref.host)
-    ref.saved = shared.setdefault(ref.saved, ref.saved)
-    ref.seen_minute = shared.setdefault(ref.seen_minute, ref.seen_minute)
-    ref.started_at, ref.received_at = ref.started_at or 0.0, ref.received_at or 0.0
-    ref.sent_at = ref.sent_at or 0.0
-    ref.due_at = ref.sent_at if ref.due_at == ref.sent_at else ref.due_at or 0.0
-    return ref
+    due_at, sent_at = ref.due_at, ref.sent_at
+    return TaskRef(
+        share(ref.name, ref.name),
+        share(ref.queue, ref.queue),
+        ref.stage,
+        sent_at or 0.0 if due_at == sent_at else due_at or 0.0,
+        ref.started_at or 0.0,
+        share(ref.seen_minute, ref.seen_minute),
+        share(saved, saved),
+        share(ref.host, ref.host),
+        ref.others and [structs.replace(run) for run in ref.others],
+        sent_at or 0.0,
+        ref.received_at or 0.0,
+        ref.details,
+    )
 
 
-def applied(tracked: Iterable[tuple[str, TaskRef]], changes: dict[_Key, TaskRef | None]) -> list[tuple[str, TaskRef]]:
+def applied(tracked: Iterable[tuple[str, TaskRef]], changes: ChangesByKey) -> list[tuple[str, TaskRef]]:
     """Rows of the table with the journal applied to them."""
     unchanged = [entry for entry in tracked if (entry[0], entry[1].saved) not in changes]
     return unchanged + [(uuid, changed) for (uuid, _), changed in changes.items() if changed is not None]
 
 
-def _stored(connection: Connection) -> Iterator[tuple[int, _Changed]]:
-    """The journal in order. Skips and logs values that this program did not write."""
+def _stored(connection: Connection) -> Iterator[tuple[int, ChangesByKey]]:
+    """The flushes in the journal, in order. Skips and logs values that this program did not write."""
     table, stores_nul = schema.tracked_changes, sql_of(connection.dialect).stores_nul
     for sequence, body in connection.execute(select(table.c.sequence, table.c.body).order_by(table.c.sequence)):
         try:
             changed = _decoded(body)
-            yield sequence, changed if stores_nul or not _has_nul(changed) else encode.storable(changed)
+            yield (
+                sequence,
+                _by_key(sequence, *(changed if stores_nul or not _has_nul(changed) else encode.storable(changed))),
+            )
         except (msgspec.MsgspecError, TypeError, ValueError, LookupError):
             _log.error("Skipped unreadable rows of the store", table=table.name, rows=1)
 
