@@ -58,6 +58,8 @@ class SlackServer:
     messages: list[Message] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     script: deque[Answer | Literal["lost"] | None] = field(default_factory=deque)
+    searches: deque[Answer] = field(default_factory=deque)
+    """Answers in place of Slack's own to the next reads of the channel or a thread, each once."""
     page: int = 200
     gate: threading.Event | None = None
     """Nothing is looked at before it is set."""
@@ -117,6 +119,8 @@ class SlackServer:
                 return _refused("channel_not_found")
             if method.startswith("chat."):
                 return self._scripted(lambda: self._chat(method, given))
+            if self.searches and method.startswith("conversations."):
+                return self.searches.popleft()
             return self._read(method, given)
 
     def _scripted(self, do: Any) -> Answer | None:

@@ -20,7 +20,7 @@ OK: Final = 200
 THROTTLED: Final = 429
 _JSON: Final = "application/json; charset=utf-8"
 
-_LATER: Final = frozenset({
+TEMPORARY: Final = frozenset({
     "accesslimited", "fatal_error", "internal_error", "message_limit_exceeded", "ratelimited", "rate_limited",
     "request_timeout", "rollup_error", "service_unavailable", "team_added_to_org", "update_failed",
 })  # fmt: skip
@@ -80,7 +80,7 @@ def result(answer: Answer, now: float) -> dict[str, Any]:
 def refusal(error: str, action: str, channel: str, *, answered: str = "") -> DeliveryError:
     """The error for the outbox. ``action`` is what was attempted; ``channel`` is the name in the settings."""
     message = f"Slack refused {action}: {answered or error}"
-    if error in _LATER:
+    if error in TEMPORARY:
         return RetryableError(message)
     if error in _ABOUT_THE_MESSAGE:
         return RejectedError(message)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import structlog
 
-from celery_monitor.adapters.channels.slack.api import UNCHANGEABLE, SlackError, call, refusal, result
+from celery_monitor.adapters.channels.slack.api import TEMPORARY, UNCHANGEABLE, SlackError, call, refusal, result
 from celery_monitor.adapters.channels.slack.render import message, reply
 from celery_monitor.adapters.http.faults import origin
 from celery_monitor.adapters.http.sender import HttpSender
@@ -177,6 +177,9 @@ class SlackBot(HttpSender):
                     break
                 parameters["cursor"] = cursor
         except SlackError as exc:
+            if exc.error in TEMPORARY:
+                # The message may be there, and another attempt can look for it.
+                raise self._refusal(exc, "the search for a message that may have been posted") from None
             _log.warning(
                 "Cannot look for a message that may have been posted; posting it again",
                 channel=self.channel,

@@ -178,6 +178,24 @@ def test_without_the_scope_it_is_posted_again(bench: Bench, server: SlackServer)
     assert len(server.messages) == 2
 
 
+@pytest.mark.parametrize("answer", [refused("internal_error"), refused("ratelimited"), throttled(17), Answer(503)])
+@pytest.mark.parametrize("row", [ROW, update(8), resolve(9)])
+def test_a_search_that_fails_for_a_while_posts_nothing_twice(
+    bench: Bench, server: SlackServer, row: OutboxItem, answer: Answer
+) -> None:
+    """After a temporary error of the search, the next attempt searches again instead of posting the message again."""
+    if row is not ROW:
+        bench.send(ROW)
+        server.script.append(_PASS)
+    server.script.append("lost")
+    server.searches.append(answer)
+    for _ in range(2):
+        with pytest.raises(RetryableError):
+            bench.send(row)
+    bench.send(row)
+    assert (len(server.threads()), len(server.replies())) == (1, int(row is not ROW))
+
+
 def test_the_store_is_away(bench: Bench, server: SlackServer) -> None:
     """A page does not wait for its claim; while the process lives, nothing is posted twice."""
     bench.store_away = True
