@@ -59,7 +59,7 @@ class SlackServer:
     violations: list[str] = field(default_factory=list)
     script: deque[Answer | Literal["lost"] | None] = field(default_factory=deque)
     searches: deque[Answer] = field(default_factory=deque)
-    """Answers in place of Slack's own to the next reads of the channel or a thread, each once."""
+    """Answers in place of Slack's own to the next reads, each once."""
     page: int = 200
     gate: threading.Event | None = None
     """Nothing is looked at before it is set."""
@@ -119,9 +119,7 @@ class SlackServer:
                 return _refused("channel_not_found")
             if method.startswith("chat."):
                 return self._scripted(lambda: self._chat(method, given))
-            if self.searches and method.startswith("conversations."):
-                return self.searches.popleft()
-            return self._read(method, given)
+            return self.searches.popleft() if self.searches else self._read(method, given)
 
     def _scripted(self, do: Any) -> Answer | None:
         if not self.script:
