@@ -32,13 +32,11 @@ ENDED: Final = (
     "retries", "root", "parent",
 )  # fmt: skip
 WORKER: Final = Worker.__struct_fields__
-RUN: Final = ("name", "queue", "stage", "due_at", "started_at", "host")
 INCIDENT: Final = ("key", "state", "opened_at", "first_at", "body")
 
 failure_row: Final = attrgetter(*FAILURE)
 ended_row: Final = attrgetter(*ENDED)
 worker_row: Final = attrgetter(*WORKER)
-_run_row: Final = attrgetter(*RUN)
 
 _MAX_INTEGER: Final = 2**63 - 1
 
@@ -96,7 +94,7 @@ def _histogram(text: str, total: float) -> Histogram:
 
 def tracked_row(uuid: str, saved: int, ref: TaskRef) -> tuple[Any, ...]:
     """In the order of the table's columns."""
-    runs = None if ref.others is None else to_json([_run_row(run) for run in ref.others])
+    runs = None if ref.others is None else to_json(ref.others)
     details = ref.details or NO_DETAILS
     return (
         saved, uuid, ref.name, ref.queue, int(ref.stage), ref.due_at, ref.started_at, ref.seen_minute,
@@ -110,10 +108,13 @@ def ended_value(row: Sequence[Any]) -> TaskRun:
     return TaskRun(**dict(zip(ENDED, row, strict=True)))
 
 
-def runs_value(text: str | None) -> list[TaskRef] | None:
+def runs_value(text: str) -> list[TaskRef] | None:
     """The further runs of a task, beside the first."""
-    rows = [] if text is None else parsed(text, list[tuple[str | None, str | None, int, float, float, str]])
-    return [TaskRef(*row, host=host) for *row, host in rows] or None  # type: ignore[arg-type, misc]  # in the order of RUN
+    try:
+        return msgspec.json.decode(text, type=list[TaskRef]) or None
+    except msgspec.DecodeError:  # version 0.2.0 stored these fields
+        rows = parsed(text, list[tuple[str | None, str | None, int, float, float, str]])
+        return [TaskRef(*row, host=host) for *row, host in rows] or None  # type: ignore[arg-type, misc]
 
 
 def unnamed_row(unnamed: UnnamedEvent) -> tuple[Any, ...]:

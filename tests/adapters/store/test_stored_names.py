@@ -24,6 +24,7 @@ from celery_monitor.core.model import (
     TaskRef,
     TaskStarts,
 )
+from celery_monitor.errors import StoreUnusableError
 
 INCIDENT = (
     '{"key":"k","fleet":"shop","task":"t","rule":"r","route":"night","severity":"critical","state":"open",'
@@ -113,6 +114,28 @@ def test_tracked_changes_before_0024() -> None:
     """Tasks and removed IDs have the number that the migration gave to the rows of the table."""
     body = b"\x92\x91\x92\xa1u" + TRACKED_BEFORE_0024 + b"\x91\xa1v"
     assert tracked_journal._decoded(body) == ([("u", tracked(1, 0))], [("v", 1)])
+
+
+@pytest.mark.parametrize(
+    ("stored", "run"),
+    [
+        ('[["n","q",2,1.5,2.5,"h"]]', TaskRef("n", "q", 2, 1.5, 2.5, host="h")),  # version 0.2.0
+        (
+            '[["n",null,2,1.5,2.5,3,7,"h",null,4.5,5.5,{"eta":6.5,"retries":1,"root":"r","parent":"p","expires":7.5}]]',
+            TaskRef("n", None, 2, 1.5, 2.5, 3, 7, "h", None, 4.5, 5.5, TaskDetails(6.5, 1, "r", "p", 7.5)),
+        ),
+    ],
+)
+def test_further_runs(stored: str, run: TaskRef) -> None:
+    """The runs of a row, also those that an earlier version stored with fewer fields."""
+    assert encode.runs_value(stored) == [run]
+
+
+@pytest.mark.parametrize("stored", ["", "[[1]]", '[["n"'])
+def test_further_runs_that_were_changed_by_hand(stored: str) -> None:
+    """They are refused with a remedy."""
+    with pytest.raises(StoreUnusableError, match="restore a backup"):
+        encode.runs_value(stored)
 
 
 def test_progress_of_a_mail() -> None:

@@ -34,7 +34,7 @@ tracked: Final = Table(
     sqlite_with_rowid=False,
 )
 """Unfinished tasks, one row per task ID. ``saved``: sequence of the first flush that contained the task; 1 in rows that
-were stored before revision 0024. ``runs``: JSON of the further runs, each with the fields ``encode.RUN``.
+were stored before revision 0024. ``runs``: ``TaskRef.others`` as JSON.
 
 Task IDs are random: with a key that begins with the ID, a flush would write most pages of a large table. With this key,
 it writes the pages of the newest rows, and of the rows that it removes.
