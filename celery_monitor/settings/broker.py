@@ -12,6 +12,7 @@ from celery_monitor.settings.secret import (
     SecretFile,
     SecretSource,
     SecretUrl,
+    check_ends,
     redact_keys,
     split_url,
 )
@@ -32,6 +33,7 @@ _DEFAULT_URL: Final = SecretUrl("amqp://guest:guest@localhost:5672//")
 def check_urls(urls: str) -> None:
     """Raises ValueError, without any part of a URL, if the monitor cannot read events from one of them."""
     for url in urls.split(";"):
+        check_ends(url)
         scheme = url.partition("://")[0].lower() if "://" in url else ""
         if scheme.partition("+")[0] in _EVENTLESS:
             raise ValueError(

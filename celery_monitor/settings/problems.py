@@ -37,14 +37,12 @@ _MESSAGES: Final = {
     "too_short": "must list at least {min_length}",
     "tuple_type": "must be a list",
 }
+_NO_VALUE: Final = "has no value; write one, or remove the line to use the default"
 
 
 def problems_of(error: ValidationError, origins: Mapping[schema.Path, str]) -> list[Problem]:
     """One problem for each error; ``origins`` names the fields that were set by the environment."""
-    return [
-        Problem(_written(_place(detail), origins), _message(detail))
-        for detail in error.errors(include_url=False, include_input=False)
-    ]
+    return [Problem(_written(_place(detail), origins), _message(detail)) for detail in error.errors(include_url=False)]
 
 
 def _place(detail: ErrorDetails) -> Location:
@@ -88,7 +86,7 @@ def _message(detail: ErrorDetails) -> str:
         case "greater_than_equal" | "less_than_equal":
             return _range(detail["loc"])
         case kind if kind in _MESSAGES:
-            return _MESSAGES[kind].format_map(context)
+            return _NO_VALUE if detail["input"] is None else _MESSAGES[kind].format_map(context)
     return detail["msg"].lower()
 
 

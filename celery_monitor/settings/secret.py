@@ -138,6 +138,12 @@ def split_url(url: str) -> SplitResult:
     return parts
 
 
+def check_ends(url: str) -> None:
+    """Raises ValueError if a URL begins or ends with a space: it would become part of a name, such as the vhost."""
+    if url != url.strip():
+        raise ValueError("must not begin or end with a space (if it belongs to a name, write it as %20)")
+
+
 class SecretSource:
     """A secret from the configuration or from a file; at most one of them is given.
 
@@ -170,14 +176,16 @@ class SecretSource:
 
 
 def read_secret(path: Path) -> str:
-    """The text of a secret's file without the trailing newline.
+    """The text of a secret's file without the trailing newline, and without a byte order mark.
+
+    Editors and shells on Windows begin UTF-8 files with one.
 
     Raises:
         ValueError: The file cannot be read, is too large, is not text, or is empty. The message contains the path and
             never the content.
     """
     try:
-        text = _read(path).decode().rstrip("\r\n")
+        text = _read(path).decode("utf-8-sig").rstrip("\r\n")
     except OSError as exc:
         reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
         raise ValueError(f"cannot read {path}: {reason}") from exc

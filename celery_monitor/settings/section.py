@@ -39,6 +39,8 @@ class Section(BaseModel):
 def _printable(value: str) -> str:
     if not value.isprintable():
         raise ValueError("must not contain control characters or line breaks")
+    if value.isspace():
+        raise ValueError("must not be empty")
     return value
 
 

@@ -12,7 +12,7 @@ import regex
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from celery_monitor.errors import Problem
-from celery_monitor.settings.secret import SecretFile, SecretSource, SecretUrl, redact_url
+from celery_monitor.settings.secret import SecretFile, SecretSource, SecretUrl, check_ends, redact_url
 from celery_monitor.settings.section import MAX_PORT, Section, check_url_file, not_a_file
 from celery_monitor.settings.units import DAY, MIB, MINUTE, Duration, duration, size
 
@@ -32,6 +32,7 @@ def check_store_url(url: str) -> None:
     if "\0" in url:
         raise ValueError("must not contain a NUL character")
     if url.partition("://")[0] in POSTGRESQL:
+        check_ends(url)
         if "://" in url and not url.partition("://")[2].partition("?")[0].rpartition("@")[2].partition("/")[2]:
             raise ValueError("must name the database: postgresql://user@host:5432/database")
         if not all(_is_port(port) for port in _ports(url)):

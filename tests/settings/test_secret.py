@@ -139,6 +139,16 @@ def test_only_the_trailing_newline_is_stripped(tmp_path: Path, content: str, sec
     assert read_secret(file) == secret
 
 
+def test_byte_order_mark_is_no_part_of_a_secret(tmp_path: Path) -> None:
+    """Editors and shells on Windows write one, and a server would refuse the password with it."""
+    file = tmp_path / "key"
+    file.write_bytes(b"\xef\xbb\xbfkey\r\n")
+    assert read_secret(file) == "key"
+    file.write_bytes(b"\xef\xbb\xbf\r\n")
+    with pytest.raises(ValueError, match="is empty"):
+        read_secret(file)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
