@@ -14,6 +14,7 @@ from celery_monitor.adapters.process import resident
 from celery_monitor.core.committed_totals import CommittedTotals
 from celery_monitor.core.model import Changes, CounterName
 from celery_monitor.core.monitor import Monitor
+from celery_monitor.core.muted import MAX_CATCH_UP
 from celery_monitor.environment import Environment
 from celery_monitor.notifications import Notifications
 from celery_monitor.policy import limits_of
@@ -137,6 +138,8 @@ def _maintenance(
 ) -> Maintenance:
     """``new``: see ReportSchedule."""
     channel, daily = channels.of_report(env.channels)
+    # A failure that is read after the end of its silence is still covered by it. Older ones never page.
+    kept = max(env.settings.alerts.max_age, MAX_CATCH_UP)
     schedule = ReportSchedule(env.store.outbox, env.store.reader, channel.name, daily.schedule, env.zone, new=new)
 
     def report(now: float) -> float:
@@ -145,7 +148,7 @@ def _maintenance(
         return ask_again_at
 
     def read_silences(now: float) -> None:
-        silences = env.store.silences.current(now)
+        silences = env.store.silences.effective(now, now - kept)
         with lock:
             monitor.silence(silences)
 

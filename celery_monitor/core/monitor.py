@@ -99,7 +99,7 @@ class Monitor:
                 parts.aggregator.drop_hosts(purged_hosts)
 
     def silence(self, silences: Iterable[Silence]) -> None:
-        """Replace the silences by those that the store has now."""
+        """Replace the silences by those that the store has now: see SilenceBook.effective."""
         self._parts.silences.replace(silences)
 
     @property

@@ -86,7 +86,7 @@ class Silences:
         self._known = lru_cache(maxsize=_CACHED)(self._matching)
 
     def replace(self, silences: Iterable[Silence]) -> None:
-        """Replace the silences by those that the store has now."""
+        """Replace the silences by those that the store has now. Ended ones cover failures from before their end."""
         current = tuple(silences)
         if current != self._current:
             self._current = current

@@ -99,5 +99,11 @@ class SilenceBook(Protocol):
     def current(self, now: float) -> list[Silence]:
         """Active and pending silences, the first to end first."""
 
+    def effective(self, now: float, since: float) -> list[Silence]:
+        """All silences that may cover an event from between ``since`` and now: also those that have ended since then.
+
+        The first to end first; of the ended ones at most the newest MAX_SILENCES.
+        """
+
     def ended(self, now: float) -> list[Silence]:
         """Ended silences within the retention, the last to end first; at most 200."""

@@ -4,7 +4,17 @@ import pytest
 from msgspec import structs
 
 from celery_monitor.adapters.store import SqlStore
-from celery_monitor.core.model import Event, IncidentState, Reason, Restored, TaskDetails, TaskRef, UnnamedEvent
+from celery_monitor.core.model import (
+    MAX_SILENCES,
+    Event,
+    IncidentState,
+    Reason,
+    Restored,
+    Silence,
+    TaskDetails,
+    TaskRef,
+    UnnamedEvent,
+)
 from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import Store
 from tests.contracts.conftest import FINGERPRINT_WINDOW, RETENTION
@@ -210,6 +220,21 @@ def test_prune_keeps_what_waits_for_the_end_of_a_silence(sql: SqlStore) -> None:
     assert restarted(sql).incidents == [waits]
     sql.prune(NOW + RETENTION + 31 * 86_400)
     assert restarted(sql).incidents == []
+
+
+def test_silences_that_may_cover_a_late_event(sql: SqlStore) -> None:
+    """Those that have not ended, and a bounded number of those that ended not long ago; a new leader gets them too."""
+    ends = {"old": -61.0, "late": -59.0, "now": 0.0, "on": 30.0}
+    for name, end in ends.items():
+        sql.silences.add(Silence(name, ("shop.*",), "deploy", NOW - 90, NOW + end))
+    assert [one.id for one in sql.silences.effective(NOW, NOW - 60)] == ["late", "now", "on"]
+    assert [one.id for one in sql.silences.current(NOW)] == ["on"]
+    for number in range(MAX_SILENCES):
+        sql.silences.add(Silence(f"{number:03}", ("x",), "deploy", NOW - 8, NOW - 8))
+    found = [one.id for one in sql.silences.effective(NOW, NOW - 60)]
+    assert (len(found), found[-2:], "late" in found) == (MAX_SILENCES + 1, ["now", "on"], False)
+    sql.commit(changes(1))
+    assert [one.id for one in restarted(sql).silences] == found
 
 
 def test_prune_keeps_what_is_new(store: Store) -> None:

@@ -70,7 +70,7 @@ def read(connection: Connection, journal: ChangesByKey, *, quiet_retention: floa
         unnamed=valid_rows("unnamed", connection.execute(select(schema.unnamed)), UNNAMED, _unnamed),
         workers=_workers(connection),
         incidents=_incidents(connection, meta.at - quiet_retention, max_incidents),
-        silences=silences.read(connection, meta.at),
+        silences=silences.effective(connection, meta.at, meta.at - quiet_retention),
         schedules=_schedules(connection),
         starts=task_starts(connection),
         counters=newest_counters(connection),

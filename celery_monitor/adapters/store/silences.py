@@ -4,7 +4,7 @@ import math
 from typing import Any, Final
 
 from msgspec import structs
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, and_, func, insert, select, update
 
 from celery_monitor.adapters.store import encode, schema
 from celery_monitor.adapters.store.engine import Database
@@ -60,6 +60,11 @@ class SqlSilences:
         with self._database.read() as connection:
             return read(connection, now)
 
+    def effective(self, now: float, since: float) -> list[Silence]:
+        """See ports.SilenceBook."""
+        with self._database.read() as connection:
+            return effective(connection, now, since)
+
     def ended(self, now: float) -> list[Silence]:
         """See ports.SilenceBook."""
         with self._database.read() as connection:
@@ -69,6 +74,13 @@ class SqlSilences:
 def read(connection: Connection, now: float) -> list[Silence]:
     """Silences that have not ended at ``now``, ordered by their end."""
     return _read(connection, schema.silences.c.ends_at > now)
+
+
+def effective(connection: Connection, now: float, since: float) -> list[Silence]:
+    """Silences that have not ended at ``now``, after the newest MAX_SILENCES of those that ended after ``since``."""
+    ends_at = schema.silences.c.ends_at
+    ended = _read(connection, and_(ends_at > since, ends_at <= now), newest=MAX_SILENCES)
+    return [*reversed(ended), *read(connection, now)]
 
 
 def _read(connection: Connection, condition: Any, newest: int | None = None) -> list[Silence]:  # noqa: ANN401 - SQLAlchemy

@@ -129,7 +129,7 @@ class Restored:
     incidents: Sequence[Incident] = ()
     """Open and muted ones, and suppressed or resolved ones that failures may still join."""
     silences: Sequence[Silence] = ()
-    """Silences that have not ended."""
+    """Silences that have not ended, and those that failures may still be covered by."""
     schedules: Sequence[ScheduleState] = ()
     starts: Sequence[TaskStarts] = ()
     counters: Mapping[str, float] = field(default_factory=dict)
