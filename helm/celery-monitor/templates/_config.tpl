@@ -47,7 +47,7 @@ configuration's `section`, or of the entry `channel` of its channels, is read fr
 
 {{/* What a ConfigMap must not hold, and what cannot work, is refused here with the name of the right value. */}}
 {{- define "celery-monitor.validateConfig" -}}
-{{- $config := .Values.config -}}
+{{- $config := default dict .Values.config -}}
 {{- $clear := "config.%s would stand in a ConfigMap in clear text: use %s instead" -}}
 {{- if regexMatch "://[^/@;]*:[^;]+@" (dig "broker" "url" "" $config | toString) -}}
 {{- fail (printf $clear "broker.url with its password" "secrets.brokerUrl") -}}
@@ -126,8 +126,8 @@ read here and is taken as PostgreSQL's: there is no reason to hide the path of a
 */}}
 {{- define "celery-monitor.store" -}}
 {{- $secret := .Values.secrets.storeUrl -}}
-{{- $url := default "" (or $secret.value (dig "store" "url" "" .Values.config)) | toString -}}
-{{- $elsewhere := or $secret.existingSecret (dig "store" "url_file" "" .Values.config) -}}
+{{- $url := default "" (or $secret.value (dig "store" "url" "" (default dict .Values.config))) | toString -}}
+{{- $elsewhere := or $secret.existingSecret (dig "store" "url_file" "" (default dict .Values.config)) -}}
 {{- range .Values.extraEnv -}}
 {{- if eq .name "CELERY_MONITOR_STORE__URL" -}}{{- $url = default "" .value -}}{{- $elsewhere = not .value -}}{{- end -}}
 {{- if eq .name "CELERY_MONITOR_STORE__URL_FILE" -}}{{- $elsewhere = true -}}{{- end -}}
@@ -139,7 +139,7 @@ read here and is taken as PostgreSQL's: there is no reason to hide the path of a
 {{- define "celery-monitor.storePorts" -}}
 {{- $ports := .Values.networkPolicy.egress.store.ports -}}
 {{- if and (not $ports) (eq (include "celery-monitor.store" .) "postgresql") -}}
-{{- $url := default "" (or .Values.secrets.storeUrl.value (dig "store" "url" "" .Values.config)) | toString -}}
+{{- $url := default "" (or .Values.secrets.storeUrl.value (dig "store" "url" "" (default dict .Values.config))) | toString -}}
 {{- $hosts := regexFind "://[^/?]*" $url | splitList "@" | last -}}
 {{- range regexFindAll ":[0-9]+(,|$)" $hosts -1 -}}
 {{- $ports = append $ports (trimAll ":," . | int) -}}
@@ -153,7 +153,7 @@ read here and is taken as PostgreSQL's: there is no reason to hide the path of a
 {{- define "celery-monitor.config" -}}
 {{- include "celery-monitor.validateConfig" . -}}
 {{- $own := dict "store" (dict "url" "sqlite:////var/lib/celery-monitor/celery-monitor.db") -}}
-{{- if dig "store" "url_file" "" .Values.config -}}{{- $own = dict -}}{{- end -}}
+{{- if dig "store" "url_file" "" (default dict .Values.config) -}}{{- $own = dict -}}{{- end -}}
 {{- range include "celery-monitor.secretFiles" . | fromYamlArray -}}
 {{- if eq .file "store-url" -}}{{- $_ := unset $own "store" -}}{{- end -}}
 {{- if .section -}}
@@ -167,16 +167,16 @@ read here and is taken as PostgreSQL's: there is no reason to hide the path of a
 {{- $host := first .Values.ingress.hosts -}}
 {{- $path := dig "path" "/" (first (default (list (dict "path" "/")) $host.paths)) | trimSuffix "/" -}}
 {{- if not (regexMatch "^[A-Za-z0-9/._~-]*$" $path) -}}{{- $path = "" -}}{{- end -}}
-{{- $url := printf "%s://%s%s" (ternary "https" "http" (gt (len .Values.ingress.tls) 0)) $host.host $path -}}
+{{- $url := printf "%s://%s%s" (ternary "https" "http" (not (empty .Values.ingress.tls))) $host.host $path -}}
 {{- $_ := mergeOverwrite $own (dict "web" (dict "external_url" $url)) -}}
 {{- end -}}
 {{- /* The pod's own name has no dot, which strict mail servers refuse: a name that DNS knows. */ -}}
-{{- $domain := dig "email" "from" "" .Values.config | default "" | regexFind "@[^@>]+" | trimPrefix "@" | trim -}}
+{{- $domain := dig "email" "from" "" (default dict .Values.config) | default "" | regexFind "@[^@>]+" | trimPrefix "@" | trim -}}
 {{- if .Values.ingress.enabled -}}{{- $domain = (first .Values.ingress.hosts).host -}}{{- end -}}
-{{- if and (dig "email" "from" "" .Values.config) $domain (not (contains "*" $domain)) (not (hasPrefix "[" $domain)) -}}
+{{- if and (dig "email" "from" "" (default dict .Values.config)) $domain (not (contains "*" $domain)) (not (hasPrefix "[" $domain)) -}}
 {{- $_ := mergeOverwrite $own (dict "email" (dict "hello" $domain)) -}}
 {{- end -}}
-{{- $merged := mergeOverwrite $own (deepCopy .Values.config) -}}
+{{- $merged := mergeOverwrite $own (deepCopy (default dict .Values.config)) -}}
 {{- range include "celery-monitor.secretFiles" . | fromYamlArray -}}
 {{- $secret := . -}}
 {{- range dig "channels" list $merged -}}

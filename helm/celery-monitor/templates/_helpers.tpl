@@ -15,19 +15,39 @@
 {{- end -}}
 
 {{- define "celery-monitor.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "celery-monitor.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "celery-monitor.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
+{{/*
+The labels of an object, each once: `list $ labels ...`. Later ones override earlier ones, and `commonLabels` the chart's
+own, but nothing overrides those that select.
+*/}}
 {{- define "celery-monitor.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- $root := first . -}}
+{{- $labels := dict
+  "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-")
+  "app.kubernetes.io/version" $root.Chart.AppVersion
+  "app.kubernetes.io/managed-by" $root.Release.Service
+  "app.kubernetes.io/part-of" "celery-monitor" -}}
+{{- range prepend (rest .) $root.Values.commonLabels -}}
+{{- $labels = mergeOverwrite $labels (default dict .) -}}
+{{- end -}}
+{{- mergeOverwrite $labels (include "celery-monitor.selectorLabels" $root | fromYaml) | toYaml -}}
+{{- end -}}
+
+{{/*
+The labels of the daemon's pods, without those of chart and version: only what changes the pod itself may restart it.
+*/}}
+{{- define "celery-monitor.podLabels" -}}
+{{- $labels := mergeOverwrite dict (default dict .Values.commonLabels) (default dict .Values.podLabels) -}}
+{{- mergeOverwrite $labels (include "celery-monitor.monitorLabels" . | fromYaml) | toYaml -}}
+{{- end -}}
+
+{{/* The labels that select the daemon's pods. */}}
+{{- define "celery-monitor.monitorLabels" -}}
 {{ include "celery-monitor.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-app.kubernetes.io/part-of: celery-monitor
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+app.kubernetes.io/component: monitor
 {{- end -}}
 
 {{- define "celery-monitor.image" -}}
@@ -48,5 +68,5 @@ app.kubernetes.io/part-of: celery-monitor
 {{- end -}}
 
 {{- define "celery-monitor.port" -}}
-{{- dig "web" "port" 9808 .Values.config | int -}}
+{{- dig "web" "port" 9808 (default dict .Values.config) | int -}}
 {{- end -}}

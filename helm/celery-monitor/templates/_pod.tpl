@@ -4,16 +4,8 @@
 {{- $secretFiles := include "celery-monitor.secretFiles" . | fromYamlArray -}}
 {{- $hasSecrets := or $secretFiles .Values.secrets.extra -}}
 metadata:
-  # No chart or version labels here: only what changes the pod itself may restart it.
   labels:
-    {{- include "celery-monitor.selectorLabels" . | nindent 4 }}
-    app.kubernetes.io/component: monitor
-    {{- with .Values.commonLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
-    {{- with .Values.podLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- include "celery-monitor.podLabels" . | nindent 4 }}
   annotations:
     checksum/config: {{ include "celery-monitor.config" . | sha256sum }}
     {{- with .Values.podAnnotations }}
@@ -38,7 +30,7 @@ spec:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with .Values.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   securityContext:
     {{- toYaml .Values.podSecurityContext | nindent 4 }}
@@ -50,19 +42,8 @@ spec:
       securityContext:
         {{- toYaml .Values.securityContext | nindent 8 }}
       env:
-        - {name: CELERY_MONITOR_CONFIG, value: /etc/celery-monitor/config/config.yaml}
-        {{- range $name, $value := dict "HTTPS_PROXY" .Values.proxy.https "HTTP_PROXY" .Values.proxy.http "NO_PROXY" .Values.proxy.noProxy }}
-        {{- if $value }}
-        - {name: {{ $name }}, value: {{ $value | quote }}}
-        {{- end }}
-        {{- end }}
-        {{- if and (((.Values.resources).limits).memory) (not ((.Values.config).tracking).max_memory) }}
-        # The container's own limit, whatever it is: above 85 % of it tasks are forgotten before the pod is killed.
-        - {name: MEMORY_LIMIT_MIB, valueFrom: {resourceFieldRef: {containerName: celery-monitor, resource: limits.memory, divisor: 1Mi}}}
-        - {name: CELERY_MONITOR_TRACKING__MAX_MEMORY, value: $(MEMORY_LIMIT_MIB)MiB}
-        {{- end }}
-        {{- if gt (int .Values.replicas) 1 }}
-        - {name: CELERY_MONITOR_STORE__REPLICAS, value: {{ .Values.replicas | int | quote }}}
+        {{- range include "celery-monitor.environment" . | fromYamlArray }}
+        - {{ toYaml . | nindent 10 | trim }}
         {{- end }}
         {{- with .Values.extraEnv }}
         {{- toYaml . | nindent 8 }}
@@ -71,15 +52,21 @@ spec:
         - name: http
           containerPort: {{ include "celery-monitor.port" . }}
           protocol: TCP
+      {{- with .Values.startupProbe }}
       startupProbe:
         httpGet: {path: /livez, port: http}
-        {{- toYaml .Values.startupProbe | nindent 8 }}
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with .Values.livenessProbe }}
       livenessProbe:
         httpGet: {path: /livez, port: http}
-        {{- toYaml .Values.livenessProbe | nindent 8 }}
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with .Values.readinessProbe }}
       readinessProbe:
         httpGet: {path: /readyz, port: http}
-        {{- toYaml .Values.readinessProbe | nindent 8 }}
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
       resources:
         {{- toYaml .Values.resources | nindent 8 }}
       volumeMounts:
@@ -138,6 +125,35 @@ spec:
   {{- end }}
 {{- end -}}
 
+{{/*
+The environment variables that the chart sets, as a YAML list, without those in `extraEnv`: a variable that stands twice
+is refused by server-side apply.
+*/}}
+{{- define "celery-monitor.environment" -}}
+{{- $variables := list (dict "name" "CELERY_MONITOR_CONFIG" "value" "/etc/celery-monitor/config/config.yaml") -}}
+{{- range $name, $value := dict "HTTPS_PROXY" .Values.proxy.https "HTTP_PROXY" .Values.proxy.http "NO_PROXY" .Values.proxy.noProxy -}}
+{{- if $value -}}
+{{- $variables = append $variables (dict "name" $name "value" $value) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (((.Values.resources).limits).memory) (not ((.Values.config).tracking).max_memory) -}}
+{{- /* The container's own limit, whatever it is: above 85 % of it tasks are forgotten before the pod is killed. */ -}}
+{{- $limit := dict "containerName" "celery-monitor" "resource" "limits.memory" "divisor" "1Mi" -}}
+{{- $variables = append $variables (dict "name" "MEMORY_LIMIT_MIB" "valueFrom" (dict "resourceFieldRef" $limit)) -}}
+{{- $variables = append $variables (dict "name" "CELERY_MONITOR_TRACKING__MAX_MEMORY" "value" "$(MEMORY_LIMIT_MIB)MiB") -}}
+{{- end -}}
+{{- if gt (int .Values.replicas) 1 -}}
+{{- $variables = append $variables (dict "name" "CELERY_MONITOR_STORE__REPLICAS" "value" (.Values.replicas | int | toString)) -}}
+{{- end -}}
+{{- $given := list -}}
+{{- range .Values.extraEnv -}}{{- $given = append $given .name -}}{{- end -}}
+{{- $set := list -}}
+{{- range $variables -}}
+{{- if not (has .name $given) -}}{{- $set = append $set . -}}{{- end -}}
+{{- end -}}
+{{- toYaml $set -}}
+{{- end -}}
+
 {{/* Replicas run on different nodes, and in different zones, where there are any; `affinity` replaces this. */}}
 {{- define "celery-monitor.affinity" -}}
 {{- if .Values.affinity -}}
@@ -151,8 +167,7 @@ podAntiAffinity:
         topologyKey: {{ $key }}
         labelSelector:
           matchLabels:
-            {{- include "celery-monitor.selectorLabels" $ | nindent 12 }}
-            app.kubernetes.io/component: monitor
+            {{- include "celery-monitor.monitorLabels" $ | nindent 12 }}
     {{- end }}
 {{- end -}}
 {{- end -}}

@@ -5,7 +5,7 @@ rolling update and a restart. What describes a process, or counts since its star
 Without groups in `regex`, `replacement` is empty also for versions of the operator that leave an empty one out.
 */}}
 {{- define "celery-monitor.stableSeries" -}}
-{{- $prefix := dig "metrics" "prefix" "celery_" .Values.config -}}
+{{- $prefix := dig "metrics" "prefix" "celery_" (default dict .Values.config) -}}
 - {sourceLabels: [__name__], regex: {{ $prefix }}.+, targetLabel: __tmp_fleet, replacement: "1"}
 # The metrics of a process; all others are the fleet's.
 - sourceLabels: [__name__]
