@@ -110,6 +110,7 @@ def policy_of(settings: Settings) -> Policy:
         update_interval=_either(alerts.update_interval, pagerduty.update_interval),
         resolve_on_success=_either(alerts.resolve, pagerduty.resolve) == "on_success",
         resolve_after=_either(alerts.resolve_after, pagerduty.resolve_after),
+        channels={channel.name: channel.routes for channel in configured},
     )
 
 

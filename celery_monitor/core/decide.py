@@ -102,8 +102,9 @@ class Decider:
             if old.condition is not Condition.FAILURE:
                 self.episodes.restore(old, now)
                 continue
-            rule, ends_at = self._rules.by_name(old.rule, old.route), self._policy.joinable_until(old.first_at)
-            entry = self._open[old.key] = restored_incident(old, rule, ends_at, now)
+            entry = self._open[old.key] = restored_incident(
+                old, self._restored_rule(old), self._policy.joinable_until(old.first_at), now
+            )
             if old.state is IncidentState.OPEN:
                 self._awaited.opened(entry)
             elif old.reason is Reason.MUTED:
@@ -273,6 +274,11 @@ class Decider:
         )
         return self._storms.note(rule.route, rule.severity, failure.task, recent)
 
+    def _restored_rule(self, old: Incident) -> Rule:
+        """The rule of an incident from before a restart. One that may still open goes where its rule leads now."""
+        keeps_route = old.state is IncidentState.OPEN or old.is_storm
+        return self._rules.by_name(old.rule, old.route) if keeps_route else self._rules.named(old.rule)
+
     def _restored(self, old: Incident) -> RecentFailures:
         """The storm detector's record of an incident from before a restart."""
         count = old.count if old.last_at - old.first_at <= self._policy.storm_window else 1
@@ -335,6 +341,7 @@ class Decider:
         self._awaited.unmute(entry)
         entry.dirty = True
         open_keys = self._awaited.open_keys(entry.task)
+        pages = pages and entry.rule.page  # the rule may have changed since
         if not pages or entry.last is None or any(self._open[key].last_at >= entry.last_at for key in open_keys):
             entry.reason = Reason.SILENCED
             return Verdict(Reason.SILENCED, entry.key)

@@ -79,6 +79,7 @@ class Episodes:
             queues=dict(old.queues), workers=dict(old.workers), samples=list(old.samples), sent_at=now,
             sent_count=old.sent_count, dirty=False, storm=storm, condition=old.condition, subject=old.subject,
             details=old.details, unwatched=old.unwatched, message=old.message,
+            channels=old.channels,
         )  # fmt: skip
         if old.state in _ENDED:
             return
@@ -136,6 +137,8 @@ class Episodes:
         first = live is None
         self._live[episode.identity] = _Live(entry.key)
         entry.observe(episode)
+        # After a restart the rule may have other channels.
+        entry.rule, entry.severity = episode.rule, episode.rule.severity
         if not episode.rule.page:
             entry.reason = Reason.SILENCED
             return Verdict(Reason.SILENCED, entry.key, changed=first)

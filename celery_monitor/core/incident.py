@@ -149,6 +149,8 @@ class OpenIncident:
     unwatched: float = 0.0
     message: str = ""
     """The summary of a condition other than failure."""
+    channels: tuple[str, ...] = ()
+    """See Incident."""
     revised: bool = False
     """Whether its text has changed since it was sent."""
 
@@ -265,6 +267,7 @@ class OpenIncident:
             subject=self.subject,
             details=self.details,
             unwatched=self.unwatched,
+            channels=self.channels,
         )
 
 
@@ -278,6 +281,7 @@ def restored_incident(old: Incident, rule: Rule, ends_at: float, now: float) -> 
         old.state, old.reason, old.count, old.silenced, dict(old.exceptions), dict(old.workers),
         dict(old.queues), dict(old.tasks), list(old.samples), last,
         sent_at=now, sent_count=old.sent_count, succeeded_at=old.succeeded_at, dirty=False, storm=old.is_storm,
+        channels=old.channels,
     )  # fmt: skip
 
 

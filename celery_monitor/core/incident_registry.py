@@ -98,7 +98,8 @@ class IncidentRegistry:
         self._listeners.append(callback)
 
     def open(self, entry: OpenIncident, reason: Reason, now: float) -> None:
-        """Open the incident and notify of it."""
+        """Open the incident and notify of it on the channels of its rule."""
+        entry.channels = tuple(self._rules.channels(entry.rule.route))
         entry.state, entry.reason, entry.succeeded_at = IncidentState.OPEN, reason, 0.0
         self.send(entry, now, _SEVERITIES.index(entry.severity))
 
@@ -121,10 +122,10 @@ class IncidentRegistry:
             self.send(entry, now, FIRST_UPDATE, Action.RESOLVE)
 
     def send(self, entry: OpenIncident, now: float, priority: int, action: Action = Action.TRIGGER) -> None:
-        """Request its outbox rows, one for each channel of its route."""
+        """Request its outbox rows, one for each of its channels."""
         entry.sent_at, entry.sent_count, entry.revised, entry.dirty = now, entry.count, False, True
         at = min(entry.last_at, now)  # a worker's clock that is ahead must not raise the priority
-        for channel in self._rules.channels(entry.rule.route):
+        for channel in self._rules.recipients(entry.rule, entry.channels):
             row = channel, entry.key, action
             waiting = self.outbox.pop(row, None)
             # A waiting trigger keeps its urgency when a refresh replaces it.

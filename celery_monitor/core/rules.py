@@ -66,6 +66,8 @@ class Policy:
     update_interval: float = 600.0
     resolve_on_success: bool = False
     resolve_after: float = 1800.0
+    channels: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """All channels that can send incidents, each with its routes ("" for all of them)."""
 
     def joinable_until(self, at: float) -> float:
         """Time after which no failure that may page can join the incident of a failure at ``at``.
@@ -85,7 +87,10 @@ class RuleSet:
         self._all = policy.rules
         self._rules = [rule for rule in policy.rules if rule.on is on]
         self._default = policy.default
-        self._channels = {rule.route: rule.to for rule in (*policy.rules, policy.default)}
+        every = (*policy.rules, policy.default)
+        self._channels = {rule.route: rule.to for rule in every}
+        self._sends = {**{name: frozenset({""}) for rule in every for name in rule.to}, **policy.channels}
+        """Channel → its routes."""
         self._matchers = [
             (rule, matcher(rule.match), matcher(rule.queues), matcher(rule.exceptions), matcher(rule.exclude))
             for rule in self._rules
@@ -104,11 +109,13 @@ class RuleSet:
         return iter(self._rules)
 
     def by_name(self, name: str, route: str) -> Rule:
-        """The rule of a stored incident. If it was removed, the default rule with the incident's route."""
-        for rule in self._rules:
-            if rule.name == name and rule.route == route:
-                return rule
-        return replace(self._default, route=route) if route else self._default
+        """The rule of a stored incident with its route. If it was removed, the default rule with that route."""
+        rule = self.named(name)
+        return rule if rule.route == route else replace(rule, route=route)
+
+    def named(self, name: str) -> Rule:
+        """The rule of this name as it is configured now. If it was removed, the default rule."""
+        return next((rule for rule in self._rules if rule.name == name), self._default)
 
     def current(self, name: str, on: Condition, route: str) -> Rule | None:
         """The configured rule of this name for a condition, with the given route; None if it was removed."""
@@ -118,6 +125,15 @@ class RuleSet:
     def channels(self, route: str) -> Sequence[str]:
         """The channels of a route; none if the route was removed."""
         return self._channels.get(route, ())
+
+    def recipients(self, rule: Rule, opened_on: Sequence[str]) -> Sequence[str]:
+        """The channels that get an incident's messages: those that it was opened on and that still exist.
+
+        Its receivers expect the resolution there, whatever the rule names by now. If none exists any more, the channels
+        of its rule: they may be the same receivers under other names.
+        """
+        remaining = [name for name in opened_on if not self._sends.get(name, frozenset()).isdisjoint({"", rule.route})]
+        return remaining or self.channels(rule.route) or rule.to
 
     def _find(self, task: str, queue: str, exception: str) -> Rule:
         return self._match(task, queue, exception) or self._default

@@ -29,6 +29,14 @@ def test_a_rule_with_a_key_of_its_own_is_a_route() -> None:
     assert str(policy.zone) == "Asia/Kolkata"
 
 
+def test_all_channels_are_known() -> None:
+    """Also those that no rule names, for the incidents that were opened on them before."""
+    chat = {"name": "chat", "type": "slack", "webhook_url": "https://hooks.slack.com/services/T/B/X"}
+    rules = [{"name": "billing", "match": ["b.*"], "routing_key": KEY}]
+    policy = policy_of(load(None, {"channels": [chat], "alerts.rules": rules}, {}))
+    assert policy.channels == {"pagerduty": {"billing"}, "chat": {""}}
+
+
 def test_the_default_key_sends_everything() -> None:
     """Rules without a key use it."""
     overrides = {"pagerduty.routing_key": KEY, "alerts.rules": [{"name": "x", "match": ["x.*"]}]}

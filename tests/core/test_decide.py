@@ -516,6 +516,67 @@ def restarted(of: Decider, **changes: object) -> Decider:
     return again
 
 
+CHANNELS = {name: frozenset({""}) for name in ("oncall", "chat", "team")} | {"billing": frozenset({"pay"})}
+"""All channels that are configured; billing sends only the incidents of one rule."""
+
+
+def with_rule(*to: str, name: str = "pay", default: tuple[str, ...] = ("team",), **changes: Any) -> Decider:
+    """A decider with one rule for these channels."""
+    rule = Rule(name=name, match=["shop.*"], to=to, route=",".join(to), runbook_url="https://wiki.example/pay")
+    values: dict[str, Any] = {"resolve_on_success": True, "resolve_after": 60.0, "channels": CHANNELS, **changes}
+    return Decider(Policy(rules=[rule], default=Rule(to=default), **values))
+
+
+CHANGED_RULES = {
+    "other channels": (with_rule("chat"), {"oncall"}),
+    "one channel more": (with_rule("oncall", "chat"), {"oncall"}),
+    "no channel": (with_rule(), {"oncall"}),
+    "the rule is gone": (with_rule("chat", name="other"), {"oncall"}),
+    "the channel is gone": (with_rule("chat", channels={"chat": frozenset({""})}), {"chat"}),
+    "rule and channel are gone": (with_rule("chat", name="other", channels={}), {"team"}),
+    "it no longer sends this route": (with_rule("chat", channels={"oncall": frozenset({"pay"})}), {"chat"}),
+}
+
+
+@pytest.mark.parametrize(("again", "channels"), CHANGED_RULES.values(), ids=CHANGED_RULES)
+def test_an_open_incident_resolves_where_it_opened(again: Decider, channels: set[str]) -> None:
+    """A rule that has changed since does not keep its receivers from being told; renamed channels are told too."""
+    of = with_rule("oncall")
+    of.decide(failed(), NOON)
+    again.restore(incidents(of).values(), NOON + 60)
+    for _ in range(2):
+        again.decide(failed(at=NOON + 61), NOON + 61)
+    again.tick(NOON + 700)
+    assert {(row.channel, row.action) for row in again.take()[1]} == {(name, Action.TRIGGER) for name in channels}
+    again.succeeded("shop.pay", NOON + 701)
+    again.tick(NOON + 800)
+    changed, rows = again.take()
+    assert {(row.channel, row.action) for row in rows} == {(name, Action.RESOLVE) for name in channels}
+    assert [one.state for one in changed] == [IncidentState.RESOLVED]
+
+
+def test_an_open_incident_keeps_its_rule_when_the_channels_change() -> None:
+    """Its name, from which Alertmanager's labels are made, and its runbook."""
+    of, again = with_rule("oncall"), with_rule("chat")
+    of.decide(failed(), NOON)
+    again.restore(incidents(of).values(), NOON + 60)
+    again.decide(failed(at=NOON + 61), NOON + 61)
+    one = incidents(again)[KEY]
+    assert (one.rule, one.route, one.runbook_url) == ("pay", "oncall", "https://wiki.example/pay")
+
+
+def test_an_incident_that_resolved_opens_where_its_rule_leads_now() -> None:
+    """It is new to the channels that were added, and over for those that were removed."""
+    of = with_rule("oncall")
+    of.decide(failed(), NOON)
+    of.succeeded("shop.pay", NOON + 1)
+    of.tick(NOON + 100)
+    again = with_rule("chat")
+    again.restore(incidents(of).values(), NOON + 100)
+    assert again.decide(failed(at=NOON + 101), NOON + 101).reason is Reason.REOPENED
+    assert [(row.channel, row.action) for row in again.take()[1]] == [("chat", Action.TRIGGER)]
+
+
 def test_a_restart_opens_nothing_twice() -> None:
     """Failures join open incidents, and their counts continue."""
     of = decider()

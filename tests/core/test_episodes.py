@@ -9,8 +9,9 @@ import pytest
 from celery_monitor.core.decide import Decider
 from celery_monitor.core.headline import duration, facts, headline
 from celery_monitor.core.incident import Episode, EpisodeEnd, Verdict
-from celery_monitor.core.model import MAX_DETAILS, Action, Condition, Incident, IncidentState, Reason
+from celery_monitor.core.model import MAX_DETAILS, Action, Condition, Incident, IncidentState, Reason, Silence
 from celery_monitor.core.rules import MAX_KEY_LENGTH, Policy, Rule
+from celery_monitor.core.silences import Silences
 from tests.builders import NOON, failed
 
 SLOW = Rule(name="slow", on=Condition.RUNTIME, to=["oncall"], route="oncall")
@@ -106,6 +107,27 @@ def test_a_rule_that_is_gone_resolves_its_incidents() -> None:
     assert "its rule was removed" in changed[0].message
     assert [(row.key, row.action) for row in rows] == [(KEY, Action.RESOLVE)]
     assert other.episodes.live(Condition.RUNTIME) == []
+
+
+def test_the_rule_of_an_episode_changes() -> None:
+    """An open one resolves where it opened; a muted one opens where its rule leads now, at the end of its silence."""
+    channels = {"oncall": frozenset({""}), "chat": frozenset({""})}
+    rule = Rule(name="slow", on=Condition.RUNTIME, to=["chat"], route="chat")
+    other = Rule(name="other", on=Condition.RUNTIME, to=["chat"], route="chat")
+    for changed in (rule, other):
+        of, again = decider(), decider(changed, channels=channels)
+        of.episodes.observe(episode(), NOON)
+        again.restore(of.take()[0], NOON + 10)
+        again.episodes.end(over(episode()), NOON + 20)
+        assert sent(again) == [("oncall", KEY, Action.RESOLVE)]
+    silences = Silences()
+    silences.replace([Silence("a1", ("shop.*",), "deploy", NOON, NOON + 600)])
+    muted = Decider(Policy(fleet="shop", rules=[SLOW]), silences=silences)
+    assert muted.episodes.observe(episode(), NOON).reason is Reason.MUTED
+    again = decider(rule, channels=channels)
+    again.restore(muted.take()[0], NOON + 600)
+    assert again.episodes.observe(episode(rule=rule), NOON + 600).reason is Reason.OPENED
+    assert sent(again) == [("chat", KEY, Action.TRIGGER)]
 
 
 def test_a_rule_that_does_not_page() -> None:

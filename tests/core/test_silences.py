@@ -242,6 +242,24 @@ def test_several_silences_of_a_task(silences: list[Silence], until: float, *, re
         assert case.tick(now) == ([Reason.OPENED] if minute == until else []), minute
 
 
+CHANGED_RULES = {
+    "other channels": (Rule("pay", match=["shop.*"], to=("chat",), route="chat"), [("chat", Action.TRIGGER)]),
+    "removed": (Rule("other", match=["blog.*"], to=("chat",), route="chat"), [("oncall", Action.TRIGGER)]),
+    "does not page any more": (Rule("pay", match=["shop.*"], to=("chat",), route="chat", page=False), []),
+}
+
+
+@pytest.mark.parametrize(("rule", "rows"), CHANGED_RULES.values(), ids=CHANGED_RULES)
+def test_the_rule_changes_during_a_silence(rule: Rule, rows: list[tuple[str, Action]]) -> None:
+    """At the end of the silence it pages the channels that the configuration leads to now."""
+    first = Case(DEPLOY, rules=[Rule("pay", match=["shop.*"], to=("pager",), route="pager")])
+    first.fail(NOON + 60)
+    first.sent()
+    second = Case(DEPLOY, restored=list(first.incidents.values()), rules=[rule])
+    second.tick(NOON + HOUR)
+    assert [(row.channel, row.action) for row in second.of.take()[1]] == rows
+
+
 def test_a_silence_that_is_extended() -> None:
     """A replacement with a later end extends it; with an earlier end, it pages at that end."""
     case = Case(minutes(0, 60))

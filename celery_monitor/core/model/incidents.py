@@ -135,6 +135,8 @@ class Incident(msgspec.Struct, frozen=True, gc=False):
     """Seconds of its duration in which the event stream was not watched."""
     links: tuple[tuple[str, str], ...] = ()
     """Links to other systems, (title, URL): added when a message is created, and never stored."""
+    channels: tuple[str, ...] = ()
+    """Names of the channels that it was opened on, which get its updates and its resolution; empty if unknown."""
 
     @property
     def is_storm(self) -> bool:

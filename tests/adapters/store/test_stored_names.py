@@ -32,7 +32,7 @@ INCIDENT = (
     '"exceptions":{"E":6},"workers":{"w":7},"queues":{"q":8},"tasks":{"t":9},"samples":["u"],"message":"m",'
     '"traceback":"tb","args":"a","kwargs":"kw","runbook_url":"https://r","last_uuid":"u9","sent_count":3,'
     '"succeeded_at":4.5,"silenced":2,"condition":"lost","subject":"s","details":[["label","value"]],"unwatched":5.5,'
-    '"links":[["logs","https://l"]]}'
+    '"links":[["logs","https://l"]],"channels":["c"]}'
 )
 EVENT = (
     '{"type":"task-failed","timestamp":1.5,"hostname":"h","uuid":"u","name":"n","queue":"q","eta":"e","expires":"x",'
@@ -66,6 +66,7 @@ TRACKED = TRACKED_BEFORE_0024.replace(b"\xc2", b"\x07")
                 "k", "shop", "t", "r", "night", Severity.CRITICAL, IncidentState.OPEN, Reason.OPENED, "2026-11-23T12Z",
                 1.5, 2.5, 3.5, 4, 5, {"E": 6}, {"w": 7}, {"q": 8}, {"t": 9}, ("u",), "m", "tb", "a", "kw", "https://r",
                 "u9", 3, 4.5, 2, Condition.LOST, "s", (("label", "value"),), 5.5, (("logs", "https://l"),),
+                ("c",),
             ),
         ),
         (
