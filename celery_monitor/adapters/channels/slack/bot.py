@@ -6,6 +6,7 @@ posted: the sender first searches the channel for it. Without the scope for that
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -27,6 +28,9 @@ _LOOK_BACK: Final = 3_600.0
 """The search for a message starts this many seconds before its row was created, because Slack's clock may differ."""
 _PAGE: Final = 200
 _MAX_PAGES: Final = 5
+_ELSEWHERE: Final = frozenset({"channel_not_found", "is_archived", "not_in_channel"})
+"""The channel of an earlier message is not the configured one, and the bot can no longer change messages there."""
+_RECEIPT: Final = re.compile(r"([A-Z0-9]+):([0-9]+\.[0-9]+)")
 _PLAIN: Final = {"parse": "none", "link_names": False, "unfurl_links": False, "unfurl_media": False}
 
 _log = structlog.get_logger()
@@ -74,10 +78,14 @@ class SlackBot(HttpSender):
     def send(self, item: OutboxItem) -> Sent:
         """Like ``Sender.send``. Sends a few HTTP requests, each with the given ``timeout``."""
         incident, kind = self.incident_of(item), item.kind
-        if kind is MessageKind.RESOLVED and item.receipt is None:
+        posted = _RECEIPT.fullmatch(item.receipt or "")  # a channel that had another type has other receipts
+        if kind is MessageKind.RESOLVED and posted is None:
             return Sent(0)  # no message was sent when it opened
         content = message(incident, kind, self.external_url)
-        receipt = self._open(item, content) if item.receipt is None else self._change(item, incident, content)
+        if posted is None:
+            receipt = self._open(item, content)
+        else:
+            receipt = self._change(item, incident, content, *posted.groups())
         self._claims.pop(item.id, None)
         return Sent(0 if kind is MessageKind.RESOLVED else incident.count, receipt)
 
@@ -117,14 +125,13 @@ class SlackBot(HttpSender):
             ts = self._post_once(item, identity, {**content, **_PLAIN})
         return f"{self._to}:{ts}"
 
-    def _change(self, item: OutboxItem, incident: Incident, content: Mapping[str, Any]) -> str:
+    def _change(self, item: OutboxItem, incident: Incident, content: Mapping[str, Any], channel: str, ts: str) -> str:
         """Update the message, reply in its thread and return the receipt. A deleted message is posted again."""
-        channel, _, ts = (item.receipt or "").partition(":")
         body = {**content, "channel": channel, "ts": ts, "parse": "none", "link_names": False}
         try:
             self.post("chat.update", body)
         except SlackError as exc:
-            if exc.error not in UNCHANGEABLE:
+            if exc.error not in (UNCHANGEABLE if channel == self._to else UNCHANGEABLE | _ELSEWHERE):
                 raise self._refusal(exc, "the update of a message") from None
             if item.kind is MessageKind.RESOLVED:
                 return item.receipt or ""

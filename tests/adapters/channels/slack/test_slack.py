@@ -220,6 +220,27 @@ def test_a_message_that_is_gone(bench: Bench, server: SlackServer) -> None:
     assert server.messages == []
 
 
+@pytest.mark.parametrize("receipt", ["msg_1f0c", "<incident-1@example.com>", '{"alertname": "x"}', ":", "C9:", "C9:x"])
+def test_a_channel_that_had_another_type(bench: Bench, server: SlackServer, receipt: str) -> None:
+    """The receipt of another sender names no message of the bot: an update posts one, a resolution posts nothing."""
+    bench.receipt = receipt
+    assert bench.send(resolve(9)).count == 0
+    assert server.requests == []
+    bench.send(update(8))
+    assert [one.text.startswith("\N{LARGE ORANGE CIRCLE}") for one in server.threads()] == [True]
+    bench.send(resolve(9))
+    assert (len(server.threads()), server.threads()[0].updates) == (1, 1)
+
+
+def test_another_channel_of_slack(bench: Bench, server: SlackServer) -> None:
+    """A message in a channel that the bot cannot reach any more is posted in the new one."""
+    bench.receipt = "C0OLD:1700000000.000100"
+    bench.send(resolve(7))
+    assert server.messages == []
+    bench.send(replace(ROW, id=8))
+    assert (len(server.threads()), bench.receipt) == (1, f"{CHANNEL}:{server.threads()[0].ts}")
+
+
 @pytest.mark.parametrize(
     ("answer", "error", "repair", "after"),
     [
