@@ -7,7 +7,8 @@ import click
 config_file = click.option(
     "--config",
     "config_path",
-    type=click.Path(path_type=Path),
+    # The reader of the file says more than click's check.
+    type=click.Path(readable=False, path_type=Path),
     metavar="FILE",
     help="The YAML configuration. Default: $CELERY_MONITOR_CONFIG, or none.",
 )

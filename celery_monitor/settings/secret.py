@@ -187,13 +187,19 @@ def read_secret(path: Path) -> str:
     try:
         text = _read(path).decode("utf-8-sig").rstrip("\r\n")
     except OSError as exc:
-        reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
-        raise ValueError(f"cannot read {path}: {reason}") from exc
+        raise ValueError(f"cannot read {path}: {unreadable(exc)}") from exc
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text") from None
     if not text:
         raise ValueError(f"{path} is empty")
     return text
+
+
+def unreadable(exc: OSError) -> str:
+    """Why a file cannot be read, and what to do if it is its permissions."""
+    reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
+    remedy = f": make it and its directory readable for user {os.getuid()}"
+    return reason + remedy if isinstance(exc, PermissionError) else reason
 
 
 def _read(path: Path) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import yaml
 
 from celery_monitor.errors import Problem
+from celery_monitor.settings.secret import unreadable
 
 MAX_BYTES: Final = 1 << 20
 """Maximum size of the file. A thousand rules take a quarter of it."""
@@ -51,8 +52,7 @@ def read(path: Path) -> Any:  # noqa: ANN401 - any document
         content = _content(path)
         return yaml.load(content, Loader=_Loader)  # noqa: S506 - derived from SafeLoader
     except OSError as exc:
-        reason = os.strerror(exc.errno) if exc.errno else type(exc).__name__
-        return Problem(str(path), f"cannot read the configuration: {reason}")
+        return Problem(str(path), f"cannot read the configuration: {unreadable(exc)}")
     except _UnreadableError as exc:
         return Problem(str(path), f"cannot read the configuration: {exc}")
     except yaml.MarkedYAMLError as exc:

@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -166,6 +169,29 @@ def test_bad_file_is_named(tmp_path: Path, content: bytes | None, message: str) 
     with pytest.raises(ValueError, match=message) as caught:
         read_secret(file)
     assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["secret", "configuration"])
+def test_missing_permission_is_named_with_its_user(kind: str) -> None:
+    """The files belong to root, and the monitor runs as another user: the error says for whom to make them readable."""
+    script = (
+        "import os, pathlib, sys\n"
+        "from celery_monitor.settings import secret, yaml_file\n"
+        "if os.getuid() == 0: os.setuid(65534)\n"
+        "file = pathlib.Path(sys.argv[2])\n"
+        "if sys.argv[1] == 'configuration': print(yaml_file.read(file))\n"
+        "else:\n"
+        "    try: secret.read_secret(file)\n"
+        "    except ValueError as exc: print(exc)\n"
+    )
+    with tempfile.TemporaryDirectory() as temporary:  # not below tmp_path, which another user may not even enter
+        file = Path(temporary, "file")
+        file.touch(0o000)
+        Path(temporary).chmod(0o755)
+        command = [sys.executable, "-c", script, kind, str(file)]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    user = os.getuid() or 65534
+    assert f"Permission denied: make it and its directory readable for user {user}" in shown
 
 
 def test_file_that_nobody_writes_or_that_never_ends_is_refused(tmp_path: Path) -> None:

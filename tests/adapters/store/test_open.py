@@ -154,15 +154,15 @@ def test_pipes_beside_the_store(opened: Open, path: Path) -> None:
     assert len(store.reader.buckets(0, NOW + 1)) == 1
 
 
-def start_as_nobody(path: Path) -> str:
+def start_as_nobody(path: Path, method: str = "start") -> str:
     """The error of the start, if any, for a user without privileges."""
     script = (
         "import os, sys\n"
         "from celery_monitor.adapters.store import open_store\n"
-        "from celery_monitor.errors import StoreUnusableError\n"
+        "from celery_monitor.errors import StoreUnusableError, StoreUnavailableError\n"
         "if os.getuid() == 0: os.setuid(65534)\n"
-        "try: open_store(f'sqlite:///{sys.argv[1]}', retention=1, fingerprint_window=1).start()\n"
-        "except StoreUnusableError as exc: print(exc)\n"
+        f"try: open_store(f'sqlite:///{{sys.argv[1]}}', retention=1, fingerprint_window=1).{method}()\n"
+        "except (StoreUnusableError, StoreUnavailableError) as exc: print(exc)\n"
     )
     return subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True).stdout
 
@@ -184,6 +184,22 @@ def test_not_writable(kind: str) -> None:
         text = start_as_nobody(directory / "store.db")
     assert f"has no write permission for {named}: make it and its directory writable" in text
     assert "or set a different store.url" in text
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o444], ids=["unreadable", "readable"])
+def test_command_of_another_user(mode: int) -> None:
+    """A command needs write permission, too, even to read. SQLite's own message names neither file nor user."""
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        path = directory / "store.db"
+        store = open_store(f"sqlite:///{path}", retention=1.0, fingerprint_window=1)
+        store.start()
+        store.stop()
+        path.chmod(mode)
+        directory.chmod(0o555)
+        text = start_as_nobody(path, "attach")
+    assert f"has no write permission for {path}: make it and its directory writable" in text
+    assert "run the command as the monitor's user" in text
 
 
 @pytest.mark.parametrize("existing", [False, True])

@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError
 
 from celery_monitor.adapters.store.dialects.base import Usage, too_slow
 from celery_monitor.adapters.store.dialects.sqlite_file import SqliteFile
+from celery_monitor.adapters.store.dialects.sqlite_refusal import not_writable
 from celery_monitor.adapters.store.reserve import MIN_RESERVE, DiskReserve, SpareDescriptors, reserve_size
 from celery_monitor.adapters.store.sequence import SequenceRecord
 from celery_monitor.errors import MonitorError, StoreFullError, StoreUnavailableError, StoreUnusableError
@@ -51,6 +52,8 @@ _NO_SPACE: Final = frozenset(
     }
 )
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_NOT_OPEN: Final = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})
+"""SQLite does not say why; a reader needs write permission, too, for the log and its index."""
 
 
 class SqliteDialect:
@@ -293,7 +296,9 @@ class SqliteDialect:
             return StoreFullError(text)
         if code is not None and code & 0xFF == sqlite3.SQLITE_CANTOPEN and self._file.disk()[0] < MIN_RESERVE:
             return StoreFullError(f"{text}: the disk is full")
-        return StoreUnavailableError(text)
+        not_open = code is not None and code & 0xFF in _NOT_OPEN
+        reason = not_writable(self.path, self.setting) if not_open else None
+        return StoreUnavailableError(f"{text}: {reason}" if reason else text)
 
     def damaged(self, finding: str) -> StoreUnusableError:
         """The error for a file that is damaged or not a database."""

@@ -49,6 +49,8 @@ def not_writable(path: Path, setting: str = STORE_URL) -> str | None:
             return _no_permission(path, setting)
     except PermissionError as exc:
         return _no_permission(_refused(path, exc), setting)
+    except OSError:
+        return None  # The file system itself fails, such as a network volume that is gone.
     return None if os.access(directory, os.W_OK | os.X_OK) else _no_permission(directory, setting)
 
 
@@ -69,7 +71,7 @@ def _read_only(directory: Path, setting: str) -> str:
 def _no_permission(place: Path, setting: str) -> str:
     return (
         f"user {os.getuid()} has no write permission for {place}: make it and its directory writable by the monitor, "
-        f"or set a different {setting}"
+        f"run the command as the monitor's user, or set a different {setting}"
     )
 
 
