@@ -21,10 +21,11 @@ from celery_monitor.core.model import NO_DETAILS, Stage, TaskDetails, TaskRef, T
 from celery_monitor.core.track import Tracker
 
 _OVER: Final = -runs.ENDED_UNSEEN
-"""``due_at`` of a run that is known to have ended although no event has reported it."""
-_T, _Y, _OK = map(int, (Stage.STARTED, Stage.RETRYING, Stage.SUCCEEDED))
+"""``due_at`` of a run that its worker no longer holds although no event has reported its end."""
+_R, _T, _Y, _OK = map(int, (Stage.RECEIVED, Stage.STARTED, Stage.RETRYING, Stage.SUCCEEDED))
 _ONE: Final = (None,)
 _NOT_WAITING: Final = (_T, _Y)
+_HELD: Final = (_R, _T)
 CHILDREN: Final = 50
 """Maximum number of children that are listed for one task."""
 
@@ -142,9 +143,9 @@ class TaskLookup:
 
 def state_of(run: TaskRef, now: float) -> RunState:
     """The state of a run that has not ended."""
+    if run.due_at == _OVER and run.stage in _HELD:
+        return RunState.UNSEEN
     if run.stage == _T:
-        if run.due_at == _OVER:
-            return RunState.UNSEEN
         return RunState.LOST if run.due_at < 0 else RunState.RUNNING
     if run.stage == _Y:
         return RunState.RETRYING
@@ -176,9 +177,9 @@ def select_runs(
             stage = run.stage
             if stage >= _OK or (fits is not None and not fits(run)):
                 continue
+            if run.due_at == _OVER:
+                continue
             if stage == _T:
-                if run.due_at == _OVER:
-                    continue
                 state = _LOST if run.due_at < 0 else _RUNNING
             elif stage == _Y:
                 state = _RETRYING
@@ -207,7 +208,7 @@ def waiting_since(
     for entry in tasks[1]:
         for run in _ONE if entry.others is None else runs.all_runs(entry):
             run = run or entry  # noqa: PLW2901 - nearly every task has one run
-            if run.stage >= _OK or run.stage in _NOT_WAITING:
+            if run.stage >= _OK or run.stage in _NOT_WAITING or run.due_at == _OVER:
                 continue
             since = run.sent_at or run.received_at
             if run.details is not None and run.details.eta > since:
@@ -263,5 +264,5 @@ def to_task_run(uuid: str, ref: TaskRef) -> TaskRun:
         root=details.root,
         parent=details.parent,
         lost_at=runs.lost_at(ref) if began else 0.0,
-        unseen_end=began and ref.due_at == _OVER,
+        unseen_end=ref.stage in _HELD and ref.due_at == _OVER,
     )

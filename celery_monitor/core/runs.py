@@ -26,7 +26,8 @@ _EARLY: Final = 0.9
 """Fraction of a time limit: a run that took less did not exceed it."""
 
 ENDED_UNSEEN: Final = 1.0
-"""Stands in place of the time of loss: the run has ended without an event."""
+"""Stands in place of the time of loss: the run has ended without an event, or its worker returned it before it
+started."""
 _KILLED: Final = 2.0**40
 """Added to the time of loss: the worker has killed the run, and the task may still be redelivered."""
 
@@ -173,8 +174,12 @@ def _received(own_runs: list[TaskRef]) -> TaskRef | None:
 
 
 def _started(own_runs: list[TaskRef]) -> TaskRef | None:
+    held = (run for run in own_runs if run.due_at != -ENDED_UNSEEN)
     return (
-        _first(own_runs, _UNFINISHED) or _first(reversed(own_runs), _IN_QUEUE) or (own_runs[-1] if own_runs else None)
+        _first(held, _UNFINISHED)
+        or _first(own_runs, _UNFINISHED)
+        or _first(reversed(own_runs), _IN_QUEUE)
+        or (own_runs[-1] if own_runs else None)
     )
 
 

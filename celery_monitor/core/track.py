@@ -24,7 +24,8 @@ the runs of other workers:
                    ended otherwise      any                   that run starts again: the ID is reused
                    ended after it       any                   no run: the event arrived late. It names a run without
                                                               a name
-    started        received             any                   the first received run starts
+    started        received             any                   the first received run starts, but rather one that its
+                                                              worker has not returned (``conditions/watch``)
                    none                 one in the queue      that run continues here
                    none                 open or ended         another run, named like the entry: its received was lost
                    started, ended       any                   that run (a received was lost)
@@ -62,6 +63,8 @@ from celery_monitor.core.fast_path import Advance, FastPath
 from celery_monitor.core.model import (
     FAILED,
     RECEIVED,
+    REJECTED,
+    RETRIED,
     SENT,
     STARTED,
     SUCCEEDED,
@@ -123,7 +126,7 @@ class Tracker(FastPath):
             if kind > STARTED and ref.stage == _T and event.timestamp - ref.started_at > self.slow:
                 self._note_slow(ref, event)
             measured = _measured(ref, event, kind)
-        stage = TRANSITIONS[kind][ref.stage]
+        stage = _next_stage(ref, event, kind)
         if stage >= _OK and stage != ref.stage and self._on_ended is not None and not (stage == _J and event.requeue):
             self._on_ended((uuid, ref, stage, started_at if ref.stage == _T else 0.0, event.timestamp, measured))
         if entry.others is not None or stage > _OK:
@@ -317,6 +320,13 @@ class Tracker(FastPath):
         self.tasks[uuid] = first
         self._others -= 1
         return first
+
+
+def _next_stage(ref: TaskRef, event: Event, kind: int) -> int:
+    """The stage after the event. A run that is retried or requeued was not lost, so its time of loss is discarded."""
+    if ref.due_at < 0 and (kind == RETRIED or (kind == REJECTED and event.requeue)):
+        ref.due_at = 0.0
+    return TRANSITIONS[kind][ref.stage]
 
 
 def _is_duplicate(ref: TaskRef, event: Event, kind: int) -> bool:

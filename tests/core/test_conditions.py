@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from celery_monitor.core.conditions.gaps import Gaps
+from celery_monitor.core.lookup import RunFilter, RunState, select_runs, state_of_run
 from celery_monitor.core.model import (
     Action,
     Changes,
@@ -413,6 +414,103 @@ def test_waiting_on_its_worker() -> None:
     shop.held["w1@box"] = {"u1"}
     shop.pass_time(420)
     assert [one.subject for one in shop.open(Condition.WAITING)] == ["shop.pay"]
+
+
+def reconnects(shop: Shop) -> None:
+    """The worker lost its connection and dropped what it had not started."""
+    shop.held["w1@box"].clear()
+
+
+@pytest.mark.parametrize(
+    ("happens", "within"),
+    [(goodbye, 4), (another_process, 14), (another_container, 14), (gone, 34), (reconnects, 80)],
+)
+@pytest.mark.parametrize("restart", [False, True])
+def test_prefetched_tasks_are_returned(happens: Callable[[Shop], None], within: int, *, restart: bool) -> None:
+    """What another worker received instead is no longer in the load, in the list of tasks, or waiting."""
+    shop = Shop(rules=(Rule("late", on=Condition.WAITING, longer_than=10.0),))
+    shop.pass_time(10)
+    tasks: dict[str, dict[str, Any]] = {"u1": {}, "u2": {"eta": datetime.fromtimestamp(NOON + 3_600, UTC).isoformat()}}
+    for uuid, due in tasks.items():
+        shop.send("sent", uuid, name="shop.pay", queue="celery", **due)
+        shop.send("received", uuid, name="shop.pay", **due)
+    shop.held["w1@box"] = set(tasks)
+    shop.pass_time(4)
+    assert dict(shop.monitor.snapshot().load) == {"celery": 1}
+    happens(shop)
+    for uuid, due in tasks.items():
+        shop.send("received", uuid, name="shop.pay", host="w2@box", **due)
+    shop.held["w2@box"] = set(tasks)
+    if restart:
+        shop.pass_time(2)
+        shop.restart()
+    shop.send("started", "u1", host="w2@box")
+    shop.end("u1", host="w2@box")
+    shop.pass_time(within)
+    assert listed(shop) == [("u2", RunState.SCHEDULED, "w2@box")]
+    assert dict(shop.monitor.snapshot().load) == {}
+    assert shop.opened() == 0
+
+
+def listed(shop: Shop) -> list[tuple[str, str, str]]:
+    """Task ID, state and worker of the tasks that have not ended."""
+    lookup = shop.monitor.lookup
+    page = select_runs(lookup.entries(lookup.uuids()), RunFilter(), shop.now)
+    return [(run.uuid, state_of_run(run, shop.now), run.hostname) for run in page.runs]
+
+
+def test_a_worker_receives_again_what_it_returned() -> None:
+    """A worker that restarts gets its own tasks back: each is one task, from its fetch to its end."""
+    shop = Shop()
+    shop.pass_time(10)
+    shop.send("sent", name="shop.pay", queue="celery")
+    shop.send("received", name="shop.pay")
+    goodbye(shop)
+    shop.pass_time(5)
+    shop.workers["w1@box"] = 7
+    shop.worker("online", "w1@box", 7)
+    shop.send("received", name="shop.pay")
+    shop.held["w1@box"] = {"u1"}
+    shop.pass_time(14)
+    assert listed(shop) == [("u1", RunState.WAITING, "w1@box")]
+    shop.send("started")
+    shop.pass_time(2)
+    assert listed(shop) == [("u1", RunState.RUNNING, "w1@box")]
+    shop.end()
+    shop.pass_time(2)
+    assert (listed(shop), dict(shop.monitor.snapshot().load)) == ([], {})
+
+
+def test_a_broadcast_that_workers_hold() -> None:
+    """Each worker has its own copy, which waits until that worker starts it."""
+    shop = Shop()
+    shop.pass_time(10)
+    shop.send("sent", name="shop.pay", queue="celery")
+    for host in shop.workers:
+        shop.send("received", name="shop.pay", host=host)
+        shop.held[host] = {"u1"}
+    shop.send("started", host="w2@box")
+    shop.end(host="w2@box")
+    shop.pass_time(120)
+    assert listed(shop) == [("u1", RunState.WAITING, "w1@box")]
+    assert dict(shop.monitor.snapshot().load) == {"celery": 1}
+
+
+@pytest.mark.parametrize("end", [{"kind": "retried", "exception": "Retry()"}, {"kind": "rejected", "requeue": True}])
+def test_a_lost_task_returns_to_the_queue_after_all(end: dict[str, Any]) -> None:
+    """A worker that was only silent retries or requeues its task, which is neither lost nor long overdue then."""
+    shop = Shop()
+    shop.pass_time(10)
+    shop.run(name="shop.pay")
+    gone(shop)
+    shop.pass_time(70)
+    assert [one.condition for one in shop.open()] == [Condition.LOST]
+    shop.workers["w1@box"] = 1
+    shop.send(**end)
+    shop.send("received", name="shop.pay")
+    shop.held["w1@box"] = {"u1"}
+    shop.pass_time(40)
+    assert shop.open() == []
 
 
 def test_a_queue_that_was_purged() -> None:

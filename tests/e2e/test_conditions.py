@@ -181,6 +181,39 @@ def test_what_is_delivered_again_is_not_lost(
         assert server.opened()[lost["key"]] == 1
 
 
+def unfinished(daemon: Daemon, state: str) -> list[tuple[str, str]]:
+    """Task and worker of the listed runs in this state."""
+    return [(run["task"], run["hostname"]) for run in json.loads(daemon.get(f"/api/v1/runs?state={state}")[1])["items"]]
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq", pytest.param("redis", marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("successor", ["second", pytest.param("first", marks=pytest.mark.campaign)])
+def test_a_worker_is_replaced(
+    request: pytest.FixtureRequest, broker: str, successor: str, start: Start, tmp_path: Path
+) -> None:
+    """What it has prefetched, also for later, is listed and counted once, with the worker that has it now."""
+    rules = [{"name": "late", "on": "waiting", "longer_than": "10s"}]
+    broker_url = request.getfixturevalue(f"{broker}_url")
+    daemon = start(Daemon(tmp_path, broker_url, SETTINGS | {"alerts": {"rules": rules}}))
+    daemon.until_ready()
+    settings = {"FLEET_CONF": json.dumps({"worker_prefetch_multiplier": 4})}
+    first = start(CeleryWorker(tmp_path / "1", broker_url, hostname="first", concurrency=1, settings=settings))
+    with client(broker_url) as fleet:
+        for _ in range(2):
+            fleet.send_task("fleet.sleep", [3])
+        fleet.send_task("fleet.succeed", countdown=900)
+        wait_until(lambda: daemon.counts().get("fleet.succeed", {}).get("received") == 1, 60)
+        first.stop()
+        start(CeleryWorker(tmp_path / "2", broker_url, hostname=successor, concurrency=1, settings=settings))
+        wait_until(lambda: daemon.counts()["fleet.sleep"].get("succeeded") == 2, 60)
+        scheduled = [("fleet.succeed", f"celery@{successor}")]
+        wait_until(lambda: unfinished(daemon, "scheduled") == scheduled, 60, what="the successor's own task")
+        wait_until(lambda: daemon.metric("queue_load", queue_name="fleet") == 0, 120, what="no load")
+        assert unfinished(daemon, "waiting") == []
+    assert daemon.counts()["fleet.sleep"] == {"sent": 2, "received": 3, "started": 2, "succeeded": 2}
+    assert incidents(daemon, "waiting") == []
+
+
 @pytest.mark.campaign
 @pytest.mark.parametrize("broker", ["rabbitmq", "redis"])
 def test_the_monitor_is_away(request: pytest.FixtureRequest, broker: str, start: Start, tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ class Conditions:
             return
         queue = run.queue or self._queue_of(run.name, run.host)
         if stage != _STARTED:
-            self._check_waiting(uuid, run, queue, at)
+            self._check_waiting(uuid, entry, run, queue, at)
         elif self._is_usual(uuid, run, at):  # nearly all are, and the checks below cost three times as much
             self._note_started(run.name, queue, run.started_at)
         elif run.due_at == -ENDED_UNSEEN or self._has_ended(uuid, run, at):
@@ -241,11 +241,15 @@ class Conditions:
         started_at, host = run.started_at, run.host
         if run.due_at < 0 or at.now - started_at > self._usual_runtime:
             return False
+        safe_after = self._safe_after_of(host, at)
+        return started_at > safe_after and self._confirmations.over_at(uuid, started_at) is None
+
+    def _safe_after_of(self, host: str, at: Moment) -> float:
         safe_after = self._safe_after.get(host)
         if safe_after is None:
-            safe_after = self._liveness.safe_after(host, self._lost.least_silent_for, at.watched)
-            self._safe_after[host] = safe_after
-        return started_at > safe_after and self._confirmations.over_at(uuid, started_at) is None
+            silent_for = min(HEARD_WITHIN, self._lost.least_silent_for)
+            safe_after = self._safe_after[host] = self._liveness.safe_after(host, silent_for, at.watched)
+        return safe_after
 
     def _note_started(self, name: str, queue: str, started_at: float) -> None:
         self._load[queue] += 1
@@ -253,28 +257,55 @@ class Conditions:
         if oldest is None or started_at < oldest:
             self._oldest[name] = started_at
 
-    def _check_waiting(self, uuid: str, run: TaskRef, queue: str, at: Moment) -> None:
+    def _check_waiting(self, uuid: str, entry: TaskRef, run: TaskRef, queue: str, at: Moment) -> None:
+        if run.due_at == -ENDED_UNSEEN or (entry.others is not None and self._was_returned(uuid, entry, run, at)):
+            return
         # Without task-sent and ETA, only the minute is known in which the task was fetched.
         due = run.due_at or (60.0 * (run.seen_minute + 1) if run.stage == _RECEIVED else 0.0)
         if not due or due > at.now:
             return
-        if run.stage == _RECEIVED:
+        gone = run.stage == _RECEIVED and self._is_gone(run, at)
+        if run.stage == _RECEIVED and not gone:
             self._load[queue] += 1
         waited = self._age(due, at.now)
         if waited > self._waiting.least and not _has_expired(run, at.now):
-            if run.host and (self._holds(uuid, run, at) is not True or self._is_silent(run.host, at)):
+            if run.host and (gone or self._holds(uuid, run, at) is not True):
                 return
             if due < self._gaps.end and not run.host:
                 return  # the event of its end may be lost
             task = WaitingTask(uuid, run.name or "", queue, run.host, due)
             self._waiting.add(task, due + waited, self._lengths)
 
+    def _was_returned(self, uuid: str, entry: TaskRef, run: TaskRef, at: Moment) -> bool:
+        """Whether its worker returned the run to the queue before it started it; if so, records that.
+
+        A worker returns what it has prefetched when it stops or loses its connection. No event reports that, but the
+        task is received again. A worker that holds further copies, of a Broadcast for example, still has its own.
+        """
+        if run.stage != _RECEIVED:
+            return False
+        if self._is_gone(run, at):
+            if run is all_runs(entry)[-1]:
+                return False  # not received again
+        elif at.now - run.received_at <= CONFIRM_AFTER or self._holds(uuid, run, at) is not False:
+            return False
+        self._tracker.lose(uuid, run, ENDED_UNSEEN)
+        return True
+
+    def _is_gone(self, run: TaskRef, at: Moment) -> bool:
+        """Whether the worker that fetched the run has said goodbye since, was replaced or is silent."""
+        since, host = run.received_at or at.now, run.host
+        if since > self._safe_after_of(host, at):
+            return False
+        gone_at = self._liveness.lost_at(host, since, HEARD_WITHIN, at.watched, finishing_for=0.0)
+        return gone_at is not None
+
     def _age(self, since: float, now: float) -> float:
         """Seconds since then, without those that the clock has skipped."""
         return now - since - self._skipped.within(since, now)
 
     def _holds(self, uuid: str, run: TaskRef, at: Moment) -> bool | None:
-        started_at = run.started_at or run.due_at
+        started_at = run.started_at or run.received_at or run.due_at
         return self._confirmations.holds(uuid, run.host, started_at, at.watched, gap_end=self._gaps.end)
 
     def _is_silent(self, host: str, at: Moment) -> bool:
@@ -371,4 +402,7 @@ def _runs_again(entry: TaskRef, run: TaskRef, gone_at: float) -> bool:
         return False
     runs = all_runs(entry)
     later = runs[runs.index(run) + 1 :]
-    return any(other.stage == _RECEIVED or other.started_at >= gone_at - CLOCKS_DIFFER for other in later)
+    return any(
+        (other.stage == _RECEIVED and other.due_at != -ENDED_UNSEEN) or other.started_at >= gone_at - CLOCKS_DIFFER
+        for other in later
+    )

@@ -54,7 +54,7 @@ class TaskRef(msgspec.Struct, gc=False, array_like=True):
     due_at: float = 0.0
     """When it should start: its ETA, else when it was sent; 0 if neither is known or it has started. Negative for a
     started run that was lost with its worker: the time of loss, see ``runs.lost_at``; or -1 (``runs.ENDED_UNSEEN``) for
-    one that has ended without an event."""
+    one that has ended without an event, also for a received one that its worker returned to the queue."""
     started_at: float = 0.0
     """When it started; after it failed or succeeded, when it ended."""
     seen_minute: int = 0

@@ -128,6 +128,7 @@ def test_a_standby(site: Served, fleet: Fleet, store: SqlStore, monkeypatch: pyt
     tracked = [
         ("run-9", TaskRef(name="shop.mail", stage=2, started_at=NOW - 9, host="celery@box")),
         ("ignored-9", TaskRef(name="shop.mail", stage=2, started_at=NOW - 9, host="celery@box", due_at=-ENDED_UNSEEN)),
+        ("returned-9", TaskRef(name="shop.mail", stage=1, host="celery@box", due_at=-ENDED_UNSEEN)),
     ]
     ended = [TaskRun(uuid="done-9", name="shop.mail", queue="q", hostname="celery@box", stage=5, ended_at=NOW)]
     store.commit(Changes(now=NOW, sequence=2, tracked=tracked, ended=ended))
@@ -142,6 +143,7 @@ def test_a_standby(site: Served, fleet: Fleet, store: SqlStore, monkeypatch: pyt
     assert ">unseen end<" in text
     assert "no event reported how or when it ended" in text
     assert site.get("/api/v1/runs/ignored-9").json()["runs"][0]["state"] == "unseen_end"
+    assert "returned it to its queue before it started" in site.get("/runs/returned-9").text
 
 
 def test_what_has_ended(site: Served, fleet: Fleet, store: SqlStore) -> None:

@@ -48,7 +48,11 @@ _RUN: Final[dict[str, Json]] = {
     "task": nullable({"type": "string", "description": "null until an event names the task"}),
     "queue": nullable(TEXT),
     "hostname": {"type": "string", "description": 'Hostname of the worker, "" until a worker has received it'},
-    "state": {**one_of(_RUN_STATES), "description": "`unseen_end`: it ended, but no event reported how or when"},
+    "state": {
+        **one_of(_RUN_STATES),
+        "description": "`unseen_end`: it ended, but no event reported how or when; "
+        "or its worker returned it to the queue before it started, and it was received again",
+    },
     "sent_at": nullable({**TIME, "description": "null if the event was not seen; also for the other times"}),
     "eta": nullable({**TIME, "description": "Earliest start (ETA or countdown)"}),
     "received_at": nullable(TIME),
