@@ -20,6 +20,7 @@ from celery_monitor.core.model import (
 )
 from celery_monitor.core.rules import Policy, RuleSet
 from celery_monitor.core.silences import Silences
+from celery_monitor.core.text import OTHER
 
 _SEVERITIES: Final = tuple(Severity)
 
@@ -109,11 +110,13 @@ class IncidentRegistry:
             self.send(entry, now, REFRESH + _SEVERITIES.index(entry.severity))
 
     def covers(self, entry: OpenIncident, at: float) -> bool:
-        """Whether silences cover every task and queue of the incident."""
+        """Whether silences cover every known task and queue of the incident."""
         if not self.silences:
             return False
-        names = entry.tasks or (entry.task or entry.subject,)
-        return all(self.silences.cover(name, queue, at) for name in names for queue in entry.queues or (entry.subject,))
+        # The names beyond the bounds are unknown. A failure that no silence covers opens the incident by itself.
+        names = entry.tasks.keys() - {OTHER} or (entry.task or entry.subject,)
+        queues = entry.queues.keys() - {OTHER} or (entry.subject,)
+        return all(self.silences.cover(name, queue, at) for name in names for queue in queues)
 
     def close(self, entry: OpenIncident, state: IncidentState, now: float) -> None:
         """Close the incident. Only a resolved one is notified."""

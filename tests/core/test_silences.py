@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -133,6 +134,35 @@ def test_silenced_failures_make_no_storm_and_join_none() -> None:
     case = Case(DEPLOY, storm_tasks=3)
     assert {case.fail(NOON + 60, task=f"shop.t{number}") for number in range(50)} == {Reason.MUTED}
     assert case.fail(NOON + 61, task="other.task") is Reason.OPENED
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_more_names_than_an_incident_keeps(*, restart: bool) -> None:
+    """The tasks and queues that it counts as "other" do not end its silence."""
+    policy: dict[str, Any] = {"dedup_key": "all/{hour}"}
+    silence = Silence("a1", ("shop.*",), "deploy 4711", NOON, NOON + HOUR, ("q*",))
+    case = Case(silence, **policy)
+    for number in range(50):
+        assert case.fail(NOON + 60, task=f"shop.t{number}", queue=f"q{number}") is Reason.MUTED
+    assert case.sent() == []
+    if restart:
+        case = Case(silence, restored=list(case.incidents.values()), **policy)
+    assert (case.tick(NOON + HOUR - 1), case.sent()) == ([], [])
+    assert case.tick(NOON + HOUR) == [Reason.OPENED]
+
+
+def test_a_large_storm_is_not_refreshed_while_it_is_silenced() -> None:
+    """It names 100 tasks and counts the others together."""
+    case = Case(storm_tasks=3)
+    for number in range(150):
+        case.fail(NOON + number / 10, task=f"shop.t{number}")
+    case.sent()
+    case.fail(NOON + 60, task="shop.t149")
+    case.silences.replace([DEPLOY])
+    case.tick(NOON + 900)
+    assert case.sent() == []
+    case.tick(NOON + HOUR)
+    assert [key for key, _ in case.sent()] == ["storm/2023-11-15T12Z/*"]
 
 
 def test_below_the_threshold_nothing_waits() -> None:
