@@ -437,6 +437,42 @@ def test_revive_with_a_newer_one_waiting(box: Box) -> None:
     assert box.due(NOW + 9999) == []
 
 
+@pytest.mark.parametrize("which", ["all", "one"])
+@pytest.mark.parametrize("end", ["delivered", "dead", "pending"])
+def test_revive_a_trigger_of_a_resolved_incident(box: Box, which: str, end: str) -> None:
+    """Its resolution is sent again after it: otherwise the incident would stay open for the receiver."""
+    box.flush(trigger())
+    opened = box.one()
+    box.outbox.dead(opened, NOW, "400")
+    box.flush(resolve())
+    if end == "delivered":
+        box.outbox.delivered(box.one(), NOW, 0)
+    elif end == "dead":
+        box.outbox.dead(box.one(), NOW, "400")
+    assert box.outbox.revive(opened.id if which == "one" else None, NOW + 1) >= 1
+    again = box.one(NOW + 1)
+    assert again.action is Action.TRIGGER
+    box.outbox.delivered(again, NOW + 1, 1)
+    assert box.one(NOW + 1).action is Action.RESOLVE
+    box.outbox.delivered(box.one(NOW + 1), NOW + 1, 0)
+    assert box.due(NOW + 9999) == []
+
+
+def test_revive_a_resolve_of_a_reopened_incident(box: Box) -> None:
+    """It is dropped: it would close the incident for the receiver while the task fails."""
+    box.sequence += 1
+    box.store.commit(changes(1, incidents=[incident(KEY)], outbox=[trigger()]))
+    box.outbox.delivered(box.one(), NOW, 1)
+    box.flush(resolve())
+    box.outbox.dead(box.one(), NOW, "400")
+    box.flush(trigger())
+    box.outbox.delivered(box.one(), NOW, 2)
+    assert box.outbox.revive(None, NOW + 1) == 0
+    assert (box.due(NOW + 9999), box.outbox.given_up()) == ([], {})
+    (row,) = box.store.reader.incidents(limit=10).rows
+    assert [(one.state, one.delivered_count) for one in row.deliveries] == [("delivered", 2)]
+
+
 def test_a_report_is_claimed_once(box: Box) -> None:
     """The first claim of a date wins, whatever the state of its row."""
     assert box.outbox.enqueue(report(), NOW)

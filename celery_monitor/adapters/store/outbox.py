@@ -188,7 +188,7 @@ class SqlOutbox:
         return self._database.write(lock_wait=RESPONSE_TIMEOUT, silence=RESPONSE_TIMEOUT + ANSWER_TIMEOUT)
 
     def revive(self, item_id: int | None, now: float) -> int:
-        """See Outbox. Deletes a dead row if a newer one is pending, because the newer one contains its information."""
+        """See Outbox. Deletes a dead row if a newer one replaces it, because the newer one contains its information."""
         condition = outbox.c.state == "dead" if item_id is None else outbox.c.id == item_id
         query = select(*_ITEM).where(condition, outbox.c.state != "delivered").order_by(outbox.c.id.desc())
         with self._database.write() as connection:
@@ -277,7 +277,15 @@ def _item(row: Any) -> OutboxItem:  # noqa: ANN401 - the type of SQLAlchemy's ro
 
 
 def _revive(connection: Connection, item: OutboxItem, now: float) -> int:
-    """Make the row due now, or the pending row that replaces it. Returns 1 if it is this row, otherwise 0."""
+    """Make the row due now, or the pending row that replaces it. Returns 1 if it is this row, otherwise 0.
+
+    The receiver must end up with the incident's present state: a resolution that was followed by a trigger is not sent,
+    and one that followed this trigger is sent again after it.
+    """
+    newest = _newest_after(connection, item)
+    if newest is not None and item.action is Action.RESOLVE and newest.action == Action.TRIGGER.value:
+        connection.execute(delete(outbox).where(outbox.c.id == item.id))
+        return 0
     pending_twin = and_(
         tuple_(outbox.c.key, outbox.c.channel, outbox.c.action) == tuple_(item.key, item.channel, item.action.value),
         PENDING,
@@ -287,8 +295,19 @@ def _revive(connection: Connection, item: OutboxItem, now: float) -> int:
     if item.state != "pending" and connection.execute(update(outbox).where(pending_twin).values(values)).rowcount:
         connection.execute(delete(outbox).where(outbox.c.id == item.id))
         return 0
-    connection.execute(update(outbox).where(outbox.c.id == item.id).values(**values, state="pending"))
+    due = [item.id]
+    if newest is not None and item.action is Action.TRIGGER and newest.action == Action.RESOLVE.value:
+        due.append(newest.id)
+    connection.execute(update(outbox).where(outbox.c.id.in_(due)).values(**values, state="pending"))
     return 1
+
+
+def _newest_after(connection: Connection, item: OutboxItem) -> Any:  # noqa: ANN401 - as above
+    """The newest row of the same incident and channel if it is newer than this one; None if this one is the newest."""
+    same = and_(outbox.c.key == item.key, outbox.c.channel == item.channel, outbox.c.id > item.id)
+    return connection.execute(
+        select(outbox.c.id, outbox.c.action).where(same).order_by(outbox.c.id.desc()).limit(1)
+    ).first()
 
 
 def _record(connection: Connection, item: OutboxItem, state: str, fields: Mapping[str, Any]) -> None:
