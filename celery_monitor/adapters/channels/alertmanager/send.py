@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -30,6 +30,8 @@ PATH: Final = "/api/v2/alerts"
 _REFUSED: Final = frozenset({400, 413, 415, 422})
 """Status codes that reject the alerts themselves."""
 
+MAX_BYTES: Final = 500_000
+"""Maximum size of a request with several alerts. Proxies in front of an Alertmanager often accept 1 MB."""
 _COOLDOWN: Final = 30.0
 """For this many seconds after a failure, an Alertmanager is tried only if no other accepts the alert."""
 
@@ -93,12 +95,22 @@ class Alertmanagers(HttpSender):
         return Sent(incident.count, receipt_of(labels))
 
     def repeat(self, incidents: Sequence[Incident]) -> None:
-        """See RepeatingSender."""
-        self.post([self._firing(incident) for incident in incidents])
+        """See RepeatingSender. Sends as many requests as the size of the alerts requires."""
+        rejected: RejectedError | None = None
+        for alerts in _batches(_encode(self._firing(incident)) for incident in incidents):
+            try:
+                self._post_all(alerts)
+            except RejectedError as exc:
+                rejected = exc  # the others must not expire
+        if rejected is not None:
+            raise rejected
 
     def post(self, alerts: Sequence[Alert]) -> list[str]:
         """Send alerts to all, and return those that accepted them. Raises a DeliveryError if none did."""
-        body = json.dumps(alerts, ensure_ascii=False).encode()
+        return self._post_all([_encode(alert) for alert in alerts])
+
+    def _post_all(self, alerts: Sequence[bytes]) -> list[str]:
+        body = b"[" + b",".join(alerts) + b"]"
         accepted_by: list[str] = []
         failed: list[DeliveryError] = []
         for url in sorted(self._urls, key=self._rests):
@@ -149,6 +161,24 @@ class Alertmanagers(HttpSender):
             remedy = f"check urls, username and password of channel {self.channel}; redirects are not followed"
             raise RetryableError(message, remedy=remedy, needs_repair=True)
         raise RetryableError(message, retry_after(answer.retry_after, self.clock.now()))
+
+
+def _encode(alert: Alert) -> bytes:
+    return json.dumps(alert, ensure_ascii=False).encode()
+
+
+def _batches(alerts: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """The alerts in order, in lists of at most MAX_BYTES or one alert."""
+    batch: list[bytes] = []
+    size = 0
+    for alert in alerts:
+        if batch and size + len(alert) > MAX_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(alert)
+        size += len(alert) + 1  # the comma
+    if batch:
+        yield batch
 
 
 def _encoded(username: str | None, password: str) -> str:

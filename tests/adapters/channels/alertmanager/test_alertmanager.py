@@ -19,12 +19,12 @@ from celery_monitor.core.paging import Page
 from celery_monitor.errors import ConfigError, RejectedError, RetryableError
 from celery_monitor.policy import secrets_of
 from celery_monitor.ports import RepeatingSender
-from celery_monitor.runtime.repeater import Repeater
+from celery_monitor.runtime.repeater import BATCH, Repeater
 from celery_monitor.settings import Secret, SecretSource, load
 from tests.contracts.values import incident
 from tests.servers.alertmanager import Alertmanager
 from tests.servers.ports import free_port
-from tests.servers.recorder import Answer, Recorder
+from tests.servers.recorder import Answer, Recorder, Request
 from tests.servers.waiting import wait_until
 
 CLOCK = SystemClock()
@@ -203,6 +203,30 @@ def test_other_answers(answer: Answer | None, error: type[Exception], repair: bo
     assert "hunter2" not in str(caught.value)
     (request,) = server.requests
     assert (request.path, request.headers["authorization"]) == ("/api/v2/alerts", "Basic bW9uaXRvcjpodW50ZXIy")
+
+
+def test_many_large_alerts_are_repeated() -> None:
+    """A proxy that accepts 1 MB gets a batch of incidents with long texts in several requests, and each alert once."""
+    long = "\N{PILE OF POO}" * 4_000
+    incidents = [
+        an_incident(f"shop.t{n}", message=long, exceptions={f"{k}{long}": 1 for k in range(9)}) for n in range(BATCH)
+    ]
+
+    def answer(request: Request) -> Answer:
+        return Answer(413 if len(request.body) > 1_000_000 else 200)
+
+    with Recorder(answer).running() as server:
+        sender(server.url).repeat(incidents)
+        sent = [alert["labels"]["task"] for request in server.requests for alert in request.json]
+        assert sent == [one.task for one in incidents]
+        server.requests.clear()
+        server.answer = lambda _: Answer(413 if len(server.requests) == 1 else 200)
+        with pytest.raises(RejectedError):
+            sender(server.url).repeat(incidents)
+        assert [alert["labels"]["task"] for request in server.requests for alert in request.json] == sent
+        server.requests.clear()
+        sender(server.url).repeat(incidents[:0])
+        assert server.requests == []
 
 
 def channel(**entry: Any) -> Channel:
