@@ -174,13 +174,17 @@ def _received(own_runs: list[TaskRef]) -> TaskRef | None:
 
 
 def _started(own_runs: list[TaskRef]) -> TaskRef | None:
-    held = (run for run in own_runs if run.due_at != -ENDED_UNSEEN)
-    return (
-        _first(held, _UNFINISHED)
-        or _first(own_runs, _UNFINISHED)
-        or _first(reversed(own_runs), _IN_QUEUE)
-        or (own_runs[-1] if own_runs else None)
-    )
+    return _next(own_runs) or _first(reversed(own_runs), _IN_QUEUE) or (own_runs[-1] if own_runs else None)
+
+
+def _next(own_runs: list[TaskRef]) -> TaskRef | None:
+    """The run that its worker starts next, of those that it has received.
+
+    If a worker has received the same task again, it has probably dropped the earlier message with its connection.
+    """
+    unfinished = [run for run in own_runs if run.stage in _UNFINISHED]
+    held = [run for run in unfinished if run.due_at != -ENDED_UNSEEN] or unfinished
+    return next((run for run in reversed(held) if run.name == held[0].name), None)
 
 
 def _ended(own_runs: list[TaskRef], kind: int) -> TaskRef | None:

@@ -24,8 +24,9 @@ the runs of other workers:
                    ended otherwise      any                   that run starts again: the ID is reused
                    ended after it       any                   no run: the event arrived late. It names a run without
                                                               a name
-    started        received             any                   the first received run starts, but rather one that its
-                                                              worker has not returned (``conditions/watch``)
+    started        received             any                   a received run starts: the newest of the same name as
+                                                              the first one that its worker has not returned
+                                                              (``conditions/watch``)
                    none                 one in the queue      that run continues here
                    none                 open or ended         another run, named like the entry: its received was lost
                    started, ended       any                   that run (a received was lost)

@@ -459,26 +459,33 @@ def listed(shop: Shop) -> list[tuple[str, str, str]]:
     return [(run.uuid, state_of_run(run, shop.now), run.hostname) for run in page.runs]
 
 
-def test_a_worker_receives_again_what_it_returned() -> None:
-    """A worker that restarts gets its own tasks back: each is one task, from its fetch to its end."""
-    shop = Shop()
-    shop.pass_time(10)
-    shop.send("sent", name="shop.pay", queue="celery")
-    shop.send("received", name="shop.pay")
+def restarts(shop: Shop) -> None:
+    """A warm shutdown and a start with the same hostname."""
     goodbye(shop)
     shop.pass_time(5)
     shop.workers["w1@box"] = 7
     shop.worker("online", "w1@box", 7)
+
+
+@pytest.mark.parametrize("happens", [restarts, reconnects])
+def test_a_worker_receives_again_what_it_returned(happens: Callable[[Shop], None]) -> None:
+    """A worker gets its own tasks back: each is one task, from its fetch to its end."""
+    shop = Shop(rules=(Rule("late", on=Condition.WAITING, longer_than=30.0),))
+    shop.pass_time(10)
+    shop.send("sent", name="shop.pay", queue="celery", eta=datetime.fromtimestamp(NOON + 25, UTC).isoformat())
     shop.send("received", name="shop.pay")
     shop.held["w1@box"] = {"u1"}
-    shop.pass_time(14)
-    assert listed(shop) == [("u1", RunState.WAITING, "w1@box")]
+    shop.pass_time(5)
+    happens(shop)
+    shop.send("received", name="shop.pay")
+    shop.held["w1@box"] = {"u1"}
+    shop.pass_time(30)
     shop.send("started")
-    shop.pass_time(2)
-    assert listed(shop) == [("u1", RunState.RUNNING, "w1@box")]
     shop.end()
     shop.pass_time(2)
     assert (listed(shop), dict(shop.monitor.snapshot().load)) == ([], {})
+    shop.pass_time(200)
+    assert shop.opened() == 0
 
 
 def test_a_broadcast_that_workers_hold() -> None:
@@ -900,6 +907,31 @@ def test_it_was_delivered_again_before_anybody_knew() -> None:
     shop.pass_time(100)
     assert shop.opened() == 0
     assert "lost.shop.report" not in shop.counters
+
+
+@pytest.mark.parametrize("after", [2, 70])
+@pytest.mark.parametrize("mute", [False, True])
+@pytest.mark.parametrize("happens", [gone, another_process, goodbye])
+def test_a_run_that_was_redelivered(happens: Callable[[Shop], None], after: int, *, mute: bool) -> None:
+    """The run on the worker that is gone is neither listed nor counted as running beside the next one."""
+    shop = Shop(rules=(Rule("lost", on=Condition.LOST, silent_for=60.0, finishing_for=60.0),))
+    shop.mute = mute
+    shop.pass_time(10)
+    shop.run("u1")
+    shop.pass_time(2)
+    happens(shop)
+    shop.pass_time(after)
+    shop.run("u1", host="w2@box")
+    began = shop.now
+    shop.pass_time(200)
+    assert listed(shop) == [("u1", RunState.RUNNING, "w2@box")]
+    snapshot = shop.monitor.snapshot()
+    assert (dict(snapshot.load), snapshot.oldest_started) == ({"celery": 1}, {"shop.report": began})
+    shop.end("u1", host="w2@box")
+    shop.pass_time(2)
+    snapshot = shop.monitor.snapshot()
+    assert (listed(shop), dict(snapshot.load), snapshot.oldest_started) == ([], {}, {})
+    assert shop.open() == []
 
 
 @pytest.mark.parametrize("behind", [-50.0, 50.0])

@@ -36,7 +36,7 @@ MAX_POLL_GAP: Final = 120.0
 """Longest time between two polls of the queues, in seconds, that counts as watched."""
 CLOCKS_DIFFER: Final = SIGNIFICANT
 """Seconds by which the clocks of two workers may differ, because smaller differences are not corrected."""
-_RECEIVED, _STARTED = int(Stage.RECEIVED), int(Stage.STARTED)
+_RECEIVED, _STARTED, _SUCCEEDED = map(int, (Stage.RECEIVED, Stage.STARTED, Stage.SUCCEEDED))
 _QUEUE_JUDGES: Final = (BacklogJudge, NoWorkerJudge)
 
 
@@ -287,6 +287,8 @@ class Conditions:
         if self._is_gone(run, at):
             if run is all_runs(entry)[-1]:
                 return False  # not received again
+        elif any(_follows(other, run) and other.stage >= _SUCCEEDED for other in _later(entry, run)):
+            pass  # a worker starts tasks in the order in which it received them
         elif at.now - run.received_at <= CONFIRM_AFTER or self._holds(uuid, run, at) is not False:
             return False
         self._tracker.lose(uuid, run, ENDED_UNSEEN)
@@ -322,11 +324,13 @@ class Conditions:
         return True
 
     def _is_lost(self, uuid: str, entry: TaskRef, run: TaskRef, queue: str, at: Moment) -> bool:
-        """Whether its worker is gone; if so, records the loss once."""
+        """Whether its worker is gone; if so, records the loss once, unless the task was redelivered."""
         name = run.name or ""
         gone_at = self._lost_at(run.host, run.started_at, name, queue, at)
-        if gone_at is None or _runs_again(entry, run, gone_at):
+        if gone_at is None:
             return False
+        if _runs_again(entry, run, gone_at):
+            return True
         if run.started_at < self._gaps.end and not self._confirmations.confirmed(uuid):
             return False  # it may have ended before its worker did
         self._tracker.lose(uuid, run, lost_since(gone_at))
@@ -338,6 +342,8 @@ class Conditions:
         if is_killed(run) and not self._settle(uuid, run, queue, at, runs_again=runs_again):
             return
         if runs_again:
+            if any(other.started_at for other in _later(entry, run)):
+                self._tracker.lose(uuid, run, ENDED_UNSEEN)  # the next run has taken its place
             return
         gone_at = self._lost_at(run.host, run.started_at, run.name or "", queue, at)
         if gone_at is None and self._is_back(uuid, run, at):
@@ -398,11 +404,20 @@ def _runs_again(entry: TaskRef, run: TaskRef, gone_at: float) -> bool:
     The other runs of a Broadcast do not count. They start together with it, so they can be told apart unless it was
     lost within a minute.
     """
-    if entry.others is None:
-        return False
-    runs = all_runs(entry)
-    later = runs[runs.index(run) + 1 :]
     return any(
         (other.stage == _RECEIVED and other.due_at != -ENDED_UNSEEN) or other.started_at >= gone_at - CLOCKS_DIFFER
-        for other in later
+        for other in _later(entry, run)
     )
+
+
+def _follows(other: TaskRef, run: TaskRef) -> bool:
+    """Whether the same worker received the same task again."""
+    return other.host == run.host and other.name == run.name
+
+
+def _later(entry: TaskRef, run: TaskRef) -> list[TaskRef]:
+    """The runs of the task ID that were seen after this one."""
+    if entry.others is None:
+        return []
+    runs = all_runs(entry)
+    return runs[runs.index(run) + 1 :]
