@@ -46,9 +46,17 @@ def next_due(expression: str, zone: dt.tzinfo, now: float) -> float | None:
     return next((at.timestamp() for at in times if at.timestamp() > now), None)
 
 
-def reported_date(due_at: float, zone: dt.tzinfo) -> dt.date:
-    """The last local day that is complete at ``due_at``."""
-    return dt.datetime.fromtimestamp(due_at, zone).date() - dt.timedelta(days=1)
+def reported_date(expression: str, zone: dt.tzinfo, due_at: float) -> dt.date:
+    """The local day before the day of the expression's time ``due_at``: the last one that is complete then.
+
+    If the clock skips the last hour of a day (Nuuk, Scoresbysund), a time in it is due at midnight but belongs to that
+    day.
+    """
+    due_on = dt.datetime.fromtimestamp(due_at, zone).date()
+    before = dt.datetime.fromtimestamp(due_at - 1, zone).replace(tzinfo=None)
+    on_calendar = next(CronSim(expression, before)).date()  # as if no clock was changed
+    # It is later than due_at if the clock was set back to due_at from midnight.
+    return min(due_on, on_calendar) - dt.timedelta(days=1)
 
 
 class ReportSchedule:
@@ -71,7 +79,7 @@ class ReportSchedule:
     def run_once(self, now: float) -> float:
         """Queue a report that is due. Returns when to call again, in Unix seconds (earlier does no harm)."""
         due_at = last_due(self._expression, self._zone, now)
-        date = reported_date(due_at, self._zone) if due_at is not None else None
+        date = reported_date(self._expression, self._zone, due_at) if due_at is not None else None
         if due_at is not None and date is not None and date != self._claimed:
             try:
                 if not self._claim(date, due_at, now):

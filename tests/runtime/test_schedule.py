@@ -31,6 +31,7 @@ ZONES = (
     "Australia/Lord_Howe",
     "America/Havana",
     "Africa/Cairo",
+    "America/Nuuk",
 )
 DAY = 86_400.0
 
@@ -156,7 +157,15 @@ def test_a_rare_schedule_looks_far_ahead() -> None:
 )
 def test_a_report_is_about_the_last_complete_day(due: str, zone: str, date: str) -> None:
     """At any time of a local day, it is the previous day."""
-    assert str(reported_date(at(due, zone), ZoneInfo(zone))) == date
+    time = dt.datetime.fromisoformat(due).time()
+    assert str(reported_date(f"{time.minute} {time.hour} * * *", ZoneInfo(zone), at(due, zone))) == date
+
+
+def test_a_day_whose_last_hour_comes_twice_is_not_complete_before_its_end() -> None:
+    """In Cairo, midnight of 29 October 2026 is followed by the second 23:00."""
+    second = at("2026-10-29T23:00", "Africa/Cairo", fold=1)
+    assert second - at("2026-10-29T23:00", "Africa/Cairo") == 3_600.0
+    assert str(reported_date("*/30 * * * *", ZoneInfo("Africa/Cairo"), second)) == "2026-10-28"
 
 
 def test_a_report_is_claimed_when_it_is_due_and_once() -> None:
@@ -274,7 +283,9 @@ def test_a_stream_that_stays_away_does_not_silence_the_mail() -> None:
     assert claims.dates == ["2026-11-22", "2026-11-23"]
 
 
-@pytest.mark.parametrize("expression", ["0 8 * * *", "0 0 * * *", "30 1 * * *", "30 2 * * *", "0 */6 * * *"])
+@pytest.mark.parametrize(
+    "expression", ["0 8 * * *", "0 0 * * *", "30 1 * * *", "30 2 * * *", "0 23 * * *", "59 23 * * *", "0 */6 * * *"]
+)
 @pytest.mark.parametrize("zone", ZONES)
 def test_every_day_of_a_year_is_reported_once_and_in_order(zone: str, expression: str) -> None:
     """Also on the days when the clocks change."""
@@ -286,7 +297,7 @@ def test_every_day_of_a_year_is_reported_once_and_in_order(zone: str, expression
         while now <= end:
             now = running.run_once(now)
             turns += 1
-    first = dt.date(2025, 12, 31)
+    first = dt.date(2025, 12, 30 if " 23 " in expression else 31)  # the last one that was due at the start
     assert claims.dates == [str(first + dt.timedelta(days=day)) for day in range(366)]
     assert turns <= 366 * 4 + 1
 
@@ -306,5 +317,5 @@ def test_kills_lose_and_repeat_nothing(steps: list[tuple[float, bool]]) -> None:
         running.run_once(now)
         due = last_due("0 8 * * *", dt.UTC, now)
         assert due is not None
-        assert claims.dates[-1] == str(reported_date(due, dt.UTC))
+        assert claims.dates[-1] == str(reported_date("0 8 * * *", dt.UTC, due))
     assert len(set(claims.dates)) == len(claims.dates)
