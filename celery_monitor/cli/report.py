@@ -15,7 +15,7 @@ from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.cli.attached import attached_store
 from celery_monitor.cli.notify import print_result
 from celery_monitor.cli.options import config_file, store_url
-from celery_monitor.core.summary import Summary, summary_to_dict
+from celery_monitor.core.summary import FIRST_DAY, Summary, summary_to_dict
 from celery_monitor.policy import pages, policy_of
 from celery_monitor.runtime.report import DayReport
 from celery_monitor.settings import Settings, load
@@ -58,6 +58,8 @@ def _date(day: str, now: float, zone: ZoneInfo) -> dt.date:
     except ValueError as exc:
         message = f"{day!r} is not a date: use YYYY-MM-DD, {' or '.join(_NAMED)}"
         raise click.BadParameter(message, param_hint="--date") from exc
+    if date < FIRST_DAY:
+        raise click.BadParameter(f"{day} is before {FIRST_DAY}, the first possible day", param_hint="--date")
     if date > today:
         raise click.BadParameter(f"{day} has not started yet in {zone}", param_hint="--date")
     return date

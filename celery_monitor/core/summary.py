@@ -12,6 +12,8 @@ import msgspec
 
 from celery_monitor.core.times import rfc3339
 
+FIRST_DAY: Final = dt.date(2000, 1, 1)
+"""Earlier than any Celery event: earlier days are mistakes."""
 TOLERANCE: Final = 60.0
 """Seconds of a day that may be unwatched without a warning: a restart of the monitor takes less."""
 

@@ -198,7 +198,7 @@ def test_another_store(tmp_path: Path, store: str) -> None:
     assert json.loads(result.output)["day"]["failed"] == 3
 
 
-@pytest.mark.parametrize("date", ["23.11.2026", "tomorrow", str(TODAY + dt.timedelta(days=2))])
+@pytest.mark.parametrize("date", ["23.11.2026", "tomorrow", "0001-01-01", str(TODAY + dt.timedelta(days=2))])
 def test_what_is_no_past_day_is_a_usage_error(tmp_path: Path, store: str, date: str) -> None:
     """It says how to write a date."""
     result = invoke(tmp_path, store, "--date", date)

@@ -82,8 +82,8 @@ class Database:
 
     def attach(self) -> None:
         """Check that the database can be used beside the daemon. Changes nothing. Raises StoreUnusableError."""
-        location = self._dialect.location
-        if not self._dialect.exists():
+        exists, location = self._dialect.exists(), self._dialect.location
+        if not exists:
             raise StoreMissingError(
                 f"No store found at {location}: the daemon creates it on its first start; check "
                 f"{self._dialect.setting}",

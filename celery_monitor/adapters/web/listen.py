@@ -7,7 +7,8 @@ from typing import Final
 
 ANY_ADDRESS: Final = "::"
 """All addresses of this machine, IPv4 and IPv6."""
-_NO_SUCH_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
+NO_SUCH_ADDRESS: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
+"""Errors of an address, or of a kind of address, that the machine does not have."""
 
 
 def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
@@ -38,7 +39,7 @@ def _of_host(host: str, port: int, backlog: int) -> list[socket.socket]:
             try:
                 listener = socket.create_server(address, family=family, backlog=backlog)
             except OSError as exc:
-                if exc.errno not in _NO_SUCH_FAMILY:
+                if exc.errno not in NO_SUCH_ADDRESS:
                     raise
                 missing = exc
             else:
@@ -54,6 +55,6 @@ def _everywhere(port: int, backlog: int) -> socket.socket:
         both = socket.has_dualstack_ipv6()
         return socket.create_server((ANY_ADDRESS, port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=both)
     except OSError as exc:
-        if exc.errno not in _NO_SUCH_FAMILY:
+        if exc.errno not in NO_SUCH_ADDRESS:
             raise
     return socket.create_server(("0.0.0.0", port), backlog=backlog)

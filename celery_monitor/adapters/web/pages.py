@@ -19,7 +19,7 @@ from celery_monitor.adapters.web.details import Details
 from celery_monitor.adapters.web.error_groups import ErrorPages
 from celery_monitor.adapters.web.listings import Listings
 from celery_monitor.adapters.web.overview import overview
-from celery_monitor.adapters.web.parameters import FIRST_DAY, ONE_DAY, day, today
+from celery_monitor.adapters.web.parameters import ONE_DAY, day, today
 from celery_monitor.adapters.web.policies import PAGE_POLICY
 from celery_monitor.adapters.web.queries import Queries
 from celery_monitor.adapters.web.queues import QueuePages
@@ -30,7 +30,7 @@ from celery_monitor.adapters.web.sources import Sources
 from celery_monitor.adapters.web.trends import DAY_HOURS, SPANS
 from celery_monitor.adapters.web.workers import WorkerPages
 from celery_monitor.core.model import IncidentState
-from celery_monitor.core.summary import Summary
+from celery_monitor.core.summary import FIRST_DAY, Summary
 from celery_monitor.settings.units import DAY
 
 _REPORT_POLICY: Final = PAGE_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")

@@ -8,13 +8,12 @@ from typing import Final
 from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 
+from celery_monitor.core.summary import FIRST_DAY
 from celery_monitor.core.text import name_of_part, printable, storable_text
 from celery_monitor.settings.units import duration
 
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
-FIRST_DAY: Final = date(2000, 1, 1)
-"""Earlier than any Celery event: earlier days are mistakes."""
 ONE_DAY: Final = timedelta(days=1)
 _MAX_TEXT: Final = 2000
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Mapping
@@ -10,7 +11,7 @@ from typing import Final
 import uvicorn
 
 from celery_monitor.adapters.web.connection import IDLE_SECONDS, Connection
-from celery_monitor.adapters.web.listen import listen
+from celery_monitor.adapters.web.listen import NO_SUCH_ADDRESS, listen
 from celery_monitor.adapters.web.site import Site
 from celery_monitor.errors import ConfigError, MonitorError, PortUnavailableError, Problem
 
@@ -59,7 +60,9 @@ class WebServer:
     def _refusal(self, exc: OSError | UnicodeError) -> MonitorError:
         if isinstance(exc, UnicodeError):
             return ConfigError([Problem("web.host", "is neither an IP address nor a host name")])
-        message = f"cannot listen on {self._host}, port {self._port}: {exc.strerror or exc}"
+        # Python adds the address to the system's message, which here has the host and the port already.
+        reason = exc.strerror if isinstance(exc, socket.gaierror) or not exc.errno else os.strerror(exc.errno)
+        message = f"cannot listen on {self._host}, port {self._port}: {reason or exc}"
         if exc.errno == errno.EADDRINUSE:
             return PortUnavailableError(
                 f"{message}: is another celery-monitor running? `ss -ltnp 'sport = :{self._port}'` shows which process "
@@ -67,8 +70,12 @@ class WebServer:
             )
         if exc.errno == socket.EAI_AGAIN:
             return PortUnavailableError(f"{message}: set web.host to an IP address, which needs no DNS")
-        of_host = isinstance(exc, socket.gaierror) or exc.errno == errno.EADDRNOTAVAIL
-        return ConfigError([Problem("web.host" if of_host else "web.port", message)])
+        if exc.errno == errno.EACCES:
+            return ConfigError([Problem("web.port", f"{message}: use a port from 1024, or grant the privilege")])
+        if isinstance(exc, socket.gaierror) or exc.errno in NO_SUCH_ADDRESS:
+            remedy = "use an address of this machine, or :: for all of them"
+            return ConfigError([Problem("web.host", f"{message}: {remedy}")])
+        return ConfigError([Problem("web.port", message)])
 
     def serve(self, stop: threading.Event, heartbeat: Callable[[], None]) -> None:
         """Answer until ``stop`` is set, then at most GRACE_SECONDS more; ``heartbeat`` is called every TICK.

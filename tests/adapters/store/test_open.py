@@ -244,6 +244,12 @@ def test_a_temporary_store_without_a_place(opened: Open, tmp_path: Path, monkeyp
     assert "set TMPDIR to a directory" in refused(opened("sqlite://"))
 
 
+def test_command_cannot_open_a_temporary_store(opened: Open) -> None:
+    """It belongs to one process; the error names the setting."""
+    with pytest.raises(StoreUnusableError, match=r"temporary file of the daemon.*set store\.url to the path of a file"):
+        opened("sqlite:///:memory:").attach()
+
+
 @pytest.mark.parametrize("content", [b"this is not a database at all\n" * 500, b"SQLite format 3\0" + b"\xff" * 4096])
 def test_not_a_database(opened: Open, path: Path, content: bytes) -> None:
     """A file of another kind is refused and unchanged."""

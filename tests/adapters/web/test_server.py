@@ -1,6 +1,7 @@
 """The server: probes, passwords, headers, its port and its end."""
 
 import base64
+import errno
 import socket
 import threading
 import time
@@ -313,6 +314,18 @@ def test_a_taken_port_is_told(site: Served, fleet: Fleet) -> None:
         second.start()
 
 
+def test_a_port_of_the_system_is_told(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ports below 1024 need a privilege, which containers usually do not have."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied (while attempting to bind on address ('::', 80, 0, 0))")
+
+    monkeypatch.setattr(socket, "create_server", refused)
+    told = r"^web\.port: cannot listen on ::, port 80: Permission denied: use a port from 1024"
+    with pytest.raises(ConfigError, match=told):
+        WebServer(Site(WebSettings(), fleet.sources()), host="::", port=80).start()
+
+
 def test_an_unknown_host_is_told(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that does not exist or is not local is an error of web.host; an unavailable name server is not."""
     site = Site(WebSettings(), fleet.sources())
@@ -326,7 +339,8 @@ def test_an_unknown_host_is_told(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
     for host in ("no.such.host.invalid", "192.0.2.1"):
-        with pytest.raises(ConfigError, match=rf"^web\.host: cannot listen on {host}"):
+        told = rf"^web\.host: cannot listen on {host}, port 0: [A-Za-z ]+: use an address of this machine, or ::"
+        with pytest.raises(ConfigError, match=told):
             WebServer(site, host=host, port=0).start()
 
     def away(*_: object, **__: object) -> None:

@@ -63,6 +63,11 @@ class SqliteFile:
 
     def exists(self) -> bool:
         """Whether there is a file to attach to. Raises StoreUnusableError if this cannot be determined."""
+        if self._path is None and self._directory is None:
+            raise StoreUnusableError(
+                f"The store is a temporary file of the daemon, which no command can open: set {self._setting} to the "
+                "path of a file"
+            )
         try:
             return self.path.is_file()
         except OSError as exc:
