@@ -12,7 +12,7 @@ from collections import deque
 from typing import Final
 
 from celery_monitor.core import backoff
-from celery_monitor.core.model import ASKED_FOR, FIRST_UPDATE, OutboxItem
+from celery_monitor.core.model import FIRST_UPDATE, OutboxItem
 
 LENGTH: Final = 60.0
 """Seconds of the sliding window that a rate limit applies to."""
@@ -79,7 +79,7 @@ class SendLimiter:
         """Seconds until the row may be sent, 0 when it may now."""
         update = item.priority >= FIRST_UPDATE
         limited = 0.0 if self._window is None else self._window.wait(now, update=update)
-        asked_for = item.priority == ASKED_FOR and item.attempts == 0  # a person's request overrides the pause
+        asked_for = item.asked_for and item.attempts == 0  # a person's request overrides the pause
         return limited if asked_for else max(limited, self._paused_until - now)
 
     def sending(self, now: float) -> None:

@@ -20,7 +20,7 @@ from typing import Final
 
 import structlog
 
-from celery_monitor.core.model import FIRST_UPDATE, REFRESH, Action, Changes, Incident, OutboxItem, OutboxRequest
+from celery_monitor.core.model import REFRESH, Action, Changes, Incident, OutboxItem, OutboxRequest
 from celery_monitor.errors import StoreUnavailableError
 from celery_monitor.ports import Clock, Outbox, Sent
 
@@ -190,7 +190,7 @@ class UncommittedPages:
             sent = self._sent.get(row.key)
         if sent is None or sent.receipt is None or row.action is not Action.TRIGGER or row.channel != self._channel:
             return row
-        priority = row.priority + REFRESH if 0 <= row.priority < FIRST_UPDATE else row.priority
+        priority = max(row.priority, 0) + REFRESH if row.opens else row.priority
         return replace(row, receipt=sent.receipt, priority=priority)
 
     def _settle(self, row: OutboxItem, now: float) -> bool:

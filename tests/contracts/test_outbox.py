@@ -10,6 +10,7 @@ from celery_monitor.core.model import (
     Action,
     ChannelDelivery,
     IncidentState,
+    MessageKind,
     OutboxItem,
     OutboxRequest,
 )
@@ -435,6 +436,33 @@ def test_revive_with_a_newer_one_waiting(box: Box) -> None:
     assert box.outbox.items(dead=True, limit=10).rows == []
     box.outbox.delivered(box.one(NOW + 1), NOW + 1, 1)
     assert box.due(NOW + 9999) == []
+
+
+@pytest.mark.parametrize("state", ["dead", "waiting", "replaced"])
+@pytest.mark.parametrize(("priority", "kind"), [(1, MessageKind.OPENED), (REFRESH + 1, MessageKind.UPDATED)])
+def test_a_revived_row_keeps_its_kind(box: Box, state: str, priority: int, kind: MessageKind) -> None:
+    """An incident that opened again is new: mail, for example, sends nothing for an update."""
+    box.flush(trigger())
+    box.outbox.delivered(box.one(), NOW, 1, "receipt")
+    box.flush(trigger(priority=priority))
+    item = box.one()
+    if state == "waiting":
+        box.outbox.retry(item, NOW + 300, "timeout")
+    else:
+        box.outbox.dead(item, NOW, "400")
+    if state == "replaced":
+        box.flush(trigger(due_at=NOW + 600, priority=priority))
+    for _ in range(2):
+        box.outbox.revive(item.id if state != "replaced" else None, NOW + 1)
+        assert box.one(NOW + 1).kind is kind
+    box.flush(trigger("urgent"))
+    assert [one.key for one in box.due(NOW + 1)] == [KEY]  # a person's request goes first
+    again = box.one(NOW + 1)
+    box.flush(trigger(priority=REFRESH + 1))
+    assert box.one(NOW + 1).kind is kind
+    box.outbox.delivered(again, NOW + 1, 2)
+    box.outbox.delivered(box.one(NOW + 1), NOW + 1, 1)  # the other key
+    assert (box.one(NOW + 1).key, box.one(NOW + 1).kind) == (KEY, MessageKind.UPDATED)
 
 
 @pytest.mark.parametrize("which", ["all", "one"])

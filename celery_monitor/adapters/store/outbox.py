@@ -32,6 +32,7 @@ from celery_monitor.core import paging
 from celery_monitor.core.backoff import MAX_WAIT
 from celery_monitor.core.model import (
     ASKED_FOR,
+    ASKED_FOR_OPENING,
     FIRST_UPDATE,
     REFRESH,
     Action,
@@ -82,7 +83,11 @@ _BEHIND_ITS_TRIGGER: Final = and_(
     ),
 )
 """A resolve whose trigger is still pending. The trigger was decided first, so it must be sent first."""
-_AS_REFRESH: Final = case((outbox.c.priority < FIRST_UPDATE, outbox.c.priority + REFRESH), else_=outbox.c.priority)
+_AS_REFRESH: Final = case(
+    (outbox.c.priority < 0, REFRESH),
+    (outbox.c.priority < FIRST_UPDATE, outbox.c.priority + REFRESH),
+    else_=outbox.c.priority,
+)
 
 
 _TYPES: Final = get_type_hints(OutboxItem)
@@ -290,7 +295,10 @@ def _revive(connection: Connection, item: OutboxItem, now: float) -> int:
         tuple_(outbox.c.key, outbox.c.channel, outbox.c.action) == tuple_(item.key, item.channel, item.action.value),
         PENDING,
     )
-    values = {"attempts": 0, "due_at": now, "priority": ASKED_FOR}
+    # A row that opens its incident still does, and so does the one that replaces it.
+    opens = outbox.c.priority.in_((*range(FIRST_UPDATE), ASKED_FOR_OPENING))
+    asked_for = ASKED_FOR_OPENING if item.opens else case((opens, ASKED_FOR_OPENING), else_=ASKED_FOR)
+    values = {"attempts": 0, "due_at": now, "priority": asked_for}
     connection.execute(update(deliveries).where(_same_row(item)).values(state="pending"))
     if item.state != "pending" and connection.execute(update(outbox).where(pending_twin).values(values)).rowcount:
         connection.execute(delete(outbox).where(outbox.c.id == item.id))

@@ -53,6 +53,7 @@ from celery_monitor.core.model.incidents import (
 )
 from celery_monitor.core.model.outbox import (
     ASKED_FOR,
+    ASKED_FOR_OPENING,
     FIRST_UPDATE,
     REFRESH,
     Action,
@@ -84,6 +85,7 @@ from celery_monitor.core.model.workers import QueueStats, Worker, WorkerDetail
 
 __all__ = [
     "ASKED_FOR",
+    "ASKED_FOR_OPENING",
     "BUCKET_SECONDS",
     "COUNTS",
     "FAILED",

@@ -26,7 +26,9 @@ class MessageKind(enum.StrEnum):
 
 
 ASKED_FOR: Final = -1
-"""Priority of a row that a person has asked to retry."""
+"""Priority of a row that a person has asked to retry and that opens no incident."""
+ASKED_FOR_OPENING: Final = -2
+"""Priority of a row that a person has asked to retry and that opens an incident."""
 FIRST_UPDATE: Final = 4
 """Lower priorities, equal to the index of the severity, open an incident. A resolve has this priority, refreshes have
 higher numbers."""
@@ -80,8 +82,19 @@ class OutboxItem:
         """The message kind of an incident's row. If the receiver does not have the incident yet, it is OPENED."""
         if self.action is Action.RESOLVE:
             return MessageKind.RESOLVED
-        is_opening = 0 <= self.priority < FIRST_UPDATE
-        return MessageKind.OPENED if is_opening or self.receipt is None else MessageKind.UPDATED
+        return MessageKind.OPENED if self.opens or self.receipt is None else MessageKind.UPDATED
+
+    @property
+    def opens(self) -> bool:
+        """Whether it is a trigger that opens its incident or opens it again."""
+        return self.action is Action.TRIGGER and (
+            0 <= self.priority < FIRST_UPDATE or self.priority == ASKED_FOR_OPENING
+        )
+
+    @property
+    def asked_for(self) -> bool:
+        """Whether a person has asked to retry it."""
+        return self.priority < 0
 
     @property
     def event_id(self) -> str:
