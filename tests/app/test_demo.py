@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from celery_monitor.cli.demo import command
+from celery_monitor.cli.demo.story import CALM, DAY, HOUR, Story
 from tests.servers.ports import free_port
 from tests.servers.unencrypted import NO_TLS
 from tests.servers.waiting import wait_until
@@ -126,6 +127,17 @@ def test_demo_begins_with_days_that_are_marked_as_made_up(tmp_path: Path) -> Non
         sent, again, counted = last_line(running)
         assert counted == sent + again > 0
         assert running.err.read_text() == ""
+
+
+def test_generated_days_end_without_open_incidents() -> None:
+    """Whatever the time of the start: the fleet that follows must not resolve what was never sent to anybody."""
+    failed = []
+    for now in range(1_795_887_900, 1_795_887_900 + DAY, HOUR):
+        story = Story(now, lambda *_: ("Error()", ""))
+        events = [event for _, part in story.minutes(now - 3 * HOUR, now) for event in part]
+        failed += [now - event["timestamp"] for event in events if event["type"] == "task-failed"]
+    assert len(failed) > 20
+    assert min(failed) > CALM - 60
 
 
 def last_line(running: Running) -> tuple[int, int, int]:

@@ -32,6 +32,10 @@ _NIGHT_RUN: Final = 2 * HOUR + 30 * MINUTE
 _NOT_RUN: Final = 3
 """How many days ago the nightly report was not sent."""
 _RETRY_AFTER: Final = 2.0
+CALM: Final = 20 * MINUTE
+"""Seconds without failures before the end, in which all incidents resolve. The live fleet would otherwise resolve them,
+and this would be sent.
+"""
 _CAMPAIGN_DAYS_AGO: Final = 3
 _CAMPAIGN: Final = 18 * HOUR
 _CAMPAIGN_LASTS: Final = 4 * HOUR
@@ -100,6 +104,7 @@ class Story:
 
     def __init__(self, now: float, record: Record, *, orders: float = 120, seed: int = 7) -> None:
         self._midnight = int(now) // DAY * DAY
+        self._calm_from = now - CALM
         self._record = record
         self._per_minute = orders / max(_BY_HOUR) / 60
         self._chance = random.Random(seed)  # noqa: S311  # no secret
@@ -181,7 +186,7 @@ class Story:
         uuid = str(UUID(int=self._chance.getrandbits(128)))
         of_chain = {"root_id": root or uuid, "parent_id": parent}
         broken = self._broken(kind, at)
-        failed = self._chance.random() < (kind.failing if broken is None else broken.chance)
+        failed = self._chance.random() < (kind.failing if broken is None else broken.chance) and at < self._calm_from
         if self._chance.random() < kind.retried:
             at = self._attempt(kind, uuid, at, of_chain, "task-retried", "") + _RETRY_AFTER
         end = self._attempt(
