@@ -85,7 +85,9 @@ class Alertmanagers(HttpSender):
             all_labels = labels_before or labels
             # Send it to all: an Alertmanager that is left out would keep the alert firing.
             self._failed_at.clear()
-            self.post([resolved(incident, all_labels, item.created_at, self.external_url)])
+            # Repetitions have the present labels, which may differ from those of the last delivered row.
+            ended = [all_labels] if labels == all_labels else [all_labels, labels]
+            self.post([resolved(incident, each, item.created_at, self.external_url) for each in ended])
             return Sent(0, item.receipt or receipt_of(all_labels))
         alerts = [self._firing(incident)]
         if labels_before is not None and labels_before != labels:

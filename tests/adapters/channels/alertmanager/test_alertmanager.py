@@ -152,6 +152,18 @@ def test_a_rule_that_has_changed(running: Running) -> None:
     running.server.until("shop.rule", fires=False)
 
 
+def test_labels_that_change_over_a_restart(running: Running) -> None:
+    """Repetitions have the new labels: the resolution ends the alerts with both."""
+    one = an_incident("shop.labels")
+    opened = sender(running.server.url, one=one).send(row(one))
+    restarted = sender(running.server.url, one=one, labels={"team": "payments"})
+    restarted.repeat([one])
+    alerts = [alert for alert in running.server.alerts() if alert["labels"]["task"] == one.task]
+    assert sorted(alert["labels"]["team"] for alert in alerts) == ["billing", "payments"]
+    restarted.send(row(one, Action.RESOLVE, receipt=opened.receipt))
+    running.server.until("shop.labels", fires=False)
+
+
 @pytest.mark.parametrize("char", ["\x00", "\ud800", "\U0001f600", '"', "\\", "\n", "{{"])
 def test_hostile_names(running: Running, char: str) -> None:
     """Alertmanager accepts the alert, whatever text a task controls."""
