@@ -87,6 +87,10 @@ class Entries:
         run.due_at = -at
         self._dirty[uuid] = None
 
+    def drop(self, uuid: str) -> None:
+        """Forget a task of which no event will report the end."""
+        self._forget(uuid)
+
     def tick(self, now: float, *, quiet: float = 0.0) -> None:
         """Forget entries that lingered long enough or are too old, and the oldest above the limit.
 

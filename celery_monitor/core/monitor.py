@@ -164,9 +164,14 @@ class Monitor:
             self._intake.notice(hostname, self._clock.now)
         self._parts.queues.learn(queues, self._parts.workers)
 
-    def learn_names(self, names: Mapping[str, Sequence[str]]) -> None:
-        """Learn which tasks workers have registered (Celery's inspect): they count 0 before their first run."""
-        self._parts.queues.register(names)
+    def learn_names(
+        self, names: Mapping[str, Sequence[str]], unreported: Mapping[str, Collection[str]] | None = None
+    ) -> None:
+        """Learn which tasks workers have registered (Celery's inspect): they count 0 before their first run.
+
+        ``unreported``: hostname → those of which it sends no events. They are forgotten once they are sent.
+        """
+        self._parts.queues.register(names, unreported or {})
 
     def count(self, name: CounterName | LabelledCounter, amount: float, *, flush: bool = True) -> None:
         """Add to one of the monitor's own counters, which survive restarts.

@@ -72,6 +72,7 @@ class Parts:
             purge=limits.worker_purge,
             queue_of=self.queues.likely_queue,
             on_lost=self._count_lost,
+            unreported=lambda: self.queues.unreported,
         )
 
     def restore(self, restored: Restored, now: float) -> None:

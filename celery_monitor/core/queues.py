@@ -6,8 +6,9 @@ first run: otherwise its series would start at 1, and ``rate`` and ``increase`` 
 """
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice, repeat
+from types import MappingProxyType
 from typing import Final
 
 from celery_monitor.core.model import SeriesKey
@@ -21,12 +22,16 @@ are returned: several releases can run at a time, and some pairs are repeated or
 
 
 class _Release:
-    """A set of task names, and the workers that have registered exactly these: all pods of a release share one."""
+    """A set of task names, and the workers that have registered exactly these: all pods of a release share one.
 
-    __slots__ = ("names", "workers")
+    ``unreported``: those of which the workers send no events.
+    """
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    __slots__ = ("names", "unreported", "workers")
+
+    def __init__(self, names: tuple[str, ...], unreported: frozenset[str]) -> None:
         self.names = names
+        self.unreported = unreported
         self.workers: dict[str, None] = {}
 
 
@@ -49,7 +54,7 @@ class Queues:
         """Hostname → the queues that the worker consumes, for workers that have answered."""
         self._last_queue: dict[str, str] = {}
         """Task name → the only queue of the worker that it was last seen on, for workers that have not answered yet."""
-        self._releases: dict[tuple[str, ...], _Release] = {}
+        self._releases: dict[tuple[tuple[str, ...], frozenset[str]], _Release] = {}
         self._release_of: dict[str, _Release] = {}
         """Hostname → the release that the worker runs."""
         self._release_count: Counter[str] = Counter()
@@ -61,6 +66,8 @@ class Queues:
         self._registered: tuple[tuple[str, str], ...] | None = None
         """The last result of ``registered``; None if it is outdated."""
         self._admission_version = 0
+        self.unreported: frozenset[str] = frozenset()
+        """Names of tasks of which some worker sends no events (``send_events=False``)."""
 
     def restore(self, keys: Iterable[SeriesKey]) -> None:
         """Load the queues in which tasks were counted before the restart."""
@@ -79,14 +86,22 @@ class Queues:
             self._consumed_by = frozenset(chain.from_iterable(consumed.values()))
         self.forget([hostname for hostname in self._release_of if hostname not in consumed and hostname not in workers])
 
-    def register(self, tasks_by_worker: Mapping[str, Iterable[str]]) -> None:
-        """Record the task names that workers have registered, replacing their previous ones."""
+    def register(
+        self,
+        tasks_by_worker: Mapping[str, Iterable[str]],
+        unreported_by_worker: Mapping[str, Collection[str]] = MappingProxyType({}),
+    ) -> None:
+        """Record the task names that workers have registered, replacing their previous ones.
+
+        ``unreported_by_worker``: those of which the worker sends no events.
+        """
         for hostname, names in tasks_by_worker.items():
             tasks = tuple(dict.fromkeys(map(self._normalize, names)))[: self._limit]
+            unreported = frozenset(map(self._normalize, unreported_by_worker.get(hostname, ()))).intersection(tasks)
             last = self._release_of.get(hostname)
-            if last is None or last.names != tasks:
+            if last is None or last.names != tasks or last.unreported != unreported:
                 self.forget([hostname])
-                self._join(hostname, tasks)
+                self._join(hostname, tasks, unreported)
 
     def forget(self, hostnames: Iterable[str]) -> None:
         """Drop workers that are gone, and the tasks that only they have registered."""
@@ -97,7 +112,8 @@ class Queues:
             self._registered = None
             del release.workers[hostname]
             if not release.workers:
-                del self._releases[release.names]
+                del self._releases[release.names, release.unreported]
+                self._releases_changed()
                 self._names_held -= len(release.names)
                 self._release_count -= Counter(release.names)
 
@@ -117,12 +133,16 @@ class Queues:
             self._admission_version = admission_version
         return self._registered
 
-    def _join(self, hostname: str, names: tuple[str, ...]) -> None:
-        release = self._releases.get(names)
+    def _releases_changed(self) -> None:
+        self.unreported = frozenset().union(*(release.unreported for release in self._releases.values()))
+
+    def _join(self, hostname: str, names: tuple[str, ...], unreported: frozenset[str]) -> None:
+        release = self._releases.get((names, unreported))
         if release is None:
             if self._names_held + len(names) > _HEADROOM * self._limit:
                 return
-            release = self._releases[names] = _Release(names)
+            release = self._releases[names, unreported] = _Release(names, unreported)
+            self._releases_changed()
             self._names_held += len(names)
             self._release_count.update(names)
         release.workers[hostname] = None

@@ -48,6 +48,13 @@ class FleetControl(Protocol):
     def registered(self, hostnames: Sequence[str], timeout: float) -> dict[str, list[str]]:
         """Hostname → names of its registered tasks, of those workers that answered. Raises SourceLostError."""
 
+    @property
+    def unreported(self) -> Mapping[str, AbstractSet[str]]:
+        """Hostname → those of its registered tasks of which it sends no events (``send_events=False``).
+
+        Of those workers that answered the last ``registered``.
+        """
+
     def held_task_ids(
         self, hostnames: Sequence[str], timeout: float, *, fetched: bool
     ) -> Mapping[str, AbstractSet[str]]:

@@ -307,7 +307,7 @@ class FleetPoller:
         names = self._control.registered(hosts, INSPECT_TIMEOUT)
         self._registered.learned(names)
         with self._lock:
-            self._monitor.learn_names(names)
+            self._monitor.learn_names(names, self._control.unreported)
 
     def _confirm_runs(self) -> None:
         """Ask the workers which long-running tasks they still hold: some may have ended without an event."""

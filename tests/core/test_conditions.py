@@ -520,6 +520,20 @@ def test_a_lost_task_returns_to_the_queue_after_all(end: dict[str, Any]) -> None
     assert shop.open() == []
 
 
+def test_tasks_without_events() -> None:
+    """Of a task with send_events=False only task-sent is known: it does not wait, and is not kept."""
+    shop = Shop()
+    shop.queues = [QueueStats("pay", 5, 1, 1, 4)]
+    shop.monitor.learn_names({"w1@box": ["shop.pay", "shop.quiet"]}, {"w1@box": ["shop.quiet"]})
+    shop.pass_time(POLL)
+    shop.send("sent", "u1", name="shop.quiet", queue="pay")
+    shop.send("sent", "u2", name="shop.pay", queue="pay")
+    shop.pass_time(400)
+    assert [one.subject for one in shop.open(Condition.WAITING)] == ["shop.pay"]
+    assert [uuid for uuid, _, _ in listed(shop)] == ["u2"]
+    assert {row.key.name: row.counts[0] for row in shop.monitor.snapshot().series} == {"shop.quiet": 1, "shop.pay": 1}
+
+
 def test_a_queue_that_was_purged() -> None:
     """Tasks sent to a queue that is empty do not count as waiting."""
     shop = Shop()

@@ -61,6 +61,19 @@ def test_who_is_gone_is_forgotten() -> None:
     assert of.likely_queue("t", "two@box") == "elsewhere"
 
 
+def test_tasks_without_events() -> None:
+    """A task is unreported while any known worker sends no events of it."""
+    of, names = queues(), ["a", "b"]
+    of.register({"one@box": names, "two@box": names}, {"one@box": ["a"], "two@box": ["a", "other"]})
+    assert of.unreported == {"a"}
+    of.register({"one@box": names}, {"one@box": ["b"]})
+    assert of.unreported == {"a", "b"}
+    of.forget(["two@box"])
+    assert of.unreported == {"b"}
+    of.register({"one@box": names})
+    assert of.unreported == frozenset()
+
+
 def test_known_tasks() -> None:
     """A task is listed in each queue in which it may be counted. With many queues it is not listed."""
     of = queues()

@@ -45,6 +45,11 @@ def succeed(value: Any = None) -> Any:
     return value
 
 
+@app.task(name="fleet.unreported", send_events=False)
+def unreported() -> None:
+    """Succeed without any event of the worker."""
+
+
 @app.task(name="fleet.sleep")
 def sleep(seconds: float) -> None:
     """Succeed after ``seconds``."""

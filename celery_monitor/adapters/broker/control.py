@@ -8,7 +8,8 @@ neither the round nor the connection.
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import uuid4
 
@@ -26,6 +27,7 @@ from celery_monitor.settings.broker import BrokerSettings
 
 _DOING: Final = "cannot reach the workers through the broker"
 _SEND_TIMEOUT: Final = 3.0
+_NO_ARGUMENTS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 Take = Callable[[str, str, Any], None]
 """Called with each answer: command, hostname, JSON of any shape. It should store only what is needed."""
@@ -60,6 +62,7 @@ class RemoteControl:
         hostnames: Sequence[str] | None = None,
         *,
         max_silence: float | None = None,
+        arguments: Mapping[str, Any] = _NO_ARGUMENTS,
     ) -> None:
         """Send the commands to all workers, or to these, and collect answers for ``timeout`` s. Raises SourceLostError.
 
@@ -70,7 +73,7 @@ class RemoteControl:
         deadline = time.monotonic() + _SEND_TIMEOUT
         with Boundary(self.failed):
             connection = self._open(deadline)
-            connection.ask(commands, hostnames, deadline)
+            connection.ask(commands, arguments, hostnames, deadline)
             connection.collect(take, timeout, max_silence)
             self._dialer.rotation.proven()
 
@@ -125,19 +128,28 @@ class _ControlConnection:
         self.session.cut()
         return lost(exc, _DOING, self.session.permissions)
 
-    def _send(self, command: str, hostnames: Sequence[str] | None, ticket: str, deadline: float) -> None:
-        message: dict[str, Any] = {"method": command, "arguments": {}}
+    def _send(
+        self,
+        command: str,
+        arguments: Mapping[str, Any],
+        hostnames: Sequence[str] | None,
+        ticket: str,
+        deadline: float,
+    ) -> None:
+        message: dict[str, Any] = {"method": command, "arguments": dict(arguments)}
         message |= {"destination": hostnames, "pattern": None, "matcher": None}
         message |= {"ticket": ticket, "reply_to": self.reply_queue.address}
         self.session.bound(deadline)
         self.session.publish(self._producer, message, serializer="json", headers={"clock": 0, "expires": 0})
 
-    def ask(self, commands: Sequence[str], hostnames: Sequence[str] | None, deadline: float) -> None:
+    def ask(
+        self, commands: Sequence[str], arguments: Mapping[str, Any], hostnames: Sequence[str] | None, deadline: float
+    ) -> None:
         self.reply_queue.clear()
         self._addressed = frozenset(hostnames or ())
         self._tickets = {str(uuid4()): command for command in commands}
         for ticket, command in self._tickets.items():
-            self._send(command, hostnames, ticket, deadline)
+            self._send(command, arguments, hostnames, ticket, deadline)
 
     def collect(self, take: Take, timeout: float, max_silence: float | None) -> None:
         answered: set[tuple[str, str]] = set()

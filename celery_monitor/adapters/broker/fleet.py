@@ -74,6 +74,8 @@ class BrokerFleet:
         """As FleetControl.details."""
         self.busy: set[str] = set()
         """As FleetControl.busy."""
+        self.unreported: dict[str, frozenset[str]] = {}
+        """As FleetControl.unreported."""
 
     def open(self) -> None:
         """As FleetControl.open."""
@@ -159,12 +161,15 @@ class BrokerFleet:
     def registered(self, hostnames: Sequence[str], timeout: float) -> dict[str, list[str]]:
         """As FleetControl.registered."""
         names_by_host: dict[str, list[str]] = {}
+        unreported: dict[str, frozenset[str]] = {}
 
         def take(_command: str, hostname: str, answer: Any) -> None:  # noqa: ANN401 - any JSON
             if isinstance(answer, list):
                 names_by_host[hostname] = list(_names(answer))
+                unreported[hostname] = frozenset(_names([item for item in answer if _is_unreported(item)]))
 
-        self._control.ask(("registered",), timeout, take, hostnames)
+        self._control.ask(("registered",), timeout, take, hostnames, arguments={"taskinfoitems": ["send_events"]})
+        self.unreported = unreported
         return names_by_host
 
     def held_task_ids(self, hostnames: Sequence[str], timeout: float, *, fetched: bool) -> dict[str, set[str]]:
@@ -235,10 +240,14 @@ def _consumed_queues(answer: object) -> Iterator[_ConsumedQueue]:
 
 
 def _names(reply: Sequence[Any]) -> Iterator[str]:
-    """Names of registered tasks, without additions such as ``shop.pay [rate_limit=10/m]``."""
+    """Names of registered tasks, without additions such as ``shop.pay [send_events=True]``."""
     for item in reply[:_MAX_REGISTERED]:
         if isinstance(item, str) and is_text(name := item.partition(" [")[0]):
             yield name
+
+
+def _is_unreported(item: object) -> bool:
+    return isinstance(item, str) and item.endswith(" [send_events=False]")
 
 
 def _processes(reply: object) -> int | None:

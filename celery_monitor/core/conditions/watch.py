@@ -36,7 +36,7 @@ MAX_POLL_GAP: Final = 120.0
 """Longest time between two polls of the queues, in seconds, that counts as watched."""
 CLOCKS_DIFFER: Final = SIGNIFICANT
 """Seconds by which the clocks of two workers may differ, because smaller differences are not corrected."""
-_RECEIVED, _STARTED, _SUCCEEDED = map(int, (Stage.RECEIVED, Stage.STARTED, Stage.SUCCEEDED))
+_SENT, _RECEIVED, _STARTED, _SUCCEEDED = map(int, (Stage.SENT, Stage.RECEIVED, Stage.STARTED, Stage.SUCCEEDED))
 _QUEUE_JUDGES: Final = (BacklogJudge, NoWorkerJudge)
 
 
@@ -71,11 +71,17 @@ class Conditions:
         purge: float,
         queue_of: Callable[[str, str], str],
         on_lost: Callable[[str, str], None],
+        unreported: Callable[[], Container[str]] = frozenset,
     ) -> None:
-        """``queue_of``: (task, worker) → the most likely queue; ``on_lost`` is called once for each lost run."""
+        """``queue_of``: (task, worker) → the most likely queue; ``on_lost`` is called once for each lost run.
+
+        ``unreported`` returns the names of tasks of which workers send no events.
+        """
         self._tracker = tracker
         self._queue_of = queue_of
         self._on_lost = on_lost
+        self._get_unreported = unreported
+        self._unreported: Container[str] = frozenset()
         self._max_age = policy.max_age
         self._gaps, self._poll_gaps = Gaps(), Gaps()
         self._skipped = Gaps()
@@ -146,6 +152,7 @@ class Conditions:
             self._begin(tasks)
         at = Moment(now, watched)
         self._safe_after.clear()
+        self._unreported = self._get_unreported()
         seen = 0
         for uuid in islice(self._keys or (), self._at_once):
             seen += 1
@@ -215,7 +222,10 @@ class Conditions:
         if run.name is None or stage > _STARTED:
             return
         queue = run.queue or self._queue_of(run.name, run.host)
-        if stage != _STARTED:
+        if stage == _SENT and run.name in self._unreported:
+            if entry.others is None:
+                self._tracker.drop(uuid)
+        elif stage != _STARTED:
             self._check_waiting(uuid, entry, run, queue, at)
         elif self._is_usual(uuid, run, at):  # nearly all are, and the checks below cost three times as much
             self._note_started(run.name, queue, run.started_at)

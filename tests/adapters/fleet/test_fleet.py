@@ -93,7 +93,7 @@ def test_queues(broker_url: str, app: Celery, controlling: Controlling, start: S
 
 
 def test_registered(broker_url: str, controlling: Controlling, start: Start, tmp_path: Path) -> None:
-    """The queried workers that answer return the names of their tasks, without Celery's own."""
+    """The queried workers that answer return the names of their tasks, without Celery's own, and send_events=False."""
     for hostname in ("one", "two"):
         start(CeleryWorker(tmp_path / hostname, broker_url, hostname=hostname, concurrency=1))
     fleet = controlling(broker_url)
@@ -102,6 +102,7 @@ def test_registered(broker_url: str, controlling: Controlling, start: Start, tmp
     assert found.keys() == {"celery@two"}
     assert {"fleet.succeed", "fleet.sleep"} <= set(found["celery@two"])
     assert all(name.startswith("fleet.") for name in found["celery@two"])
+    assert fleet.unreported == {"celery@two": {"fleet.unreported"}}
 
 
 def test_enable_events(broker_url: str, controlling: Controlling, start: Start, tmp_path: Path, app: Celery) -> None:

@@ -82,7 +82,15 @@ class _Control:
 
         fleet._sizes = sizes  # type: ignore[method-assign]
 
-    def ask(self, commands: tuple[str, ...], timeout: float, take: Take, hostnames: object = None) -> None:
+    def ask(
+        self,
+        commands: tuple[str, ...],
+        timeout: float,
+        take: Take,
+        hostnames: object = None,
+        *,
+        arguments: object = None,
+    ) -> None:
         for command in commands:
             body = json.dumps({"celery@box": self._replies[command]}).encode()
             found = read(Reply(command, None, "application/json", body))
@@ -116,7 +124,7 @@ def _use(replies: dict[str, Any]) -> tuple[BrokerFleet, bytes]:
     monitor.learn_tasks(fleet.tasks(1))
     queues = list(fleet.queues(1, 0.0))
     monitor.learn_queues(fleet.worker_queues())
-    monitor.learn_names(fleet.registered(["celery@box"], 1))
+    monitor.learn_names(fleet.registered(["celery@box"], 1), fleet.unreported)
     event = {"type": "task-succeeded", "uuid": "u", "timestamp": NOW + 1, "hostname": "celery@box"}
     monitor.receive([Delivery(json.dumps(event).encode())], NOW + 1)
     monitor.tick(NOW + 2)
