@@ -187,7 +187,8 @@ def read_secret(path: Path) -> str:
     try:
         text = _read(path).decode("utf-8-sig").rstrip("\r\n")
     except OSError as exc:
-        raise ValueError(f"cannot read {path}: {unreadable(exc)}") from exc
+        # A relative path is one in the working directory, which differs between a service and a shell.
+        raise ValueError(f"cannot read {path.absolute()}: {unreadable(exc)}") from exc
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text") from None
     if not text:

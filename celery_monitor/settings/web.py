@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from celery_monitor.settings.network import Network
 from celery_monitor.settings.secret import Secret, SecretFile, SecretSource
@@ -32,6 +32,12 @@ def _host(value: str) -> str:
     return host
 
 
+def _without_colon(value: object) -> object:
+    if isinstance(value, str) and ":" in value:
+        raise ValueError("must not contain a colon, which ends the user name in HTTP Basic authentication")
+    return value
+
+
 class WebSettings(Section):
     """The web server's address and access control."""
 
@@ -45,7 +51,7 @@ class WebSettings(Section):
     """The base URL of the page for links in incidents and mails. If unset, there are no links."""
     notice: Annotated[Text, Field(max_length=300)] | None = None
     """A sentence at the top of every page, such as ``Staging`` or ``Demonstration``. If unset, there is none."""
-    username: Annotated[Text, Field(pattern="^[^:]*$")] | None = None
+    username: Annotated[Text, Field(pattern="^[^:]*$"), BeforeValidator(_without_colon)] | None = None
     """The user name for HTTP Basic authentication, required on everything except ``/metrics`` and the probes.
     Requires a password.
     """

@@ -142,6 +142,13 @@ def test_only_the_trailing_newline_is_stripped(tmp_path: Path, content: str, sec
     assert read_secret(file) == secret
 
 
+def test_relative_path_is_shown_with_its_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory of a service is not that of the shell in which the file was written."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"cannot read {tmp_path}/key: No such file"):
+        read_secret(Path("key"))
+
+
 def test_byte_order_mark_is_no_part_of_a_secret(tmp_path: Path) -> None:
     """Editors and shells on Windows write one, and a server would refuse the password with it."""
     file = tmp_path / "key"

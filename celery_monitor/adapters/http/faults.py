@@ -5,6 +5,7 @@ repeat the request.
 """
 
 import base64
+import os
 import re
 from http.client import HTTPException
 from typing import Final
@@ -31,6 +32,9 @@ _NO_URL: Final = (
 _PROXY_REMEDY: Final = (
     "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY in the environment, and that the proxy runs and allows this host"
 )
+_BUNDLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Variables of requests with the path of the trusted CA certificates; the first one wins."""
+_BUNDLE_REMEDY: Final = "set {} in the environment to a file of CA certificates that the monitor can read, or unset it"
 _NO_SOCKS: Final = "SOCKS proxies are not supported: set HTTPS_PROXY to an http:// proxy"
 _PASSWORD: Final = "[password]"  # noqa: S105  # what is shown in its place
 
@@ -61,7 +65,11 @@ def no_answer(exc: BaseException, url: str, server: network.ServerTerms) -> NoAn
     if any(isinstance(error, ProxyError) for error in errors):
         return NoAnswerError(f"proxy: {message.removeprefix('OSError: ')}", _PROXY_REMEDY)
     fault = network.fault_of(exc)
-    return NoAnswerError(message, None if fault is None else network.remedy(fault, server))
+    if fault is not None:
+        return NoAnswerError(message, network.remedy(fault, server))
+    bundle = next((name for name in _BUNDLES if os.environ.get(name)), None)
+    of_a_file = type(errors[-1]) in {OSError, FileNotFoundError, PermissionError}
+    return NoAnswerError(message, _BUNDLE_REMEDY.format(bundle) if bundle is not None and of_a_file else None)
 
 
 def refused_by_proxy(text: str, url: str) -> NoAnswerError:

@@ -242,13 +242,19 @@ def test_an_untrusted_certificate_gets_nothing(certificate: Certificate) -> None
         assert server.received == []
 
 
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 def test_a_bundle_of_certificates_that_is_not_there(
-    certificate: Certificate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
 ) -> None:
-    """The error names a wrong REQUESTS_CA_BUNDLE, and the page waits."""
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "missing.pem"))
-    with PagerDutyServer(certificate=certificate) as server, pytest.raises(RetryableError, match=r"missing\.pem"):
+    """The error names the file, its remedy the variable, and the page waits."""
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path / "missing.pem"))
+    with (
+        PagerDutyServer(certificate=certificate) as server,
+        pytest.raises(RetryableError, match=r"missing\.pem") as caught,
+    ):
         Sending(server.url).send()
+    assert f"set {variable} in the environment" in str(caught.value.remedy)
 
 
 def test_nobody_listens() -> None:
