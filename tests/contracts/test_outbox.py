@@ -486,6 +486,24 @@ def test_revive_a_trigger_of_a_resolved_incident(box: Box, which: str, end: str)
     assert box.due(NOW + 9999) == []
 
 
+def test_revive_a_trigger_and_an_earlier_resolve(box: Box) -> None:
+    """The later resolution replaces the earlier one, and is sent once."""
+    box.flush(trigger())
+    box.outbox.dead(box.one(), NOW, "400")
+    for _ in range(2):
+        box.flush(resolve())
+        box.outbox.dead(box.one(), NOW, "400")
+    last = max(item.id for item in box.outbox.items(dead=True, limit=9).rows)
+    assert box.outbox.revive(last, NOW) == 1
+    box.outbox.delivered(box.one(), NOW, 0)
+    box.outbox.revive(None, NOW + 1)
+    for action in (Action.TRIGGER, Action.RESOLVE):
+        item = box.one(NOW + 1)
+        assert item.action is action
+        box.outbox.delivered(item, NOW + 1, 0)
+    assert (box.due(NOW + 9999), box.outbox.given_up()) == ([], {})
+
+
 def test_revive_a_resolve_of_a_reopened_incident(box: Box) -> None:
     """It is dropped: it would close the incident for the receiver while the task fails."""
     box.sequence += 1

@@ -284,11 +284,11 @@ def _item(row: Any) -> OutboxItem:  # noqa: ANN401 - the type of SQLAlchemy's ro
 def _revive(connection: Connection, item: OutboxItem, now: float) -> int:
     """Make the row due now, or the pending row that replaces it. Returns 1 if it is this row, otherwise 0.
 
-    The receiver must end up with the incident's present state: a resolution that was followed by a trigger is not sent,
-    and one that followed this trigger is sent again after it.
+    The receiver must end up with the incident's present state: a resolution that was followed by another row is not
+    sent, and one that followed this trigger is sent again after it.
     """
     newest = _newest_after(connection, item)
-    if newest is not None and item.action is Action.RESOLVE and newest.action == Action.TRIGGER.value:
+    if newest is not None and item.action is Action.RESOLVE:
         connection.execute(delete(outbox).where(outbox.c.id == item.id))
         return 0
     pending_twin = and_(
