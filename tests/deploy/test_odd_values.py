@@ -94,6 +94,13 @@ def test_name_of_a_release_may_look_like_a_number(helm: str, tmp_path: Path, rel
     assert name == release
 
 
+def test_one_replica_if_there_is_no_number(helm: str, tmp_path: Path) -> None:
+    """As after `helm upgrade --reuse-values` from a chart without the value: the daemon must not be removed."""
+    objects = render(helm, tmp_path, "replicas:")
+    assert of_kind(objects, "StatefulSet")["spec"]["replicas"] == 1
+    assert of_kind(objects, "Service")["spec"]["publishNotReadyAddresses"] is True
+
+
 def test_probes_can_be_turned_off(helm: str, tmp_path: Path) -> None:
     """A probe that is null is left out."""
     pod = of_kind(render(helm, tmp_path, "livenessProbe:"), "StatefulSet")["spec"]["template"]["spec"]

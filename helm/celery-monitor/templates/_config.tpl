@@ -99,12 +99,12 @@ configuration's `section`, or of the entry `channel` of its channels, is read fr
 {{- if not $broker -}}
 {{- fail "secrets.brokerUrl is missing: set secrets.brokerUrl.value, or secrets.brokerUrl.existingSecret and .key" -}}
 {{- end -}}
-{{- if gt (int .Values.replicas) 1 -}}
+{{- if gt (include "celery-monitor.replicas" . | int) 1 -}}
 {{- if eq (include "celery-monitor.store" .) "sqlite" -}}
-{{- fail (printf "replicas: %d needs a store in PostgreSQL, which all replicas share; a SQLite store has one writer. Set secrets.storeUrl, or config.store.url and secrets.storePassword, or replicas: 1" (int .Values.replicas)) -}}
+{{- fail (printf "replicas: %d needs a store in PostgreSQL, which all replicas share; a SQLite store has one writer. Set secrets.storeUrl, or config.store.url and secrets.storePassword, or replicas: 1" (include "celery-monitor.replicas" . | int)) -}}
 {{- end -}}
 {{- if .Values.persistence.existingClaim -}}
-{{- fail (printf "persistence.existingClaim is of no use with replicas: %d, which keep everything in PostgreSQL: remove it" (int .Values.replicas)) -}}
+{{- fail (printf "persistence.existingClaim is of no use with replicas: %d, which keep everything in PostgreSQL: remove it" (include "celery-monitor.replicas" . | int)) -}}
 {{- end -}}
 {{- end -}}
 {{- $password := or $secrets.webPassword.value $secrets.webPassword.existingSecret (dig "web" "password_file" "" $config) -}}

@@ -67,6 +67,11 @@ app.kubernetes.io/component: monitor
 {{- end -}}
 {{- end -}}
 
+{{/* `helm upgrade --reuse-values` from a version without the value leaves it unset. */}}
+{{- define "celery-monitor.replicas" -}}
+{{- default 1 .Values.replicas | int -}}
+{{- end -}}
+
 {{- define "celery-monitor.port" -}}
 {{- dig "web" "port" 9808 (default dict .Values.config) | int -}}
 {{- end -}}

@@ -100,7 +100,7 @@ spec:
                 - {key: {{ .key | quote }}, path: {{ .file }}}
           {{- end }}
     {{- end }}
-    {{- if or (gt (int .Values.replicas) 1) (not .Values.persistence.enabled) }}
+    {{- if or (gt (include "celery-monitor.replicas" . | int) 1) (not .Values.persistence.enabled) }}
     - name: data
       emptyDir: {}
     {{- else if .Values.persistence.existingClaim }}
@@ -142,8 +142,8 @@ is refused by server-side apply.
 {{- $variables = append $variables (dict "name" "MEMORY_LIMIT_MIB" "valueFrom" (dict "resourceFieldRef" $limit)) -}}
 {{- $variables = append $variables (dict "name" "CELERY_MONITOR_TRACKING__MAX_MEMORY" "value" "$(MEMORY_LIMIT_MIB)MiB") -}}
 {{- end -}}
-{{- if gt (int .Values.replicas) 1 -}}
-{{- $variables = append $variables (dict "name" "CELERY_MONITOR_STORE__REPLICAS" "value" (.Values.replicas | int | toString)) -}}
+{{- if gt (include "celery-monitor.replicas" . | int) 1 -}}
+{{- $variables = append $variables (dict "name" "CELERY_MONITOR_STORE__REPLICAS" "value" (include "celery-monitor.replicas" .)) -}}
 {{- end -}}
 {{- $given := list -}}
 {{- range .Values.extraEnv -}}{{- $given = append $given .name -}}{{- end -}}
@@ -158,7 +158,7 @@ is refused by server-side apply.
 {{- define "celery-monitor.affinity" -}}
 {{- if .Values.affinity -}}
 {{- toYaml .Values.affinity -}}
-{{- else if gt (int .Values.replicas) 1 -}}
+{{- else if gt (include "celery-monitor.replicas" . | int) 1 -}}
 podAntiAffinity:
   preferredDuringSchedulingIgnoredDuringExecution:
     {{- range $key, $weight := dict "kubernetes.io/hostname" 100 "topology.kubernetes.io/zone" 50 }}
