@@ -128,7 +128,9 @@ class IncidentRegistry:
         """Request its outbox rows, one for each of its channels."""
         entry.sent_at, entry.sent_count, entry.revised, entry.dirty = now, entry.count, False, True
         at = min(entry.last_at, now)  # a worker's clock that is ahead must not raise the priority
-        for channel in self._rules.recipients(entry.rule, entry.channels):
+        recipients = self._rules.recipients(entry.rule, entry.channels)
+        entry.channels += tuple(name for name in recipients if name not in entry.channels)
+        for channel in recipients:
             row = channel, entry.key, action
             waiting = self.outbox.pop(row, None)
             # A waiting trigger keeps its urgency when a refresh replaces it.

@@ -555,6 +555,22 @@ def test_an_open_incident_resolves_where_it_opened(again: Decider, channels: set
     assert [one.state for one in changed] == [IncidentState.RESOLVED]
 
 
+def test_every_channel_that_was_told_of_an_incident_is_told_of_its_end() -> None:
+    """Also if the first channel is missing from the configuration for a while."""
+    of = with_rule("oncall")
+    of.decide(failed(), NOON)
+    for channels in ({"chat": frozenset({""})}, CHANNELS):
+        again = with_rule("chat", channels=channels)
+        again.restore(incidents(of).values(), NOON + 60)
+        of = again
+        of.decide(failed(at=NOON + 61), NOON + 61)
+        of.tick(NOON + 700)
+    of.succeeded("shop.pay", NOON + 701)
+    of.tick(NOON + 800)
+    ends = {row.channel for row in of.take()[1] if row.action is Action.RESOLVE}
+    assert ends == {"oncall", "chat"}
+
+
 def test_an_open_incident_keeps_its_rule_when_the_channels_change() -> None:
     """Its name, from which Alertmanager's labels are made, and its runbook."""
     of, again = with_rule("oncall"), with_rule("chat")

@@ -136,7 +136,7 @@ class Incident(msgspec.Struct, frozen=True, gc=False):
     links: tuple[tuple[str, str], ...] = ()
     """Links to other systems, (title, URL): added when a message is created, and never stored."""
     channels: tuple[str, ...] = ()
-    """Names of the channels that it was opened on, which get its updates and its resolution; empty if unknown."""
+    """Names of the channels that were notified since it opened, which get its resolution; empty if unknown."""
 
     @property
     def is_storm(self) -> bool:
