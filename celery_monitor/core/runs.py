@@ -134,10 +134,11 @@ def is_time_limit_duplicate(entry: TaskRef, host: str, event: Event) -> bool:
 
 
 def given_up(others: list[TaskRef], host: str) -> TaskRef | None:
-    """The run to drop for another run of the worker: its own ended one, else any if there are too many."""
-    own_runs = next((run for run in others if run.host == host and run.stage >= _OK), None)
-    if own_runs is not None or len(others) < MAX_RUNS:
-        return own_runs
+    """The run to drop for another run of the worker: its own ended one, one returned to the queue, or one too many."""
+    own_run = next((run for run in others if run.host == host and run.stage >= _OK), None)
+    dropped = own_run or next((run for run in others if run.stage == _R and run.due_at == -ENDED_UNSEEN), None)
+    if dropped is not None or len(others) < MAX_RUNS:
+        return dropped
     # Failures last, because a repetition may follow.
     return min(others, key=lambda run: (run.stage == _F, run.stage < _OK))
 

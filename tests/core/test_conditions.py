@@ -459,6 +459,23 @@ def listed(shop: Shop) -> list[tuple[str, str, str]]:
     return [(run.uuid, state_of_run(run, shop.now), run.hostname) for run in page.runs]
 
 
+def test_a_task_for_later_is_returned_many_times() -> None:
+    """Each deployment moves it to a new worker. The memory that it takes does not grow."""
+    shop = Shop()
+    shop.pass_time(10)
+    eta = datetime.fromtimestamp(NOON + 86_400, UTC).isoformat()
+    shop.send("sent", name="shop.pay", queue="celery", eta=eta)
+    for number in range(20):
+        host = f"w{number}@box"
+        shop.workers = {host: 1}
+        shop.send("received", name="shop.pay", host=host, eta=eta)
+        shop.held[host] = {"u1"}
+        shop.pass_time(4)
+        shop.worker("offline", host)
+    assert listed(shop) == [("u1", RunState.SCHEDULED, "w19@box")]
+    assert shop.monitor.snapshot().tracked <= 3
+
+
 def restarts(shop: Shop) -> None:
     """A warm shutdown and a start with the same hostname."""
     goodbye(shop)
