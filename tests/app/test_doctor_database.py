@@ -69,6 +69,10 @@ def test_on_a_server(postgresql: PostgreSQL, start: Start, tmp_path: Path) -> No
     pooler = start(PgBouncer(postgresql, tmp_path / "pgbouncer"))
     settings, pooled = (Settings(store=StoreSettings(url=SecretUrl(at))) for at in (url, pooler.url(name)))
     assert [found.state for found in database.findings(settings)] == [State.OK, State.OK, State.WARN, State.OK]
+    elsewhere = Settings(store=StoreSettings(url=SecretUrl(url), directory=tmp_path / "missing"))
+    (*_, last) = database.findings(elsewhere)
+    assert last.state is State.WARN
+    assert f"{tmp_path}/missing does not exist: create it, or set a different store.directory" in last.text
     daemon = open_store(url, schema=settings.schema_of_store, directory=tmp_path, retention=1.0, fingerprint_window=1)
     daemon.start("pod-1")
     texts = [found.text for found in database.findings(settings)]

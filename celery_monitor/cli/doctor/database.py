@@ -6,6 +6,7 @@ from typing import Final
 
 from celery_monitor.adapters.clock import SystemClock
 from celery_monitor.adapters.store import ServerReport, SqlStore, open_store
+from celery_monitor.adapters.store.dialects.sqlite_refusal import not_writable
 from celery_monitor.cli.doctor.finding import Finding, fail, name_list, note, ok, warn
 from celery_monitor.errors import StoreUnavailableError, StoreUnusableError
 from celery_monitor.ports import LeaseState
@@ -37,6 +38,9 @@ def findings(settings: Settings) -> Iterator[Finding]:
             yield _clock(report)
             yield _durability(report)
             yield _leader(lease)
+            problem = not_writable((section.directory / "file").absolute(), "store.directory")
+            if problem is not None:
+                yield warn(_SUBJECT, f"{problem}. It records what a killed process was applying")
 
 
 class _Opened:
