@@ -66,8 +66,8 @@ class Queues:
         self._registered: tuple[tuple[str, str], ...] | None = None
         """The last result of ``registered``; None if it is outdated."""
         self._admission_version = 0
-        self.unreported: frozenset[str] = frozenset()
-        """Names of tasks of which some worker sends no events (``send_events=False``)."""
+        self._unreported: frozenset[str] | None = None
+        """The last result of ``unreported``; None if it is outdated."""
 
     def restore(self, keys: Iterable[SeriesKey]) -> None:
         """Load the queues in which tasks were counted before the restart."""
@@ -113,13 +113,20 @@ class Queues:
             del release.workers[hostname]
             if not release.workers:
                 del self._releases[release.names, release.unreported]
-                self._releases_changed()
+                self._unreported = None
                 self._names_held -= len(release.names)
                 self._release_count -= Counter(release.names)
 
     def knows(self, task: str, queue: str) -> bool:
         """Whether a worker has registered the task and one consumes the queue, or the queue is the default one."""
         return task in self._release_count and (queue in self._consumed_by or queue == self._default)
+
+    @property
+    def unreported(self) -> frozenset[str]:
+        """Names of tasks of which some worker sends no events (``send_events=False``)."""
+        if self._unreported is None:
+            self._unreported = frozenset().union(*(release.unreported for release in self._releases.values()))
+        return self._unreported
 
     def registered(self, admits: Callable[[str, str], bool], admission_version: int) -> tuple[tuple[str, str], ...]:
         """Name and queue of each task that a worker has registered, for each queue that ``likely_queue`` can return.
@@ -133,16 +140,13 @@ class Queues:
             self._admission_version = admission_version
         return self._registered
 
-    def _releases_changed(self) -> None:
-        self.unreported = frozenset().union(*(release.unreported for release in self._releases.values()))
-
     def _join(self, hostname: str, names: tuple[str, ...], unreported: frozenset[str]) -> None:
         release = self._releases.get((names, unreported))
         if release is None:
             if self._names_held + len(names) > _HEADROOM * self._limit:
                 return
             release = self._releases[names, unreported] = _Release(names, unreported)
-            self._releases_changed()
+            self._unreported = None
             self._names_held += len(names)
             self._release_count.update(names)
         release.workers[hostname] = None
