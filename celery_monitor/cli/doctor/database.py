@@ -40,7 +40,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
             yield _leader(lease)
             problem = not_writable((section.directory / "file").absolute(), "store.directory")
             if problem is not None:
-                yield warn(_SUBJECT, f"{problem}. It records what a killed process was applying")
+                yield warn(_SUBJECT, f"{problem}. Its files record which message a killed process was applying")
 
 
 class _Opened:
